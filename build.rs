@@ -1,0 +1,29 @@
+//! Generates the API's Rust types and server from `proto/`, with no protoc on
+//! the machine: protox compiles the files, tonic-prost-build writes the code.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use protox::prost::Message;
+
+const PROTOS: [&str; 4] = [
+    "voicecall/v1/error_reason.proto",
+    "voicecall/v1/voice_call.proto",
+    "voicecall/v1/voice_call_filter.proto",
+    "voicecall/v1/voice_call_service.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    println!("cargo::rerun-if-changed=migrations");
+    let out_dir = PathBuf::from(env::var("OUT_DIR")?);
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    fs::write(
+        out_dir.join("voicecall_descriptors.bin"),
+        descriptors.encode_to_vec(),
+    )?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .codec_path("crate::api::codec::Codec")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,3 @@
+DROP TABLE voice_calls;
+DROP TYPE voice_call_direction;
+DROP TYPE voice_call_status;

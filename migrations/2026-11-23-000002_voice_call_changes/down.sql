@@ -1,0 +1,2 @@
+DROP TABLE voice_call_changes;
+DROP TYPE voice_call_change_kind;

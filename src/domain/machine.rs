@@ -1,0 +1,234 @@
+//! The state machine: what a command makes of a call. Pure; the store runs it
+//! and commits what comes out.
+//!
+//! Checks come in one order for every command, so that the first thing that is
+//! wrong is always the same: does the call exist, is it at the expected
+//! revision, does its state allow the command.
+
+use super::{
+    Call, ChangeKind, Command, Draft, Identifier, Patch, Revision, Status, Timestamp, Uuid,
+    command::WhenMissing,
+};
+
+/// What a command comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The call is now in this state.
+    Change(ChangeKind, Call),
+    /// The call is as the client wants it already.
+    Unchanged,
+    /// There is no call, and the client is content with that.
+    Absent,
+}
+
+/// Why a command is refused. None of these changes anything.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// There is no such call.
+    #[error("there is no call {uid}")]
+    NotFound {
+        /// The call that was named.
+        uid: Uuid,
+    },
+    /// The uid is taken.
+    #[error("there is already a call {uid}")]
+    AlreadyExists {
+        /// The call that was named.
+        uid: Uuid,
+    },
+    /// The call is not deleted.
+    #[error("call {uid} is not deleted")]
+    NotDeleted {
+        /// The call that was named.
+        uid: Uuid,
+    },
+    /// The call is deleted.
+    #[error("call {uid} is deleted; undelete it first")]
+    Deleted {
+        /// The call that was named.
+        uid: Uuid,
+    },
+    /// A closed call cannot be opened again.
+    #[error("call {uid} is closed ({}) and cannot become an incoming call again", status.word())]
+    IllegalStatusChange {
+        /// The call that was named.
+        uid: Uuid,
+        /// The status it has.
+        status: Status,
+    },
+    /// Another member of staff handled the call.
+    #[error("call {uid} was handled by another member of staff; take it over by an update")]
+    AlreadyHandled {
+        /// The call that was named.
+        uid: Uuid,
+    },
+    /// The call is not at the expected revision.
+    #[error("call {uid} is at revision {current_revision}, not at the expected one")]
+    RevisionMismatch {
+        /// The call that was named.
+        uid: Uuid,
+        /// Where it is; 0 when there is no call.
+        current_revision: Revision,
+    },
+    /// The call is missing, and cannot be created without a direction.
+    #[error("call {uid} does not exist, and needs a direction to be created")]
+    DirectionRequired {
+        /// The call that was named.
+        uid: Uuid,
+    },
+}
+
+/// What `command` makes of the call's present `state` (`None`: there is none).
+///
+/// # Errors
+/// [`Rejection`]: the command does not fit the state.
+pub fn apply(state: Option<&Call>, command: &Command) -> Result<Step, Rejection> {
+    let uid = command.uid();
+    let Some(call) = state else {
+        return apply_to_missing(uid, command);
+    };
+    if let Some(expected) = command.expected_revision()
+        && expected != call.revision
+    {
+        return Err(Rejection::RevisionMismatch {
+            uid,
+            current_revision: call.revision,
+        });
+    }
+    match command {
+        Command::Create(_) => Err(Rejection::AlreadyExists { uid }),
+        Command::Update { patch, .. } => update(call, patch),
+        Command::Handle {
+            handled_by_staff_uid,
+            handled_at,
+            ..
+        } => handle(call, handled_by_staff_uid, *handled_at),
+        Command::Delete { allow_missing, .. } => delete(call, *allow_missing),
+        Command::Undelete { .. } => undelete(call),
+    }
+}
+
+fn apply_to_missing(uid: Uuid, command: &Command) -> Result<Step, Rejection> {
+    let draft = match command {
+        Command::Create(draft) => draft,
+        Command::Delete {
+            allow_missing: true,
+            ..
+        } => return Ok(Step::Absent),
+        Command::Update {
+            when_missing: WhenMissing::Create(_) | WhenMissing::RequireDirection,
+            expected_revision: Some(_),
+            ..
+        } => {
+            return Err(Rejection::RevisionMismatch {
+                uid,
+                current_revision: 0,
+            });
+        }
+        Command::Update {
+            when_missing: WhenMissing::Create(draft),
+            ..
+        } => draft,
+        Command::Update {
+            when_missing: WhenMissing::RequireDirection,
+            ..
+        } => return Err(Rejection::DirectionRequired { uid }),
+        Command::Update { .. }
+        | Command::Handle { .. }
+        | Command::Delete { .. }
+        | Command::Undelete { .. } => return Err(Rejection::NotFound { uid }),
+    };
+    Ok(Step::Change(ChangeKind::Created, create(draft)))
+}
+
+/// The call that a draft becomes.
+#[must_use]
+pub fn create(draft: &Draft) -> Call {
+    Call {
+        uid: draft.uid,
+        created_at: draft.created_at,
+        updated_at: Timestamp::AT_COMMIT,
+        deleted_at: None,
+        attributes: draft.attributes.clone(),
+        revision: 0,
+    }
+}
+
+fn update(call: &Call, patch: &Patch) -> Result<Step, Rejection> {
+    refuse_deleted(call)?;
+    let mut attributes = call.attributes.clone();
+    patch.apply(&mut attributes);
+    if attributes == call.attributes {
+        return Ok(Step::Unchanged);
+    }
+    if attributes.status.is_open() && !call.attributes.status.is_open() {
+        return Err(Rejection::IllegalStatusChange {
+            uid: call.uid,
+            status: call.attributes.status.clone(),
+        });
+    }
+    let after = Call {
+        attributes,
+        ..changed(call)
+    };
+    Ok(Step::Change(ChangeKind::Updated, after))
+}
+
+fn handle(call: &Call, by: &Identifier, at: Timestamp) -> Result<Step, Rejection> {
+    refuse_deleted(call)?;
+    match &call.attributes.handled_by_staff_uid {
+        // Handled is the pair: a call that only names who is not handled yet,
+        // so this call of the RPC completes it.
+        Some(present) if present == by && call.attributes.handled_at.is_some() => {
+            return Ok(Step::Unchanged);
+        }
+        Some(present) if present != by => {
+            return Err(Rejection::AlreadyHandled { uid: call.uid });
+        }
+        _ => {}
+    }
+    let mut after = changed(call);
+    after.attributes.handled_by_staff_uid = Some(by.clone());
+    after.attributes.handled_at = Some(at);
+    Ok(Step::Change(ChangeKind::Handled, after))
+}
+
+fn delete(call: &Call, allow_missing: bool) -> Result<Step, Rejection> {
+    if call.deleted_at.is_some() && allow_missing {
+        return Ok(Step::Unchanged);
+    }
+    refuse_deleted(call)?;
+    let after = Call {
+        deleted_at: Some(Timestamp::AT_COMMIT),
+        ..changed(call)
+    };
+    Ok(Step::Change(ChangeKind::Deleted, after))
+}
+
+fn undelete(call: &Call) -> Result<Step, Rejection> {
+    if call.deleted_at.is_none() {
+        return Err(Rejection::NotDeleted { uid: call.uid });
+    }
+    let after = Call {
+        deleted_at: None,
+        ..changed(call)
+    };
+    Ok(Step::Change(ChangeKind::Undeleted, after))
+}
+
+/// The call as the next change begins: what the commit decides is open.
+fn changed(call: &Call) -> Call {
+    Call {
+        updated_at: Timestamp::AT_COMMIT,
+        revision: 0,
+        ..call.clone()
+    }
+}
+
+fn refuse_deleted(call: &Call) -> Result<(), Rejection> {
+    if call.deleted_at.is_some() {
+        Err(Rejection::Deleted { uid: call.uid })
+    } else {
+        Ok(())
+    }
+}

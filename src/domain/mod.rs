@@ -1,0 +1,35 @@
+//! What a call is, what can be done to it, and what follows: pure values and
+//! functions, without I/O, without a clock, without a word of gRPC or SQL.
+//!
+//! - [`call`]: the [`Call`] and the words of its enums; [`field`] names its parts
+//! - [`text`], [`time`]: values that cannot be bad once they exist
+//! - [`command`]: what a client wants done; [`machine`]: what comes of it,
+//!   `(state, command) -> change | error`
+//! - [`change`]: one entry of the change log
+//! - [`filter`]: which calls are meant, as a predicate
+//! - [`list`]: how a list is ordered and where a page of it begins
+//!
+//! Every other layer builds on this one; it knows none of them.
+
+pub mod call;
+pub mod change;
+pub mod command;
+pub mod field;
+pub mod filter;
+pub mod list;
+pub mod machine;
+pub mod text;
+pub mod time;
+
+pub use call::{Attributes, Call, Direction, Seconds, Status};
+pub use change::{Change, ChangeKind};
+pub use command::{Command, Draft, Patch};
+pub use field::{Field, FieldSet};
+pub use filter::Filter;
+pub use text::{Identifier, PhoneNumber, Summary, Url};
+pub use time::Timestamp;
+pub use uuid::Uuid;
+
+/// A position in the change log: changes are numbered 1, 2, 3 and so on without
+/// a gap, in commit order. 0 is before the first change.
+pub type Revision = i64;

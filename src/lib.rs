@@ -1,0 +1,3 @@
+//! voicecall
+pub mod domain;
+pub mod store;

@@ -1,0 +1,215 @@
+//! Runs a batch of writes through the state machine and gathers what is to be
+//! committed. Pure: no I/O.
+//!
+//! A call changes at most once in a batch, so that every state that a command
+//! meets is a committed one, with a known revision and known times. A write to a
+//! call that changes already in this batch is postponed to the next one.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+    sync::Arc,
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    error::WriteError,
+    write::{Action, RequestKey, Write, Written},
+};
+use crate::domain::{
+    Call, Change, ChangeKind, Command, Draft, Revision, Timestamp, Uuid,
+    machine::{self, Rejection, Step},
+};
+
+/// A write, and the caller who waits for its result.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) write: Write,
+    pub(super) reply: oneshot::Sender<Result<Written, WriteError>>,
+}
+
+impl Pending {
+    pub(super) fn answer(self, result: Result<Written, WriteError>) {
+        // A caller that has gone wants no answer.
+        let _ = self.reply.send(result);
+    }
+}
+
+/// A write and what the state machine made of it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) pending: Pending,
+    pub(super) outcome: Outcome,
+}
+
+/// What the state machine made of a write.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// These of the batch's changes.
+    Changes(Range<usize>),
+    /// The call is so already.
+    Unchanged(Arc<Call>),
+    /// There is no call, and that is fine.
+    Absent,
+    /// Refused.
+    Rejected(WriteError),
+}
+
+/// What is to be committed together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// The writes that take part.
+    pub(super) entries: Vec<Entry>,
+    /// Their changes, in order.
+    pub(super) changes: Vec<Change>,
+    /// The calls that were read for them, and the revision of each (0: none).
+    pub(super) reads: Vec<(Uuid, Revision)>,
+}
+
+/// The states that were read, by uid.
+pub(super) type States = HashMap<Uuid, Arc<Call>>;
+
+/// Plans one batch; answers it and the writes that must wait for the next one.
+///
+/// A write that is refused or changes nothing, and has no request id to look up
+/// or to record, is answered here: it has no part in the commit.
+pub(super) fn plan(pending: Vec<Pending>, states: &States) -> (Batch, Vec<Pending>) {
+    let mut batch = Batch {
+        entries: Vec::with_capacity(pending.len()),
+        changes: Vec::with_capacity(pending.len()),
+        reads: Vec::new(),
+    };
+    let mut postponed = Vec::new();
+    let mut changed: HashSet<Uuid> = HashSet::new();
+    let mut requests: HashSet<(Uuid, Option<Arc<str>>)> = HashSet::new();
+    for pending in pending {
+        let request = pending.write.request;
+        let twice = request.is_some_and(|RequestKey { id, .. }| {
+            !requests.insert((id, pending.write.principal.clone()))
+        });
+        if twice || pending.write.named_uids().any(|uid| changed.contains(&uid)) {
+            postponed.push(pending);
+            continue;
+        }
+        let outcome = apply(&pending.write, states, &mut batch);
+        if let Outcome::Changes(range) = &outcome {
+            for change in &batch.changes[range.clone()] {
+                changed.insert(change.after.uid);
+            }
+        }
+        match outcome {
+            Outcome::Unchanged(call) if request.is_none() => pending.answer(Ok(vec![call])),
+            Outcome::Absent if request.is_none() => pending.answer(Ok(Vec::new())),
+            Outcome::Rejected(error) if request.is_none() => pending.answer(Err(error)),
+            outcome => batch.entries.push(Entry { pending, outcome }),
+        }
+    }
+    (batch, postponed)
+}
+
+fn apply(write: &Write, states: &States, batch: &mut Batch) -> Outcome {
+    match &write.action {
+        Action::CreateFresh(draft) => {
+            let start = batch.changes.len();
+            batch.changes.push(created(write, draft, true));
+            Outcome::Changes(start..start + 1)
+        }
+        Action::One(command) => apply_one(write, command, states, batch),
+        Action::CreateAll(drafts) => {
+            let taken = drafts.iter().position(|draft| states.contains_key(&draft.uid));
+            if let Some(place) = taken {
+                let rejection = Rejection::AlreadyExists {
+                    uid: drafts[place].uid,
+                };
+                return Outcome::Rejected(WriteError::Rejected { place, rejection });
+            }
+            let start = batch.changes.len();
+            let last = drafts.len().saturating_sub(1);
+            for (place, draft) in drafts.iter().enumerate() {
+                batch.reads.push((draft.uid, 0));
+                batch.changes.push(created(write, draft, place == last));
+            }
+            Outcome::Changes(start..batch.changes.len())
+        }
+    }
+}
+
+fn apply_one(write: &Write, command: &Command, states: &States, batch: &mut Batch) -> Outcome {
+    let state = states.get(&command.uid());
+    match machine::apply(state.map(Arc::as_ref), command) {
+        Ok(Step::Change(kind, after)) => {
+            let read_revision = state.map_or(0, |call| call.revision);
+            batch.reads.push((after.uid, read_revision));
+            let start = batch.changes.len();
+            batch.changes.push(change(write, kind, state.cloned(), after, true));
+            Outcome::Changes(start..start + 1)
+        }
+        Ok(Step::Unchanged) => match state {
+            Some(call) => Outcome::Unchanged(Arc::clone(call)),
+            None => Outcome::Absent,
+        },
+        Ok(Step::Absent) => Outcome::Absent,
+        Err(rejection) => Outcome::Rejected(WriteError::Rejected {
+            place: 0,
+            rejection,
+        }),
+    }
+}
+
+fn created(write: &Write, draft: &Draft, transaction_end: bool) -> Change {
+    let after = machine::create(draft);
+    change(write, ChangeKind::Created, None, after, transaction_end)
+}
+
+fn change(
+    write: &Write,
+    kind: ChangeKind,
+    before: Option<Arc<Call>>,
+    after: Call,
+    transaction_end: bool,
+) -> Change {
+    Change {
+        kind,
+        before,
+        after: Arc::new(after),
+        actor: write.principal.clone(),
+        request_id: write.request.map(|request| request.id),
+        transaction_end,
+        changed_at: Timestamp::AT_COMMIT,
+    }
+}
+
+impl Batch {
+    /// Whether there is nothing to commit and nothing to look up.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Takes the batch apart again, to run its writes anew.
+    pub(super) fn into_pending(self) -> Vec<Pending> {
+        self.entries.into_iter().map(|entry| entry.pending).collect()
+    }
+
+    /// Puts into the changes what the commit decided, and answers every caller.
+    pub(super) fn answer(mut self, head_before: Revision, committed_at: Timestamp) -> Vec<Change> {
+        let mut revision = head_before;
+        for change in &mut self.changes {
+            revision += 1;
+            change.changed_at = committed_at;
+            Arc::make_mut(&mut change.after).commit(revision, committed_at);
+        }
+        for Entry { pending, outcome } in self.entries {
+            pending.answer(match outcome {
+                Outcome::Changes(range) => Ok(self.changes[range]
+                    .iter()
+                    .map(|change| Arc::clone(&change.after))
+                    .collect()),
+                Outcome::Unchanged(call) => Ok(vec![call]),
+                Outcome::Absent => Ok(Vec::new()),
+                Outcome::Rejected(error) => Err(error),
+            });
+        }
+        self.changes
+    }
+}

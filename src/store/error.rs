@@ -1,0 +1,91 @@
+//! What can go wrong in the store, as its callers need to know it. The driver's
+//! own words are logged where they arise and go no further.
+
+use crate::domain::{Revision, machine::Rejection};
+
+/// Why a write was not answered with its result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The command does not fit the call's state. Nothing was written.
+    #[error("{rejection}")]
+    Rejected {
+        /// The place of the command in its request, from 0.
+        place: usize,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// The request id was used for another request. Nothing was written.
+    #[error("the request_id was used for another request")]
+    RequestIdReused,
+    /// The queue is full. Nothing was written; retry later.
+    #[error("more writes than the server takes on")]
+    Overloaded,
+    /// The database is away. Nothing was written; retry later.
+    #[error("the database is away")]
+    Unavailable,
+    /// The database went away during the commit, and nobody can say whether
+    /// this was written. Retry with the same request id, or read first.
+    #[error("the database went away during the commit, which may have been applied")]
+    OutcomeUnknown,
+    /// A bug; logged where it arose. Nothing was written.
+    #[error("internal error")]
+    Internal,
+}
+
+/// Why a read was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The queue is full; retry later.
+    #[error("more reads than the server takes on")]
+    Overloaded,
+    /// The database is away; retry later.
+    #[error("the database is away")]
+    Unavailable,
+    /// The deadline passed.
+    #[error("the deadline passed")]
+    DeadlineExceeded,
+    /// The read source has not reached the wanted revision in time.
+    #[error("revision {current_revision} is the newest here, and the wanted one did not come in time")]
+    RevisionNotReached {
+        /// What it has reached.
+        current_revision: Revision,
+    },
+    /// A bug; logged where it arose.
+    #[error("internal error")]
+    Internal,
+}
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database URL is not one.
+    #[error("the database URL is not valid: {0}")]
+    BadUrl(String),
+    /// The database cannot be reached, or refuses us.
+    #[error("cannot connect to the database: {0}")]
+    Connect(String),
+    /// A migration failed.
+    #[error("cannot migrate the database: {0}")]
+    Migrate(String),
+    /// The database was migrated by a newer release.
+    #[error(
+        "the database has the migration {0}, which this release does not know: it is older than the database"
+    )]
+    NewerDatabase(String),
+    /// Migrations are missing, and running them was not asked for.
+    #[error("the database lacks {0} migrations: run `voicecall migrate`")]
+    NotMigrated(usize),
+}
+
+/// Whether the connection is of no more use after this error. An error that the
+/// database itself answered leaves the connection as it was.
+pub(super) fn breaks_connection(error: &diesel::result::Error) -> bool {
+    use diesel::result::{DatabaseErrorKind, Error};
+    matches!(
+        error,
+        Error::DatabaseError(
+            DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection,
+            _
+        ) | Error::BrokenTransactionManager
+    )
+}

@@ -1,0 +1,127 @@
+//! The filter, compiled to SQL: the same predicate as
+//! [`Filter::matches`](crate::domain::Filter::matches).
+
+use diesel::{dsl::sql, pg::Pg, prelude::*, sql_types::Bool};
+
+use super::{row::to_sql_time, schema::voice_calls as t};
+use crate::domain::{Direction, Filter, Identifier, PhoneNumber, Status};
+
+/// A query on the calls that is still being put together.
+pub(super) type CallQuery<'a> = t::BoxedQuery<'a, Pg>;
+
+/// Adds `column = value` for one value and `column = ANY (values)` for more:
+/// the plain form is the one whose index also gives the order of the page.
+macro_rules! any_of {
+    ($query:ident, $column:expr, $values:expr) => {
+        match $values.as_slice() {
+            [] => {}
+            [one] => $query = $query.filter($column.eq(*one)),
+            _ => $query = $query.filter($column.eq_any($values)),
+        }
+    };
+}
+
+/// The calls that the filter means.
+pub(super) fn filtered(filter: &Filter) -> CallQuery<'_> {
+    let mut query = t::table.into_boxed();
+    any_of!(query, t::uid, filter.uids.clone());
+    any_of!(query, t::staff_uid, names(&filter.staff_uids));
+    any_of!(query, t::client_uid, names(&filter.client_uids));
+    any_of!(query, t::handled_by_staff_uid, names(&filter.handled_by_staff_uids));
+    any_of!(query, t::from_number, numbers(&filter.from_numbers));
+    any_of!(query, t::to_number, numbers(&filter.to_numbers));
+    let either = numbers(&filter.numbers);
+    match either.as_slice() {
+        [] => {}
+        [one] => query = query.filter(t::from_number.eq(*one).or(t::to_number.eq(*one))),
+        _ => {
+            query = query.filter(
+                t::from_number.eq_any(either.clone()).or(t::to_number.eq_any(either)),
+            );
+        }
+    }
+    if !filter.statuses.is_empty() {
+        let words = filter.statuses.iter().filter_map(status_literal);
+        query = query.filter(in_literals("status", words));
+    }
+    if !filter.directions.is_empty() {
+        let words = filter.directions.iter().filter_map(direction_literal);
+        query = query.filter(in_literals("direction", words));
+    }
+    filter_ranges(query, filter)
+}
+
+fn filter_ranges<'a>(mut query: CallQuery<'a>, filter: &Filter) -> CallQuery<'a> {
+    if let Some(after) = filter.created.after {
+        query = query.filter(t::created_at.ge(to_sql_time(after)));
+    }
+    if let Some(before) = filter.created.before {
+        query = query.filter(t::created_at.lt(to_sql_time(before)));
+    }
+    if let Some(after) = filter.updated.after {
+        query = query.filter(t::updated_at.ge(to_sql_time(after)));
+    }
+    if let Some(before) = filter.updated.before {
+        query = query.filter(t::updated_at.lt(to_sql_time(before)));
+    }
+    if let Some(min) = filter.min_duration {
+        query = query.filter(t::duration.ge(min.get()));
+    }
+    if let Some(max) = filter.max_duration {
+        query = query.filter(t::duration.le(max.get()));
+    }
+    match filter.handled {
+        Some(true) => query = query.filter(t::handled_at.is_not_null()),
+        Some(false) => query = query.filter(t::handled_at.is_null()),
+        None => {}
+    }
+    match filter.has_recording {
+        Some(true) => query = query.filter(t::recording_url.is_not_null()),
+        Some(false) => query = query.filter(t::recording_url.is_null()),
+        None => {}
+    }
+    if !filter.show_deleted {
+        query = query.filter(t::deleted_at.is_null());
+    }
+    query
+}
+
+fn names(names: &[Identifier]) -> Vec<&str> {
+    names.iter().map(Identifier::as_str).collect()
+}
+
+fn numbers(numbers: &[PhoneNumber]) -> Vec<&str> {
+    numbers.iter().map(PhoneNumber::as_str).collect()
+}
+
+/// `column IN ('word', …)`, or false without words. The words stand in the SQL
+/// itself, because the planner uses a partial index only for a constant.
+fn in_literals(
+    column: &str,
+    words: impl Iterator<Item = &'static str>,
+) -> diesel::expression::SqlLiteral<Bool> {
+    let words: Vec<_> = words.collect();
+    match words.as_slice() {
+        [] => sql("FALSE"),
+        [one] => sql(&format!("{column} = {one}")),
+        _ => sql(&format!("{column} IN ({})", words.join(", "))),
+    }
+}
+
+fn status_literal(status: &Status) -> Option<&'static str> {
+    match status {
+        Status::IncomingCall => Some("'incoming call'"),
+        Status::AnsweredByStaff => Some("'answered by staff'"),
+        Status::Missed => Some("'missed'"),
+        Status::AnsweredByVonage => Some("'answered by vonage'"),
+        Status::Unrecognized(_) => None,
+    }
+}
+
+fn direction_literal(direction: &Direction) -> Option<&'static str> {
+    match direction {
+        Direction::Inbound => Some("'inbound'"),
+        Direction::Outbound => Some("'outbound'"),
+        Direction::Unrecognized(_) => None,
+    }
+}

@@ -1,0 +1,148 @@
+//! The partitions of the request records: six hours each, made a day ahead and
+//! dropped when they are past keeping, by one replica at a time.
+//!
+//! None of it stops a writer: a partition is made beside the table and attached,
+//! and detached concurrently before it is dropped, because the plain forms of
+//! either lock the whole table.
+
+use std::time::Duration;
+
+use diesel::{QueryResult, QueryableByName, sql_query, sql_types::{BigInt, Bool, Text}};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{
+    availability::Availability,
+    connection::{Connector, Role},
+};
+
+const CHECK_EVERY: Duration = Duration::from_secs(600);
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+const SPAN_SECONDS: i64 = 6 * 3600;
+/// Partitions made ahead: a day.
+const AHEAD: i64 = 4;
+/// Partitions kept behind: the day that request ids are kept, and a rest.
+const BEHIND: i64 = 5;
+
+const TRY_LOCK: &str = "SELECT pg_try_advisory_lock(8642101, 3) AS held";
+const UNLOCK: &str = "SELECT pg_advisory_unlock(8642101, 3)";
+
+#[derive(QueryableByName)]
+struct Held {
+    #[diesel(sql_type = Bool)]
+    held: bool,
+}
+
+#[derive(QueryableByName)]
+struct Slot {
+    #[diesel(sql_type = BigInt)]
+    slot: i64,
+}
+
+#[derive(QueryableByName)]
+struct Partition {
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Bool)]
+    attached: bool,
+}
+
+/// Keeps the partitions: owned by the store, ends with `stop`.
+pub(super) async fn keep(connector: Connector, availability: Availability, stop: CancellationToken) {
+    loop {
+        let pause = match tend(&connector).await {
+            Ok(()) => CHECK_EVERY,
+            Err(error) => {
+                if availability.is_up() {
+                    warn!(%error, "cannot tend the partitions of the request records; trying again");
+                }
+                RETRY_AFTER
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Makes and drops partitions once, unless another replica is at it.
+pub(super) async fn tend(connector: &Connector) -> Result<(), String> {
+    let mut connection = connector
+        .connect(Role::Maintain)
+        .await
+        .map_err(|error| error.to_string())?;
+    tend_on(&mut connection).await.map_err(|error| error.to_string())
+}
+
+async fn tend_on(connection: &mut AsyncPgConnection) -> QueryResult<()> {
+    let present = current_slot(connection).await?;
+    if !sql_query(TRY_LOCK).get_result::<Held>(connection).await?.held {
+        return Ok(());
+    }
+    let partitions = partitions(connection).await?;
+    for slot in present..=present + AHEAD {
+        let name = name(slot);
+        if !partitions.iter().any(|one| one.name == name && one.attached) {
+            make(connection, slot).await?;
+        }
+    }
+    let oldest_kept = name(present - BEHIND);
+    for Partition { name, attached } in &partitions {
+        if *name < oldest_kept {
+            drop_one(connection, name, *attached).await?;
+        }
+    }
+    connection.batch_execute(UNLOCK).await
+}
+
+async fn current_slot(connection: &mut AsyncPgConnection) -> QueryResult<i64> {
+    let query = format!(
+        "SELECT (extract(epoch FROM clock_timestamp())::bigint / {SPAN_SECONDS}) AS slot"
+    );
+    Ok(sql_query(query).get_result::<Slot>(connection).await?.slot)
+}
+
+async fn partitions(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Partition>> {
+    sql_query(
+        "SELECT c.relname::text AS name, i.inhrelid IS NOT NULL AND NOT i.inhdetachpending AS attached \
+         FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid \
+         WHERE c.relkind = 'r' AND c.relname LIKE 'request_records_slot_%' \
+         AND c.relnamespace = \
+             (SELECT relnamespace FROM pg_class WHERE oid = 'request_records'::regclass)",
+    )
+    .load(connection)
+    .await
+}
+
+/// Slots have a fixed number of digits, so that names sort as slots do.
+fn name(slot: i64) -> String {
+    format!("request_records_slot_{slot:08}")
+}
+
+async fn make(connection: &mut AsyncPgConnection, slot: i64) -> QueryResult<()> {
+    let name = name(slot);
+    let from = format!("to_timestamp({})", slot * SPAN_SECONDS);
+    let to = format!("to_timestamp({})", (slot + 1) * SPAN_SECONDS);
+    connection
+        .batch_execute(&format!(
+            "CREATE TABLE IF NOT EXISTS {name} (LIKE request_records INCLUDING ALL); \
+             ALTER TABLE {name} DROP CONSTRAINT IF EXISTS {name}_span; \
+             ALTER TABLE {name} ADD CONSTRAINT {name}_span \
+                 CHECK (recorded_at >= {from} AND recorded_at < {to}); \
+             ALTER TABLE request_records ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to});"
+        ))
+        .await
+}
+
+async fn drop_one(connection: &mut AsyncPgConnection, name: &str, attached: bool) -> QueryResult<()> {
+    if attached {
+        connection
+            .batch_execute(&format!(
+                "ALTER TABLE request_records DETACH PARTITION {name} CONCURRENTLY"
+            ))
+            .await?;
+    }
+    connection.batch_execute(&format!("DROP TABLE {name}")).await
+}

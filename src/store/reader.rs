@@ -1,0 +1,199 @@
+//! Reads by uid, coalesced: what is asked for while the readers are busy becomes
+//! one query. A read never joins a query that has been sent already, so it sees
+//! every write that was answered before it began.
+
+use std::{collections::HashMap, sync::Arc};
+
+use diesel::{pg::Pg, prelude::*, query_builder::{AstPass, Query, QueryFragment, QueryId}, sql_types::{Array, Uuid as SqlUuid}};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+use tracing::{error, warn};
+
+use super::{
+    availability::Availability,
+    connection::{Connector, Role},
+    error::{ReadError, breaks_connection},
+    row::CallRow,
+    schema::voice_calls,
+};
+use crate::domain::{Call, Uuid};
+
+/// Readers, each with a connection of its own.
+const READERS: usize = 2;
+/// The most uids in a query; a single read may exceed it.
+const MAX_QUERY_UIDS: usize = 1024;
+
+/// One caller's wish, and where its answer goes.
+#[derive(Debug)]
+struct Lookup {
+    uids: Vec<Uuid>,
+    reply: oneshot::Sender<Result<Vec<Arc<Call>>, ReadError>>,
+}
+
+/// The way into the queue. Clones share it; the readers end when all are gone.
+#[derive(Debug, Clone)]
+pub(super) struct Reader {
+    queue: mpsc::Sender<Lookup>,
+    availability: Availability,
+}
+
+impl Reader {
+    /// Starts the readers, which `tasks` owns.
+    pub(super) fn start(
+        connector: &Connector,
+        availability: &Availability,
+        queue_len: usize,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let (sender, receiver) = mpsc::channel(queue_len);
+        let receiver = Arc::new(Mutex::new(receiver));
+        for _ in 0..READERS {
+            tasks.spawn(run(
+                Arc::clone(&receiver),
+                connector.clone(),
+                availability.clone(),
+            ));
+        }
+        Self {
+            queue: sender,
+            availability: availability.clone(),
+        }
+    }
+
+    /// Looks up calls, no uid twice; those that exist come back in the order of
+    /// `uids`, deleted ones included.
+    pub(super) async fn get(&self, uids: Vec<Uuid>) -> Result<Vec<Arc<Call>>, ReadError> {
+        if !self.availability.is_up() {
+            return Err(ReadError::Unavailable);
+        }
+        let (reply, result) = oneshot::channel();
+        self.queue
+            .try_send(Lookup { uids, reply })
+            .map_err(|_| ReadError::Overloaded)?;
+        // A reader that ends without an answer has panicked.
+        result.await.unwrap_or(Err(ReadError::Internal))
+    }
+}
+
+async fn run(
+    queue: Arc<Mutex<mpsc::Receiver<Lookup>>>,
+    connector: Connector,
+    availability: Availability,
+) {
+    let mut session: Option<AsyncPgConnection> = None;
+    loop {
+        let lookups = take(&queue).await;
+        if lookups.is_empty() {
+            return;
+        }
+        if session.is_none() {
+            session = connector.connect(Role::Read).await.ok();
+        }
+        let Some(connection) = session.as_mut() else {
+            availability.report_down();
+            refuse(lookups, &ReadError::Unavailable);
+            continue;
+        };
+        match answer(connection, lookups).await {
+            Ok(()) => {}
+            Err(broken) => {
+                if broken {
+                    availability.report_down();
+                }
+                session = None;
+            }
+        }
+    }
+}
+
+/// Takes what is waiting, and waits only if nothing is. Empty: the queue is
+/// closed.
+async fn take(queue: &Mutex<mpsc::Receiver<Lookup>>) -> Vec<Lookup> {
+    let mut queue = queue.lock().await;
+    let Some(first) = queue.recv().await else {
+        return Vec::new();
+    };
+    let mut uids = first.uids.len();
+    let mut taken = vec![first];
+    while uids < MAX_QUERY_UIDS {
+        let Ok(lookup) = queue.try_recv() else { break };
+        uids += lookup.uids.len();
+        taken.push(lookup);
+    }
+    taken
+}
+
+/// Runs one query for all. An error has answered everybody and says whether the
+/// connection is broken.
+async fn answer(connection: &mut AsyncPgConnection, lookups: Vec<Lookup>) -> Result<(), bool> {
+    let mut uids: Vec<Uuid> = lookups.iter().flat_map(|lookup| &lookup.uids).copied().collect();
+    uids.sort_unstable();
+    uids.dedup();
+    match load(connection, &uids).await {
+        Ok(calls) => {
+            let calls: HashMap<Uuid, Arc<Call>> = calls
+                .into_iter()
+                .map(|call| (call.uid, Arc::new(call)))
+                .collect();
+            for Lookup { uids, reply } in lookups {
+                let found = uids.iter().filter_map(|uid| calls.get(uid).cloned()).collect();
+                // A caller that has gone wants no answer.
+                let _ = reply.send(Ok(found));
+            }
+            Ok(())
+        }
+        Err(error) if breaks_connection(&error) => {
+            warn!("a reader lost its connection to the database");
+            refuse(lookups, &ReadError::Unavailable);
+            Err(true)
+        }
+        Err(error) => {
+            error!(%error, "the database refuses a look-up");
+            refuse(lookups, &ReadError::Internal);
+            Err(false)
+        }
+    }
+}
+
+fn refuse(lookups: Vec<Lookup>, error: &ReadError) {
+    for lookup in lookups {
+        let _ = lookup.reply.send(Err(error.clone()));
+    }
+}
+
+/// The calls with these uids, in no order, by a statement that is prepared once
+/// on each connection.
+pub(super) async fn load(connection: &mut AsyncPgConnection, uids: &[Uuid]) -> QueryResult<Vec<Call>> {
+    let rows: Vec<CallRow> = ByUid { uids }.load(connection).await?;
+    Ok(rows.into_iter().map(Call::from).collect())
+}
+
+struct ByUid<'a> {
+    uids: &'a [Uuid],
+}
+
+impl Query for ByUid<'_> {
+    type SqlType = voice_calls::SqlType;
+}
+
+impl QueryId for ByUid<'_> {
+    type QueryId = ByUid<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl QueryFragment<Pg> for ByUid<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        // The columns in the order of the schema, which CallRow has too.
+        out.push_sql(
+            "SELECT uid, duration, created_at, updated_at, status, direction, \
+             staff_uid, client_uid, from_number, to_number, recording_url, call_summary, \
+             external_app_url, handled_by_staff_uid, handled_at, deleted_at, revision \
+             FROM voice_calls WHERE uid = ANY(",
+        );
+        out.push_bind_param::<Array<SqlUuid>, _>(&self.uids)?;
+        out.push_sql(")");
+        Ok(())
+    }
+}
+
