@@ -1,3 +1,23 @@
-//! voicecall
+//! voicecall: the system of record for phone calls, a gRPC service on
+//! PostgreSQL.
+//!
+//! A map, from the inside out; each layer knows those above it in this list and
+//! none below:
+//!
+//! - [`domain`]: calls, commands and the state machine; pure
+//! - [`store`]: calls in PostgreSQL: the group-commit writer, reads, the change
+//!   log
+//! - [`api`]: the gRPC API: requests to commands, errors to statuses
+//! - [`server`]: sockets, health, an end in order
+//! - [`config`] and [`commands`]: the program's settings and what it does with
+//!   them
+//!
+//! `docs/architecture.md` tells the life of a write and of a read, and the
+//! invariants that each layer keeps.
+
+pub mod api;
+pub mod commands;
+pub mod config;
 pub mod domain;
+pub mod server;
 pub mod store;

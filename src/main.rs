@@ -1,1 +1,20 @@
-fn main() {}
+//! The `voicecall` program.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use voicecall::config::{Cli, Command};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(settings) => voicecall::commands::serve(&settings),
+        Command::Migrate(settings) => voicecall::commands::migrate(&settings),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("voicecall: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

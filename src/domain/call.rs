@@ -215,7 +215,12 @@ mod tests {
         let words: Vec<_> = Status::ALL.iter().map(|s| s.word().to_owned()).collect();
         assert_eq!(
             words,
-            ["incoming call", "answered by staff", "missed", "answered by vonage"]
+            [
+                "incoming call",
+                "answered by staff",
+                "missed",
+                "answered by vonage"
+            ]
         );
         for status in Status::ALL {
             assert_eq!(Status::from_word(status.word()), status);

@@ -22,7 +22,10 @@ pub struct Draft {
 /// `None` is cleared, except `status` and `direction`, which cannot be absent:
 /// the parser makes sure that they have a value when they are named.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[expect(missing_docs, reason = "the values are documented as fields of Attributes")]
+#[expect(
+    missing_docs,
+    reason = "the values are documented as fields of Attributes"
+)]
 pub struct Patch {
     /// Which fields are written: a subset of [`Field::WRITABLE`].
     pub fields: FieldSet,
@@ -56,7 +59,9 @@ impl Patch {
                 Field::CallSummary => target.call_summary.clone_from(&self.call_summary),
                 Field::ExternalAppUrl => target.external_app_url.clone_from(&self.external_app_url),
                 Field::HandledByStaffUid => {
-                    target.handled_by_staff_uid.clone_from(&self.handled_by_staff_uid);
+                    target
+                        .handled_by_staff_uid
+                        .clone_from(&self.handled_by_staff_uid);
                 }
                 Field::HandledAt => target.handled_at = self.handled_at,
                 Field::Uid
@@ -95,7 +100,7 @@ pub enum WhenMissing {
     /// Refuse.
     Refuse,
     /// Create this call.
-    Create(Draft),
+    Create(Box<Draft>),
     /// Refuse, because a call cannot be created without a direction.
     RequireDirection,
 }
@@ -165,10 +170,18 @@ impl Command {
     pub const fn expected_revision(&self) -> Option<Revision> {
         match self {
             Self::Create(_) => None,
-            Self::Update { expected_revision, .. }
-            | Self::Handle { expected_revision, .. }
-            | Self::Delete { expected_revision, .. }
-            | Self::Undelete { expected_revision, .. } => *expected_revision,
+            Self::Update {
+                expected_revision, ..
+            }
+            | Self::Handle {
+                expected_revision, ..
+            }
+            | Self::Delete {
+                expected_revision, ..
+            }
+            | Self::Undelete {
+                expected_revision, ..
+            } => *expected_revision,
         }
     }
 }

@@ -123,7 +123,9 @@ impl FieldSet {
 
     /// The fields, in the order of the proto message.
     pub fn iter(self) -> impl Iterator<Item = Field> {
-        Field::ALL.into_iter().filter(move |field| self.contains(*field))
+        Field::ALL
+            .into_iter()
+            .filter(move |field| self.contains(*field))
     }
 }
 

@@ -78,10 +78,18 @@ impl Filter {
             && any(&self.to_numbers, a.to_number.as_ref())
             && self.created.contains(call.created_at)
             && self.updated.contains(call.updated_at)
-            && self.min_duration.is_none_or(|min| a.duration.is_some_and(|d| d >= min))
-            && self.max_duration.is_none_or(|max| a.duration.is_some_and(|d| d <= max))
-            && self.handled.is_none_or(|handled| handled == a.handled_at.is_some())
-            && self.has_recording.is_none_or(|has| has == a.recording_url.is_some())
+            && self
+                .min_duration
+                .is_none_or(|min| a.duration.is_some_and(|d| d >= min))
+            && self
+                .max_duration
+                .is_none_or(|max| a.duration.is_some_and(|d| d <= max))
+            && self
+                .handled
+                .is_none_or(|handled| handled == a.handled_at.is_some())
+            && self
+                .has_recording
+                .is_none_or(|has| has == a.recording_url.is_some())
     }
 }
 

@@ -5,6 +5,8 @@
 //! wrong is always the same: does the call exist, is it at the expected
 //! revision, does its state allow the command.
 
+use std::sync::Arc;
+
 use super::{
     Call, ChangeKind, Command, Draft, Identifier, Patch, Revision, Status, Timestamp, Uuid,
     command::WhenMissing,
@@ -14,7 +16,7 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// The call is now in this state.
-    Change(ChangeKind, Call),
+    Change(ChangeKind, Arc<Call>),
     /// The call is as the client wants it already.
     Unchanged,
     /// There is no call, and the client is content with that.
@@ -138,7 +140,7 @@ fn apply_to_missing(uid: Uuid, command: &Command) -> Result<Step, Rejection> {
         | Command::Delete { .. }
         | Command::Undelete { .. } => return Err(Rejection::NotFound { uid }),
     };
-    Ok(Step::Change(ChangeKind::Created, create(draft)))
+    Ok(Step::Change(ChangeKind::Created, Arc::new(create(draft))))
 }
 
 /// The call that a draft becomes.
@@ -171,7 +173,7 @@ fn update(call: &Call, patch: &Patch) -> Result<Step, Rejection> {
         attributes,
         ..changed(call)
     };
-    Ok(Step::Change(ChangeKind::Updated, after))
+    Ok(Step::Change(ChangeKind::Updated, Arc::new(after)))
 }
 
 fn handle(call: &Call, by: &Identifier, at: Timestamp) -> Result<Step, Rejection> {
@@ -190,7 +192,7 @@ fn handle(call: &Call, by: &Identifier, at: Timestamp) -> Result<Step, Rejection
     let mut after = changed(call);
     after.attributes.handled_by_staff_uid = Some(by.clone());
     after.attributes.handled_at = Some(at);
-    Ok(Step::Change(ChangeKind::Handled, after))
+    Ok(Step::Change(ChangeKind::Handled, Arc::new(after)))
 }
 
 fn delete(call: &Call, allow_missing: bool) -> Result<Step, Rejection> {
@@ -202,7 +204,7 @@ fn delete(call: &Call, allow_missing: bool) -> Result<Step, Rejection> {
         deleted_at: Some(Timestamp::AT_COMMIT),
         ..changed(call)
     };
-    Ok(Step::Change(ChangeKind::Deleted, after))
+    Ok(Step::Change(ChangeKind::Deleted, Arc::new(after)))
 }
 
 fn undelete(call: &Call) -> Result<Step, Rejection> {
@@ -213,7 +215,7 @@ fn undelete(call: &Call) -> Result<Step, Rejection> {
         deleted_at: None,
         ..changed(call)
     };
-    Ok(Step::Change(ChangeKind::Undeleted, after))
+    Ok(Step::Change(ChangeKind::Undeleted, Arc::new(after)))
 }
 
 /// The call as the next change begins: what the commit decides is open.

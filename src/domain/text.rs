@@ -54,16 +54,18 @@ macro_rules! text {
                 Self(text)
             }
 
-            /// The string, owned.
-            #[must_use]
-            pub fn into_string(self) -> String {
-                self.0
-            }
-
             /// The string.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = TextError;
+
+            fn try_from(text: String) -> Result<Self, TextError> {
+                Self::new(text)
             }
         }
 
@@ -154,7 +156,9 @@ fn host_rule(host_and_port: &str) -> bool {
         Some(digits) => digits.is_empty() || digits.parse::<u16>().is_ok(),
         None => port.is_empty(),
     };
-    !host.is_empty() && port_is_fine && !host.contains(['\\', '<', '>', '"', '^', '`', '{', '|', '}'])
+    !host.is_empty()
+        && port_is_fine
+        && !host.contains(['\\', '<', '>', '"', '^', '`', '{', '|', '}'])
 }
 
 fn no_control(text: &str, allowed: impl Fn(char) -> bool) -> Result<(), TextError> {
@@ -171,7 +175,13 @@ mod tests {
 
     #[test]
     fn names_have_1_to_64_characters_and_no_control_characters() {
-        for good in ["a", "5ya4gbwm2c3qic8", "+14155550148", "sip:bob@example.com", &"ü".repeat(64)] {
+        for good in [
+            "a",
+            "5ya4gbwm2c3qic8",
+            "+14155550148",
+            "sip:bob@example.com",
+            &"ü".repeat(64),
+        ] {
             assert!(Identifier::new(good.into()).is_ok(), "{good}");
         }
         for (bad, error) in [
@@ -189,10 +199,16 @@ mod tests {
     #[test]
     fn summaries_keep_newlines_and_tabs_and_end_at_64_kib() {
         assert!(Summary::new("a\n\tb".into()).is_ok());
-        assert_eq!(Summary::new("a\rb".into()), Err(TextError::ControlCharacter));
+        assert_eq!(
+            Summary::new("a\rb".into()),
+            Err(TextError::ControlCharacter)
+        );
         assert_eq!(Summary::new("a\0".into()), Err(TextError::ControlCharacter));
         assert!(Summary::new("a".repeat(65_536)).is_ok());
-        assert_eq!(Summary::new("a".repeat(65_537)), Err(TextError::TooManyBytes(65_536)));
+        assert_eq!(
+            Summary::new("a".repeat(65_537)),
+            Err(TextError::TooManyBytes(65_536))
+        );
     }
 
     #[test]

@@ -62,9 +62,7 @@ impl Timestamp {
         if !(MIN_SECONDS..=MAX_SECONDS).contains(&seconds) {
             return Err(TimeError::OutOfRange);
         }
-        Ok(Self(
-            seconds * MICROS_PER_SECOND + i64::from(nanos) / 1_000,
-        ))
+        Ok(Self(seconds * MICROS_PER_SECOND + i64::from(nanos) / 1_000))
     }
 
     /// Microseconds since 1970.

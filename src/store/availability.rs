@@ -22,15 +22,20 @@ pub(super) struct Availability {
 }
 
 impl Availability {
-    /// Starts out as "there": the store opens only on a database that answers.
+    /// Starts out as "away".
     pub(super) fn new() -> Self {
         Self {
-            up: watch::Sender::new(true),
+            up: watch::Sender::new(false),
         }
     }
 
     pub(super) fn is_up(&self) -> bool {
         *self.up.borrow()
+    }
+
+    /// Says that the database is there.
+    pub(super) fn report_up(&self) {
+        self.up.send_replace(true);
     }
 
     /// Says that a connection broke.
@@ -40,12 +45,6 @@ impl Availability {
 
     pub(super) fn subscribe(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
-    }
-
-    /// Waits until the database is there.
-    pub(super) async fn wait_until_up(&self) {
-        // The sender is in self, so the channel cannot close.
-        let _ = self.up.subscribe().wait_for(|up| *up).await;
     }
 
     /// The watching task: owned by the store, ends with `stop`.

@@ -117,7 +117,9 @@ fn apply(write: &Write, states: &States, batch: &mut Batch) -> Outcome {
         }
         Action::One(command) => apply_one(write, command, states, batch),
         Action::CreateAll(drafts) => {
-            let taken = drafts.iter().position(|draft| states.contains_key(&draft.uid));
+            let taken = drafts
+                .iter()
+                .position(|draft| states.contains_key(&draft.uid));
             if let Some(place) = taken {
                 let rejection = Rejection::AlreadyExists {
                     uid: drafts[place].uid,
@@ -142,7 +144,9 @@ fn apply_one(write: &Write, command: &Command, states: &States, batch: &mut Batc
             let read_revision = state.map_or(0, |call| call.revision);
             batch.reads.push((after.uid, read_revision));
             let start = batch.changes.len();
-            batch.changes.push(change(write, kind, state.cloned(), after, true));
+            batch
+                .changes
+                .push(change(write, kind, state.cloned(), after, true));
             Outcome::Changes(start..start + 1)
         }
         Ok(Step::Unchanged) => match state {
@@ -158,7 +162,7 @@ fn apply_one(write: &Write, command: &Command, states: &States, batch: &mut Batc
 }
 
 fn created(write: &Write, draft: &Draft, transaction_end: bool) -> Change {
-    let after = machine::create(draft);
+    let after = Arc::new(machine::create(draft));
     change(write, ChangeKind::Created, None, after, transaction_end)
 }
 
@@ -166,13 +170,13 @@ fn change(
     write: &Write,
     kind: ChangeKind,
     before: Option<Arc<Call>>,
-    after: Call,
+    after: Arc<Call>,
     transaction_end: bool,
 ) -> Change {
     Change {
         kind,
         before,
-        after: Arc::new(after),
+        after,
         actor: write.principal.clone(),
         request_id: write.request.map(|request| request.id),
         transaction_end,
@@ -188,7 +192,10 @@ impl Batch {
 
     /// Takes the batch apart again, to run its writes anew.
     pub(super) fn into_pending(self) -> Vec<Pending> {
-        self.entries.into_iter().map(|entry| entry.pending).collect()
+        self.entries
+            .into_iter()
+            .map(|entry| entry.pending)
+            .collect()
     }
 
     /// Puts into the changes what the commit decided, and answers every caller.

@@ -14,7 +14,9 @@ use super::{
     batch::{Batch, Entry, Outcome},
     row::{from_sql_time, old_values, to_sql_time},
 };
-use crate::domain::{Change, PhoneNumber, Revision, Summary, Timestamp, Url, Uuid, text::Identifier};
+use crate::domain::{
+    Change, PhoneNumber, Revision, Summary, Timestamp, Url, Uuid, text::Identifier,
+};
 
 /// What the database made of a batch. Only `Committed` has written anything.
 #[derive(Debug)]
@@ -159,10 +161,15 @@ impl<'a> CommitBatch<'a> {
         self.actors.push(change.actor.as_deref());
         self.request_ids.push(change.request_id);
         self.transaction_ends.push(change.transaction_end);
-        self.old_values
-            .push(change.before.as_ref().map(|before| old_values(before, call)));
+        self.old_values.push(
+            change
+                .before
+                .as_ref()
+                .map(|before| old_values(before, call)),
+        );
         self.uids.push(call.uid);
-        self.durations.push(a.duration.map(|duration| duration.get()));
+        self.durations
+            .push(a.duration.map(|duration| duration.get()));
         self.created_ats.push(to_sql_time(call.created_at));
         self.updated_ats.push(to_sql_time(call.updated_at));
         self.statuses.push(a.status.word());
@@ -175,7 +182,8 @@ impl<'a> CommitBatch<'a> {
         self.call_summaries
             .push(a.call_summary.as_ref().map(Summary::as_str));
         self.external_app_urls.push(url(&a.external_app_url));
-        self.handled_by_staff_uids.push(name(&a.handled_by_staff_uid));
+        self.handled_by_staff_uids
+            .push(name(&a.handled_by_staff_uid));
         self.handled_ats.push(a.handled_at.map(to_sql_time));
         self.deleted_ats.push(call.deleted_at.map(to_sql_time));
     }
@@ -245,4 +253,3 @@ impl QueryFragment<Pg> for CommitBatch<'_> {
         Ok(())
     }
 }
-

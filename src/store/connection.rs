@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use diesel_async::AsyncPgConnection;
-use tokio_postgres::{Config, NoTls, config::SslMode};
+use tokio_postgres::{
+    Config, NoTls,
+    config::{Host, SslMode},
+};
 
 use super::error::OpenError;
 
@@ -40,7 +43,9 @@ impl Role {
 
     fn options(self) -> &'static str {
         match self {
-            Self::Write => "-c lock_timeout=10s -c idle_in_transaction_session_timeout=10s -c jit=off",
+            Self::Write => {
+                "-c lock_timeout=10s -c idle_in_transaction_session_timeout=10s -c jit=off"
+            }
             Self::Read => "-c statement_timeout=10s -c jit=off -c enable_seqscan=off",
             Self::List => "-c plan_cache_mode=force_custom_plan -c jit=off",
             Self::Maintain => "-c lock_timeout=10s",
@@ -77,6 +82,26 @@ impl Connector {
             .tcp_user_timeout(TCP_USER_TIMEOUT)
             .keepalives_idle(TCP_USER_TIMEOUT);
         Ok(Self { config })
+    }
+
+    /// The database in a few words, without its password.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let hosts: Vec<String> = self
+            .config
+            .get_hosts()
+            .iter()
+            .map(|host| match host {
+                Host::Tcp(name) => name.clone(),
+                Host::Unix(path) => path.display().to_string(),
+            })
+            .collect();
+        let name = self.config.get_dbname().or(self.config.get_user());
+        format!(
+            "database {} at {}",
+            name.unwrap_or("postgres"),
+            hosts.join(", ")
+        )
     }
 
     /// Connects.

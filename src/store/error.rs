@@ -45,7 +45,9 @@ pub enum ReadError {
     #[error("the deadline passed")]
     DeadlineExceeded,
     /// The read source has not reached the wanted revision in time.
-    #[error("revision {current_revision} is the newest here, and the wanted one did not come in time")]
+    #[error(
+        "revision {current_revision} is the newest here, and the wanted one did not come in time"
+    )]
     RevisionNotReached {
         /// What it has reached.
         current_revision: Revision,
@@ -53,6 +55,19 @@ pub enum ReadError {
     /// A bug; logged where it arose.
     #[error("internal error")]
     Internal,
+}
+
+impl From<ReadError> for WriteError {
+    /// A read that a write depends on failed, so nothing was written.
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Overloaded => Self::Overloaded,
+            ReadError::Unavailable => Self::Unavailable,
+            ReadError::DeadlineExceeded
+            | ReadError::RevisionNotReached { .. }
+            | ReadError::Internal => Self::Internal,
+        }
+    }
 }
 
 /// Why the store cannot be opened.

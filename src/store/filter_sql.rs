@@ -27,7 +27,11 @@ pub(super) fn filtered(filter: &Filter) -> CallQuery<'_> {
     any_of!(query, t::uid, filter.uids.clone());
     any_of!(query, t::staff_uid, names(&filter.staff_uids));
     any_of!(query, t::client_uid, names(&filter.client_uids));
-    any_of!(query, t::handled_by_staff_uid, names(&filter.handled_by_staff_uids));
+    any_of!(
+        query,
+        t::handled_by_staff_uid,
+        names(&filter.handled_by_staff_uids)
+    );
     any_of!(query, t::from_number, numbers(&filter.from_numbers));
     any_of!(query, t::to_number, numbers(&filter.to_numbers));
     let either = numbers(&filter.numbers);
@@ -36,7 +40,9 @@ pub(super) fn filtered(filter: &Filter) -> CallQuery<'_> {
         [one] => query = query.filter(t::from_number.eq(*one).or(t::to_number.eq(*one))),
         _ => {
             query = query.filter(
-                t::from_number.eq_any(either.clone()).or(t::to_number.eq_any(either)),
+                t::from_number
+                    .eq_any(either.clone())
+                    .or(t::to_number.eq_any(either)),
             );
         }
     }

@@ -62,7 +62,11 @@ pub(super) struct Lists {
 }
 
 impl Lists {
-    pub(super) fn new(connector: &Connector, availability: &Availability, connections: usize) -> Self {
+    pub(super) fn new(
+        connector: &Connector,
+        availability: &Availability,
+        connections: usize,
+    ) -> Self {
         let connector = connector.clone();
         let mut config = ManagerConfig::default();
         config.recycling_method = RecyclingMethod::Fast;
@@ -70,8 +74,8 @@ impl Lists {
             let connector = connector.clone();
             async move {
                 let connection = connector.connect(Role::List).await;
-                let mut connection =
-                    connection.map_err(|error| ConnectionError::BadConnection(error.to_string()))?;
+                let mut connection = connection
+                    .map_err(|error| ConnectionError::BadConnection(error.to_string()))?;
                 // Filters have too many shapes to keep a statement for each.
                 diesel_async::AsyncConnection::set_prepared_statement_cache_size(
                     &mut connection,
@@ -82,7 +86,9 @@ impl Lists {
             .boxed()
         });
         let manager = AsyncDieselConnectionManager::new_with_config("", config);
-        let pool = deadpool::Pool::builder(manager).max_size(connections).build();
+        let pool = deadpool::Pool::builder(manager)
+            .max_size(connections)
+            .build();
         Self {
             pool: pool.expect("a pool without timeouts needs no runtime"),
             availability: availability.clone(),
@@ -90,14 +96,21 @@ impl Lists {
     }
 
     /// Reads a page; the database gives up at the deadline.
-    pub(super) async fn page(&self, query: &PageQuery, deadline: Instant) -> Result<Page, ReadError> {
+    pub(super) async fn page(
+        &self,
+        query: &PageQuery,
+        deadline: Instant,
+    ) -> Result<Page, ReadError> {
         let rows: Vec<(Revision, Option<CallRow>)> = self
             .run(deadline, async |connection: &AsyncPgConnection| {
                 page_query(query).load(&mut &*connection).await
             })
             .await?;
         let revision = rows.as_slice().first().map_or(0, |(revision, _)| *revision);
-        let mut calls: Vec<Call> = rows.into_iter().filter_map(|(_, row)| row.map(Call::from)).collect();
+        let mut calls: Vec<Call> = rows
+            .into_iter()
+            .filter_map(|(_, row)| row.map(Call::from))
+            .collect();
         // A join keeps no order, so it is made again.
         calls.sort_unstable_by_key(|call| query.order.key(call));
         if query.order.descending {
@@ -212,4 +225,3 @@ impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for WithHead<Q> {
         Ok(())
     }
 }
-

@@ -27,9 +27,8 @@ const LOCK: &str = "SELECT pg_advisory_lock(8642101, 2)";
 /// newer than this release.
 pub async fn migrate(connector: &Connector) -> Result<usize, OpenError> {
     with_harness(connector, |harness| {
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
-            OpenError::Migrate(error.to_string())
-        };
+        let failed =
+            |error: Box<dyn std::error::Error + Send + Sync>| OpenError::Migrate(error.to_string());
         refuse_newer(harness)?;
         let versions = harness.run_pending_migrations(MIGRATIONS).map_err(failed)?;
         for version in &versions {
@@ -58,9 +57,7 @@ pub async fn check(connector: &Connector) -> Result<(), OpenError> {
     .await
 }
 
-fn refuse_newer(
-    harness: &mut AsyncMigrationHarness<AsyncPgConnection>,
-) -> Result<(), OpenError> {
+fn refuse_newer(harness: &mut AsyncMigrationHarness<AsyncPgConnection>) -> Result<(), OpenError> {
     let failed =
         |error: Box<dyn std::error::Error + Send + Sync>| OpenError::Migrate(error.to_string());
     let ours: Vec<Box<dyn Migration<Pg>>> = MIGRATIONS.migrations().map_err(failed)?;
@@ -82,7 +79,9 @@ async fn with_harness<T: Send + 'static>(
 ) -> Result<T, OpenError> {
     let mut connection = connector.connect(Role::Maintain).await?;
     connection
-        .batch_execute(&format!("SET lock_timeout = 0; {LOCK}; SET lock_timeout = '10s'"))
+        .batch_execute(&format!(
+            "SET lock_timeout = 0; {LOCK}; SET lock_timeout = '10s'"
+        ))
         .await
         .map_err(|error| OpenError::Migrate(error.to_string()))?;
     let mut harness = AsyncMigrationHarness::new(connection);

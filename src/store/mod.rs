@@ -36,6 +36,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
 
 pub use connection::Connector;
 pub use error::{OpenError, ReadError, WriteError};
@@ -44,10 +45,15 @@ pub use migrations::{check as check_migrations, migrate};
 pub use write::{Action, RequestKey, Write, Written};
 
 use self::{availability::Availability, head::Head, list::Lists, reader::Reader, writer::Writer};
-use crate::domain::{Call, Revision, Uuid};
+use crate::domain::{
+    Call, Command, Revision, Timestamp, Uuid,
+    machine::{self, Step},
+};
 
 /// How long a read waits for its min_revision at most.
 const MAX_REVISION_WAIT: Duration = Duration::from_secs(5);
+const FIRST_OPEN_RETRY: Duration = Duration::from_millis(100);
+const LAST_OPEN_RETRY: Duration = Duration::from_secs(5);
 const LOOK_FOR_REVISION_EVERY: Duration = Duration::from_millis(20);
 
 /// How large the store's parts may grow.
@@ -62,6 +68,9 @@ pub struct Limits {
 }
 
 /// The calls, their changes, and the answers to requests. Clones share it.
+///
+/// A new store answers everything with "the database is away" until it has been
+/// opened.
 #[derive(Clone)]
 pub struct Store {
     writer: Writer,
@@ -71,39 +80,36 @@ pub struct Store {
     availability: Availability,
 }
 
-/// Ends the store's tasks, which it owns.
+/// Opens the store and ends its tasks, which it owns.
 #[derive(Debug)]
 pub struct StoreTasks {
+    connector: Connector,
+    availability: Availability,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Store {
-    /// Opens the store on a database that is there and migrated.
-    ///
-    /// # Errors
-    /// [`OpenError::Connect`].
-    pub async fn open(connector: &Connector, limits: Limits) -> Result<(Self, StoreTasks), OpenError> {
-        partitions::tend(connector).await.map_err(OpenError::Connect)?;
+    /// A store on the database that `connector` reaches.
+    #[must_use]
+    pub fn new(connector: Connector, limits: Limits) -> (Self, StoreTasks) {
         let tasks = TaskTracker::new();
-        let stop = CancellationToken::new();
         let availability = Availability::new();
         let head = Head::default();
-        tasks.spawn(availability.clone().watch(connector.clone(), stop.clone()));
-        tasks.spawn(partitions::keep(
-            connector.clone(),
-            availability.clone(),
-            stop.clone(),
-        ));
         let store = Self {
-            writer: Writer::start(connector, &availability, &head, limits.write_queue, &tasks),
-            reader: Reader::start(connector, &availability, limits.read_queue, &tasks),
-            lists: Lists::new(connector, &availability, limits.list_connections),
+            writer: Writer::start(&connector, &availability, &head, limits.write_queue, &tasks),
+            reader: Reader::start(&connector, &availability, limits.read_queue, &tasks),
+            lists: Lists::new(&connector, &availability, limits.list_connections),
             head,
-            availability,
+            availability: availability.clone(),
         };
-        tasks.close();
-        Ok((store, StoreTasks { tasks, stop }))
+        let tasks = StoreTasks {
+            connector,
+            availability,
+            tasks,
+            stop: CancellationToken::new(),
+        };
+        (store, tasks)
     }
 
     /// Writes, durably. The write takes place or not as a whole.
@@ -112,6 +118,32 @@ impl Store {
     /// [`WriteError`], as its variants say.
     pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
         self.writer.submit(write).await
+    }
+
+    /// What a write of one call would come to, as of now: every check, the
+    /// stored state's included, and nothing written.
+    ///
+    /// # Errors
+    /// [`WriteError`], as its variants say.
+    pub async fn preview(&self, write: Write, now: Timestamp) -> Result<Written, WriteError> {
+        let command = match write.action {
+            Action::One(command) => command,
+            Action::CreateFresh(draft) => Command::Create(draft),
+            Action::CreateAll(_) => return Err(WriteError::Internal),
+        };
+        let state = self.get(vec![command.uid()]).await?.pop();
+        let step = machine::apply(state.as_deref(), &command);
+        match step.map_err(|rejection| WriteError::Rejected {
+            place: 0,
+            rejection,
+        })? {
+            Step::Change(_, mut call) => {
+                Arc::make_mut(&mut call).commit(0, now);
+                Ok(vec![call])
+            }
+            Step::Unchanged => Ok(state.into_iter().collect()),
+            Step::Absent => Ok(Vec::new()),
+        }
     }
 
     /// Looks up calls, no uid twice; those that exist come back in the order of
@@ -162,10 +194,51 @@ impl Store {
 }
 
 impl StoreTasks {
+    /// Opens the store: waits for the database, with a line in the log for each
+    /// attempt, brings it to this release's schema (or only checks it, without
+    /// `migrate`), and watches it from then on.
+    ///
+    /// # Errors
+    /// [`OpenError`], for what waiting does not mend.
+    pub async fn open(&self, migrate: bool) -> Result<(), OpenError> {
+        let mut retry_after = FIRST_OPEN_RETRY;
+        while let Err(error) = self.prepare(migrate).await {
+            let OpenError::Connect(_) = error else {
+                return Err(error);
+            };
+            warn!("{error}; trying again in {} ms", retry_after.as_millis());
+            sleep(retry_after).await;
+            retry_after = (retry_after * 2).min(LAST_OPEN_RETRY);
+        }
+        let (connector, stop) = (&self.connector, &self.stop);
+        let watch = self.availability.clone();
+        self.availability.report_up();
+        self.tasks
+            .spawn(watch.watch(connector.clone(), stop.clone()));
+        self.tasks.spawn(partitions::keep(
+            connector.clone(),
+            self.availability.clone(),
+            stop.clone(),
+        ));
+        Ok(())
+    }
+
+    async fn prepare(&self, migrate: bool) -> Result<(), OpenError> {
+        if migrate {
+            migrations::migrate(&self.connector).await?;
+        } else {
+            check_migrations(&self.connector).await?;
+        }
+        partitions::tend(&self.connector)
+            .await
+            .map_err(OpenError::Connect)
+    }
+
     /// Waits until what was accepted is done and the tasks have ended. Every
     /// [`Store`] must be gone, or this waits for it.
     pub async fn finish(self) {
         self.stop.cancel();
+        self.tasks.close();
         self.tasks.wait().await;
     }
 }

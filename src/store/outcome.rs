@@ -8,8 +8,10 @@
 use std::time::Duration;
 
 use diesel::{
-    OptionalExtension, QueryResult, QueryableByName, data_types::PgTimestamp,
-    pg::sql_types::Timestamptz, sql_query,
+    OptionalExtension, QueryResult, QueryableByName,
+    data_types::PgTimestamp,
+    pg::sql_types::Timestamptz,
+    sql_query,
     sql_types::{BigInt, Bool, Integer, Nullable, Text},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};

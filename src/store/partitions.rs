@@ -7,7 +7,10 @@
 
 use std::time::Duration;
 
-use diesel::{QueryResult, QueryableByName, sql_query, sql_types::{BigInt, Bool, Text}};
+use diesel::{
+    QueryResult, QueryableByName, sql_query,
+    sql_types::{BigInt, Bool, Text},
+};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -49,7 +52,11 @@ struct Partition {
 }
 
 /// Keeps the partitions: owned by the store, ends with `stop`.
-pub(super) async fn keep(connector: Connector, availability: Availability, stop: CancellationToken) {
+pub(super) async fn keep(
+    connector: Connector,
+    availability: Availability,
+    stop: CancellationToken,
+) {
     loop {
         let pause = match tend(&connector).await {
             Ok(()) => CHECK_EVERY,
@@ -73,18 +80,27 @@ pub(super) async fn tend(connector: &Connector) -> Result<(), String> {
         .connect(Role::Maintain)
         .await
         .map_err(|error| error.to_string())?;
-    tend_on(&mut connection).await.map_err(|error| error.to_string())
+    tend_on(&mut connection)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 async fn tend_on(connection: &mut AsyncPgConnection) -> QueryResult<()> {
     let present = current_slot(connection).await?;
-    if !sql_query(TRY_LOCK).get_result::<Held>(connection).await?.held {
+    if !sql_query(TRY_LOCK)
+        .get_result::<Held>(connection)
+        .await?
+        .held
+    {
         return Ok(());
     }
     let partitions = partitions(connection).await?;
     for slot in present..=present + AHEAD {
         let name = name(slot);
-        if !partitions.iter().any(|one| one.name == name && one.attached) {
+        if !partitions
+            .iter()
+            .any(|one| one.name == name && one.attached)
+        {
             make(connection, slot).await?;
         }
     }
@@ -98,9 +114,8 @@ async fn tend_on(connection: &mut AsyncPgConnection) -> QueryResult<()> {
 }
 
 async fn current_slot(connection: &mut AsyncPgConnection) -> QueryResult<i64> {
-    let query = format!(
-        "SELECT (extract(epoch FROM clock_timestamp())::bigint / {SPAN_SECONDS}) AS slot"
-    );
+    let query =
+        format!("SELECT (extract(epoch FROM clock_timestamp())::bigint / {SPAN_SECONDS}) AS slot");
     Ok(sql_query(query).get_result::<Slot>(connection).await?.slot)
 }
 
@@ -136,7 +151,11 @@ async fn make(connection: &mut AsyncPgConnection, slot: i64) -> QueryResult<()> 
         .await
 }
 
-async fn drop_one(connection: &mut AsyncPgConnection, name: &str, attached: bool) -> QueryResult<()> {
+async fn drop_one(
+    connection: &mut AsyncPgConnection,
+    name: &str,
+    attached: bool,
+) -> QueryResult<()> {
     if attached {
         connection
             .batch_execute(&format!(
@@ -144,5 +163,7 @@ async fn drop_one(connection: &mut AsyncPgConnection, name: &str, attached: bool
             ))
             .await?;
     }
-    connection.batch_execute(&format!("DROP TABLE {name}")).await
+    connection
+        .batch_execute(&format!("DROP TABLE {name}"))
+        .await
 }

@@ -4,7 +4,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use diesel::{pg::Pg, prelude::*, query_builder::{AstPass, Query, QueryFragment, QueryId}, sql_types::{Array, Uuid as SqlUuid}};
+use diesel::{
+    pg::Pg,
+    prelude::*,
+    query_builder::{AstPass, Query, QueryFragment, QueryId},
+    sql_types::{Array, Uuid as SqlUuid},
+};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
@@ -127,7 +132,11 @@ async fn take(queue: &Mutex<mpsc::Receiver<Lookup>>) -> Vec<Lookup> {
 /// Runs one query for all. An error has answered everybody and says whether the
 /// connection is broken.
 async fn answer(connection: &mut AsyncPgConnection, lookups: Vec<Lookup>) -> Result<(), bool> {
-    let mut uids: Vec<Uuid> = lookups.iter().flat_map(|lookup| &lookup.uids).copied().collect();
+    let mut uids: Vec<Uuid> = lookups
+        .iter()
+        .flat_map(|lookup| &lookup.uids)
+        .copied()
+        .collect();
     uids.sort_unstable();
     uids.dedup();
     match load(connection, &uids).await {
@@ -137,7 +146,10 @@ async fn answer(connection: &mut AsyncPgConnection, lookups: Vec<Lookup>) -> Res
                 .map(|call| (call.uid, Arc::new(call)))
                 .collect();
             for Lookup { uids, reply } in lookups {
-                let found = uids.iter().filter_map(|uid| calls.get(uid).cloned()).collect();
+                let found = uids
+                    .iter()
+                    .filter_map(|uid| calls.get(uid).cloned())
+                    .collect();
                 // A caller that has gone wants no answer.
                 let _ = reply.send(Ok(found));
             }
@@ -164,7 +176,10 @@ fn refuse(lookups: Vec<Lookup>, error: &ReadError) {
 
 /// The calls with these uids, in no order, by a statement that is prepared once
 /// on each connection.
-pub(super) async fn load(connection: &mut AsyncPgConnection, uids: &[Uuid]) -> QueryResult<Vec<Call>> {
+pub(super) async fn load(
+    connection: &mut AsyncPgConnection,
+    uids: &[Uuid],
+) -> QueryResult<Vec<Call>> {
     let rows: Vec<CallRow> = ByUid { uids }.load(connection).await?;
     Ok(rows.into_iter().map(Call::from).collect())
 }
@@ -196,4 +211,3 @@ impl QueryFragment<Pg> for ByUid<'_> {
         Ok(())
     }
 }
-

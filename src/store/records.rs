@@ -45,7 +45,10 @@ pub(super) async fn recorded_answer(
     let calls = if change_count > 0 {
         states_after(connection, revision, i64::from(change_count)).await?
     } else if revision > 0 {
-        state_at(connection, uid, revision).await?.into_iter().collect()
+        state_at(connection, uid, revision)
+            .await?
+            .into_iter()
+            .collect()
     } else {
         Vec::new()
     };

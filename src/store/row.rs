@@ -41,7 +41,9 @@ pub(super) struct StatusWord(pub(super) Status);
 
 impl FromSql<VoiceCallStatus, Pg> for StatusWord {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
-        Ok(Self(Status::from_word(std::str::from_utf8(value.as_bytes())?)))
+        Ok(Self(Status::from_word(std::str::from_utf8(
+            value.as_bytes(),
+        )?)))
     }
 }
 
@@ -51,7 +53,9 @@ pub(super) struct DirectionWord(pub(super) Direction);
 
 impl FromSql<VoiceCallDirection, Pg> for DirectionWord {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
-        Ok(Self(Direction::from_word(std::str::from_utf8(value.as_bytes())?)))
+        Ok(Self(Direction::from_word(std::str::from_utf8(
+            value.as_bytes(),
+        )?)))
     }
 }
 
@@ -79,8 +83,8 @@ pub(super) struct CallRow {
     revision: i64,
 }
 
-/// The state after a change, selected in the order of [`CallRow`].
-pub(super) const STATE_AFTER: (
+/// The columns of the state after a change, in the order of [`CallRow`].
+pub(super) type StateAfter = (
     voice_call_changes::uid,
     voice_call_changes::duration,
     voice_call_changes::created_at,
@@ -98,7 +102,10 @@ pub(super) const STATE_AFTER: (
     voice_call_changes::handled_at,
     voice_call_changes::deleted_at,
     voice_call_changes::revision,
-) = (
+);
+
+/// See [`StateAfter`].
+pub(super) const STATE_AFTER: StateAfter = (
     voice_call_changes::uid,
     voice_call_changes::duration,
     voice_call_changes::created_at,
@@ -173,9 +180,7 @@ fn old_value(before: &Call, field: Field) -> Value {
         Field::RecordingUrl => text(a.recording_url.as_ref().map(Url::as_str)),
         Field::CallSummary => text(a.call_summary.as_ref().map(Summary::as_str)),
         Field::ExternalAppUrl => text(a.external_app_url.as_ref().map(Url::as_str)),
-        Field::HandledByStaffUid => {
-            text(a.handled_by_staff_uid.as_ref().map(Identifier::as_str))
-        }
+        Field::HandledByStaffUid => text(a.handled_by_staff_uid.as_ref().map(Identifier::as_str)),
         Field::HandledAt => time(a.handled_at),
         Field::DeletedAt => time(before.deleted_at),
         Field::Revision => before.revision.into(),
@@ -203,7 +208,9 @@ fn put_back(call: &mut Call, field: Field, value: &Value) {
     match field {
         Field::Uid => {}
         Field::Duration => {
-            let seconds = value.as_i64().and_then(|seconds| i32::try_from(seconds).ok());
+            let seconds = value
+                .as_i64()
+                .and_then(|seconds| i32::try_from(seconds).ok());
             a.duration = seconds.and_then(Seconds::new);
         }
         Field::CreatedAt => call.created_at = time().unwrap_or(call.created_at),

@@ -232,9 +232,7 @@ impl Lane {
                 answer_all(batch.into_pending(), &WriteError::Unavailable);
                 Ok(Attempt::Done)
             }
-            Some(Reply::Refused(sqlstate)) => {
-                Ok(Attempt::Poisoned(batch.into_pending(), sqlstate))
-            }
+            Some(Reply::Refused(sqlstate)) => Ok(Attempt::Poisoned(batch.into_pending(), sqlstate)),
         }
     }
 
@@ -352,7 +350,10 @@ async fn read_states(
     uids.sort_unstable();
     uids.dedup();
     let calls = reader::load(connection, &uids).await?;
-    Ok(calls.into_iter().map(|call| (call.uid, Arc::new(call))).collect())
+    Ok(calls
+        .into_iter()
+        .map(|call| (call.uid, Arc::new(call)))
+        .collect())
 }
 
 /// After a conflict: answers the repeated requests from their records, and

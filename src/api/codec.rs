@@ -1,0 +1,57 @@
+//! The codec of every RPC: prost's, except that bytes which are no message of
+//! ours are the client's mistake (`MALFORMED_MESSAGE`), not an internal error.
+
+use std::marker::PhantomData;
+
+use prost::Message;
+use tonic::{
+    Status,
+    codec::{self, BufferSettings, DecodeBuf},
+};
+use tonic_prost::{ProstCodec, ProstEncoder};
+
+use super::error::Error;
+
+/// Encodes `T`, decodes `U`.
+#[derive(Debug)]
+pub(crate) struct Codec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for Codec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> codec::Codec for Codec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = Decoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<T, U>::raw_encoder(BufferSettings::default())
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        Decoder(PhantomData)
+    }
+}
+
+/// Decodes `U`.
+#[derive(Debug)]
+pub(crate) struct Decoder<U>(PhantomData<U>);
+
+impl<U: Message + Default> codec::Decoder for Decoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        U::decode(bytes)
+            .map(Some)
+            .map_err(|_| Error::MalformedMessage.into())
+    }
+}

@@ -1,0 +1,237 @@
+//! What every request passes on its way in and every answer on its way out: the
+//! client's deadline, the limit on concurrent requests, a request id on each
+//! answer, and the same errors for what the framework refuses as for what the
+//! handlers do.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{self, Poll},
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderValue};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, body::Body};
+use tower::Service;
+use tracing::{debug, error};
+
+use super::{
+    context::Context,
+    error::{Error, TooLarge},
+};
+
+/// Only these are limited and bounded in time: health must answer under load,
+/// and reflection streams at the client's pace.
+const OUR_METHODS: &str = "/voicecall.v1.";
+const REQUEST_ID: &str = "x-request-id";
+const DETAILS: &str = "grpc-status-details-bin";
+
+/// The edge around the services within.
+#[derive(Clone)]
+pub(super) struct Edge<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Requests under way.
+    permits: Semaphore,
+    /// Cancelled when the server shuts down.
+    draining: CancellationToken,
+    request_ids: RequestIds,
+}
+
+impl<S> Edge<S> {
+    pub(super) fn new(inner: S, max_concurrent: usize, draining: CancellationToken) -> Self {
+        Self {
+            inner,
+            shared: Arc::new(Shared {
+                permits: Semaphore::new(max_concurrent),
+                draining,
+                request_ids: RequestIds::new(),
+            }),
+        }
+    }
+}
+
+type Request = http::Request<Body>;
+type Response = http::Response<Body>;
+
+impl<S> Service<Request> for Edge<S>
+where
+    S: Service<Request, Response = Response> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let shared = Arc::clone(&self.shared);
+        let ours = request.uri().path().starts_with(OUR_METHODS);
+        let method = request.uri().path().to_owned();
+        let request_id = shared.request_ids.next();
+        let deadline = grpc_timeout(request.headers()).map(|timeout| Instant::now() + timeout);
+        request.extensions_mut().insert(Context { deadline });
+        // The clone is the one that poll_ready prepared.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        Box::pin(async move {
+            let mut response = if ours {
+                match shared.admit() {
+                    Err(error) => refuse(error),
+                    Ok(_permit) => within(deadline, inner.call(request)).await?,
+                }
+            } else {
+                inner.call(request).await?
+            };
+            normalize(&mut response);
+            log(&method, &request_id, &response);
+            response.headers_mut().insert(REQUEST_ID, request_id);
+            Ok(response)
+        })
+    }
+}
+
+impl Shared {
+    fn admit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
+        if self.draining.is_cancelled() {
+            return Err(Error::Draining);
+        }
+        self.permits.try_acquire().map_err(|_| Error::Overloaded)
+    }
+}
+
+async fn within<E>(
+    deadline: Option<Instant>,
+    response: impl Future<Output = Result<Response, E>>,
+) -> Result<Response, E> {
+    match deadline {
+        None => response.await,
+        Some(deadline) => timeout_at(deadline, response)
+            .await
+            .unwrap_or_else(|_| Ok(refuse(Error::DeadlineExceeded))),
+    }
+}
+
+fn refuse(error: Error) -> Response {
+    Status::from(error).into_http()
+}
+
+/// Gives the framework's own refusals, which carry no details, the form that
+/// ours have.
+fn normalize(response: &mut Response) {
+    let headers = response.headers();
+    let Some(code) = headers.get("grpc-status") else {
+        return;
+    };
+    if headers.contains_key(DETAILS) {
+        return;
+    }
+    let error = match Code::from_bytes(code.as_bytes()) {
+        Code::Unimplemented => Error::UnknownMethod,
+        // The length prefix is over the limit.
+        Code::OutOfRange => Error::MessageTooLarge(TooLarge::Request),
+        // The framework's word for a body that ends within a message, has none,
+        // or has a bad prefix; ours would carry details.
+        Code::Internal => Error::MalformedMessage,
+        _ => return,
+    };
+    *response = refuse(error);
+}
+
+fn log(method: &str, request_id: &HeaderValue, response: &Response) {
+    let Some(status) = response.headers().get("grpc-status") else {
+        return;
+    };
+    let code = Code::from_bytes(status.as_bytes());
+    let request_id = request_id.to_str().unwrap_or_default();
+    match code {
+        Code::Ok => {}
+        Code::Internal => error!(method, request_id, "internal error"),
+        _ => debug!(method, request_id, code = code.description(), "refused"),
+    }
+}
+
+/// The `grpc-timeout` header: up to eight digits and a unit, as the gRPC over
+/// HTTP/2 protocol has it. One that cannot be read is no timeout.
+fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let value: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(value * 3600)),
+        "M" => Some(Duration::from_secs(value * 60)),
+        "S" => Some(Duration::from_secs(value)),
+        "m" => Some(Duration::from_millis(value)),
+        "u" => Some(Duration::from_micros(value)),
+        "n" => Some(Duration::from_nanos(value)),
+        _ => None,
+    }
+}
+
+/// Makes the ids that answers and log lines share: a random part for this
+/// process, and a count.
+struct RequestIds {
+    process: u32,
+    count: AtomicU64,
+}
+
+impl RequestIds {
+    fn new() -> Self {
+        Self {
+            process: rand::random(),
+            count: AtomicU64::new(0),
+        }
+    }
+
+    fn next(&self) -> HeaderValue {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let text = format!("{:08x}-{count:x}", self.process);
+        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("-"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_the_protocol_has_them() {
+        for (text, millis) in [
+            ("1S", Some(1_000)),
+            ("250m", Some(250)),
+            ("2M", Some(120_000)),
+            ("1H", Some(3_600_000)),
+            ("5000u", Some(5)),
+            ("99999999n", Some(99)),
+            ("", None),
+            ("S", None),
+            ("1", None),
+            ("1x", None),
+            ("-1S", None),
+            ("123456789S", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", HeaderValue::from_static(text));
+            let timeout = grpc_timeout(&headers).map(|timeout| timeout.as_millis());
+            assert_eq!(timeout, millis, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Every error that leaves the service, and the only place where one becomes a
+//! [`Status`].
+//!
+//! The texts are ours: nothing of the driver's, no SQL and nothing of a call's
+//! content is in them.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::{parse::Violations, proto::ErrorReason};
+use crate::{
+    domain::{Revision, machine::Rejection},
+    store::{ReadError, WriteError},
+};
+
+/// The domain of every `google.rpc.ErrorInfo` that the service sends.
+pub const DOMAIN: &str = "voicecall.v1";
+
+/// How long to wait before a retry, by what has to pass.
+const RETRY_OVERLOAD: Duration = Duration::from_millis(100);
+const RETRY_DATABASE: Duration = Duration::from_secs(1);
+const RETRY_ELSEWHERE: Duration = Duration::from_millis(10);
+
+/// Details travel in a header, and clients take 8 KiB of headers by default.
+const MAX_VIOLATION_BYTES: usize = 4096;
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// Fields, masks or arguments are bad.
+    InvalidFields(Violations),
+    /// The page token is torn, or belongs to another query.
+    InvalidPageToken,
+    /// The bytes do not decode.
+    MalformedMessage,
+    /// A message is larger than allowed.
+    MessageTooLarge(TooLarge),
+    /// There is no such call.
+    NotFound(uuid::Uuid),
+    /// A write was refused or failed.
+    Write {
+        /// Why.
+        error: WriteError,
+        /// Whether it can be repeated safely.
+        has_request_id: bool,
+    },
+    /// A read failed.
+    Read(ReadError),
+    /// The server takes on no more requests.
+    Overloaded,
+    /// The server is shutting down.
+    Draining,
+    /// The deadline passed.
+    DeadlineExceeded,
+    /// There is no such method.
+    UnknownMethod,
+}
+
+/// Which message is too large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooLarge {
+    /// The request.
+    Request,
+    /// The answer that it asks for.
+    Answer,
+}
+
+impl From<Violations> for Error {
+    fn from(violations: Violations) -> Self {
+        Self::InvalidFields(violations)
+    }
+}
+
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+/// What the status is made of besides its code.
+struct Parts {
+    code: Code,
+    reason: ErrorReason,
+    message: String,
+    metadata: HashMap<String, String>,
+    retry_after: Option<Duration>,
+}
+
+impl Parts {
+    fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            metadata: HashMap::new(),
+            retry_after: None,
+        }
+    }
+
+    fn with(mut self, key: &str, value: impl ToString) -> Self {
+        self.metadata.insert(key.into(), value.to_string());
+        self
+    }
+
+    fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let violations = match &error {
+            Error::InvalidFields(violations) => violations.clone(),
+            _ => violations_of_write(&error),
+        };
+        let parts = parts(error);
+        let mut details = ErrorDetails::new();
+        let reason = parts.reason.as_str_name();
+        let reason = reason.strip_prefix("ERROR_REASON_").unwrap_or(reason);
+        details.set_error_info(reason, DOMAIN, parts.metadata);
+        if parts.retry_after.is_some() {
+            details.set_retry_info(parts.retry_after);
+        }
+        let mut bytes = 0;
+        let all = violations.len();
+        for (listed, (path, description)) in violations.into_iter().enumerate() {
+            bytes += path.len() + description.len();
+            if bytes > MAX_VIOLATION_BYTES {
+                details.add_bad_request_violation("", format!("{} more", all - listed));
+                break;
+            }
+            details.add_bad_request_violation(path, description);
+        }
+        Self::with_error_details(parts.code, parts.message, details)
+    }
+}
+
+/// A field problem that only the call's state brings to light.
+fn violations_of_write(error: &Error) -> Violations {
+    let mut violations = Violations::default();
+    if let Error::Write {
+        error:
+            WriteError::Rejected {
+                rejection: Rejection::DirectionRequired { .. },
+                ..
+            },
+        ..
+    } = error
+    {
+        violations.push("voice_call.direction", "is required to create the call");
+    }
+    violations
+}
+
+fn parts(error: Error) -> Parts {
+    match error {
+        Error::InvalidFields(violations) => Parts::new(
+            Code::InvalidArgument,
+            ErrorReason::InvalidField,
+            violations.summary(),
+        ),
+        Error::InvalidPageToken => Parts::new(
+            Code::InvalidArgument,
+            ErrorReason::InvalidPageToken,
+            "page_token is damaged, or belongs to another filter or order",
+        ),
+        Error::MalformedMessage => Parts::new(
+            Code::InvalidArgument,
+            ErrorReason::MalformedMessage,
+            "the bytes are not a message of this API",
+        ),
+        Error::MessageTooLarge(TooLarge::Request) => Parts::new(
+            Code::ResourceExhausted,
+            ErrorReason::MessageTooLarge,
+            "the request is larger than this server takes",
+        ),
+        Error::MessageTooLarge(TooLarge::Answer) => Parts::new(
+            Code::ResourceExhausted,
+            ErrorReason::MessageTooLarge,
+            "the answer would be larger than 2 MiB; ask for less at once",
+        ),
+        Error::NotFound(uid) => rejection(Rejection::NotFound { uid }),
+        Error::Write {
+            error,
+            has_request_id,
+        } => write(error, has_request_id),
+        Error::Read(error) => read(error),
+        Error::Overloaded => overloaded(),
+        Error::Draining => Parts::new(
+            Code::Unavailable,
+            ErrorReason::Draining,
+            "this server is shutting down; retry on another connection",
+        )
+        .retry_after(RETRY_ELSEWHERE),
+        Error::DeadlineExceeded => deadline_exceeded(),
+        Error::UnknownMethod => Parts::new(
+            Code::Unimplemented,
+            ErrorReason::UnknownMethod,
+            "this server has no such method",
+        ),
+    }
+}
+
+fn write(error: WriteError, has_request_id: bool) -> Parts {
+    match error {
+        WriteError::Rejected { rejection: why, .. } => rejection(why),
+        WriteError::RequestIdReused => Parts::new(
+            Code::InvalidArgument,
+            ErrorReason::RequestIdReused,
+            "request_id was used for another request within the last 24 hours",
+        ),
+        WriteError::Overloaded => overloaded(),
+        WriteError::Unavailable => database_unavailable(),
+        WriteError::OutcomeUnknown if has_request_id => Parts::new(
+            Code::Unavailable,
+            ErrorReason::OutcomeUnknown,
+            "the database went away during the commit; retry with the same request_id",
+        )
+        .retry_after(RETRY_DATABASE),
+        WriteError::OutcomeUnknown => Parts::new(
+            Code::Unknown,
+            ErrorReason::OutcomeUnknown,
+            "the database went away during the commit, which may have been applied; read before you write again",
+        ),
+        WriteError::Internal => internal(),
+    }
+}
+
+fn read(error: ReadError) -> Parts {
+    match error {
+        ReadError::Overloaded => overloaded(),
+        ReadError::Unavailable => database_unavailable(),
+        ReadError::DeadlineExceeded => deadline_exceeded(),
+        ReadError::RevisionNotReached { current_revision } => {
+            revision_not_reached(current_revision)
+        }
+        ReadError::Internal => internal(),
+    }
+}
+
+fn rejection(rejection: Rejection) -> Parts {
+    let message = rejection.to_string();
+    let parts = |code, reason, uid: uuid::Uuid| Parts::new(code, reason, message).with("uid", uid);
+    match rejection {
+        Rejection::NotFound { uid } => parts(Code::NotFound, ErrorReason::CallNotFound, uid),
+        Rejection::AlreadyExists { uid } => {
+            parts(Code::AlreadyExists, ErrorReason::CallAlreadyExists, uid)
+        }
+        Rejection::NotDeleted { uid } => {
+            parts(Code::AlreadyExists, ErrorReason::CallNotDeleted, uid)
+        }
+        Rejection::Deleted { uid } => {
+            parts(Code::FailedPrecondition, ErrorReason::CallDeleted, uid)
+        }
+        Rejection::IllegalStatusChange { uid, status } => parts(
+            Code::FailedPrecondition,
+            ErrorReason::IllegalStatusChange,
+            uid,
+        )
+        .with("status", status.word()),
+        Rejection::AlreadyHandled { uid } => {
+            parts(Code::FailedPrecondition, ErrorReason::AlreadyHandled, uid)
+        }
+        Rejection::RevisionMismatch {
+            uid,
+            current_revision,
+        } => parts(Code::Aborted, ErrorReason::RevisionMismatch, uid)
+            .with("current_revision", current_revision),
+        Rejection::DirectionRequired { uid } => {
+            parts(Code::InvalidArgument, ErrorReason::InvalidField, uid)
+        }
+    }
+}
+
+fn overloaded() -> Parts {
+    Parts::new(
+        Code::ResourceExhausted,
+        ErrorReason::Overloaded,
+        "more requests than this server takes on; nothing was done",
+    )
+    .retry_after(RETRY_OVERLOAD)
+}
+
+fn database_unavailable() -> Parts {
+    Parts::new(
+        Code::Unavailable,
+        ErrorReason::DatabaseUnavailable,
+        "the database is away; nothing was done",
+    )
+    .retry_after(RETRY_DATABASE)
+}
+
+fn deadline_exceeded() -> Parts {
+    Parts::new(
+        Code::DeadlineExceeded,
+        ErrorReason::DeadlineExceeded,
+        "the deadline passed; a write may have been applied",
+    )
+}
+
+fn revision_not_reached(current_revision: Revision) -> Parts {
+    Parts::new(
+        Code::FailedPrecondition,
+        ErrorReason::RevisionNotReached,
+        format!(
+            "min_revision was not reached in time; the newest revision here is {current_revision}"
+        ),
+    )
+    .with("current_revision", current_revision)
+}
+
+fn internal() -> Parts {
+    Parts::new(
+        Code::Internal,
+        ErrorReason::Internal,
+        "internal error; the server's log tells more under the x-request-id of this answer",
+    )
+}

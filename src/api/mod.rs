@@ -1,0 +1,92 @@
+//! The gRPC API: the only home of tonic and of the proto's types.
+//!
+//! - [`proto`] is generated; `codec` decodes it
+//! - `service` has the handlers, each of three beats: parse, call, convert
+//! - `parse`, `fields` and `filter` turn requests into commands and queries,
+//!   `convert` turns calls into messages, `size` keeps messages below 2 MiB
+//! - [`page_token`] makes and reads page tokens
+//! - [`error`] turns every error into a status, in one place
+//! - `edge` is what all requests pass: deadlines, limits, request ids
+//!
+//! It deliberately knows nothing of SQL, of sockets, or of rules of life.
+
+pub(crate) mod codec;
+mod context;
+mod convert;
+mod edge;
+pub mod error;
+mod fields;
+mod filter;
+pub mod page_token;
+pub mod parse;
+mod service;
+mod size;
+
+/// The API's messages and its server, generated from `proto/`.
+#[expect(
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
+    reason = "generated"
+)]
+pub mod proto {
+    tonic::include_proto!("voicecall.v1");
+
+    /// The compiled descriptors of `proto/`, with everything they import.
+    pub const DESCRIPTORS: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/voicecall_descriptors.bin"));
+}
+
+use tokio_util::sync::CancellationToken;
+use tonic::{body::Body, service::Routes};
+use tonic_health::server::HealthReporter;
+use tower::util::BoxCloneSyncService;
+
+use self::{edge::Edge, proto::voice_call_service_server::VoiceCallServiceServer};
+use crate::store::Store;
+
+/// The full name of the service, for health checks.
+pub const SERVICE_NAME: &str = "voicecall.v1.VoiceCallService";
+
+/// What the API takes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes in a request.
+    pub max_request_bytes: usize,
+    /// Requests under way at once; more are refused.
+    pub max_concurrent_requests: usize,
+}
+
+/// The API as a service of HTTP requests.
+pub type Api =
+    BoxCloneSyncService<http::Request<Body>, http::Response<Body>, std::convert::Infallible>;
+
+/// The API over a store, and the handle by which its health is told. Requests
+/// are refused once `draining` is cancelled.
+///
+/// # Errors
+/// The descriptors cannot be read, which a build that passed its tests does not
+/// meet.
+pub fn api(
+    store: Store,
+    limits: Limits,
+    draining: CancellationToken,
+) -> Result<(Api, HealthReporter), tonic_reflection::server::Error> {
+    let service = VoiceCallServiceServer::new(service::Service::new(store))
+        .max_decoding_message_size(limits.max_request_bytes);
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    let routes = Routes::new(service)
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .prepare();
+    let edge = Edge::new(routes, limits.max_concurrent_requests, draining);
+    Ok((BoxCloneSyncService::new(edge), health_reporter))
+}
+
+/// Reflection of everything a client may see, the details of errors included.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}

@@ -1,0 +1,273 @@
+//! The handlers: parse, call, convert.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    context::Context,
+    convert,
+    error::{Error, TooLarge},
+    filter,
+    page_token::{self, ListKey},
+    parse::{self, Parsed, Violations},
+    proto::{self, voice_call_service_server::VoiceCallService},
+    size::Room,
+};
+use crate::{
+    domain::Call,
+    store::{PageQuery, Store, Written},
+};
+
+const DEFAULT_PAGE_SIZE: usize = 50;
+const MAX_PAGE_SIZE: usize = 1000;
+/// Uids of a batch look-up that are read at once: it ends at 2 MiB, and what is
+/// read beyond that is read in vain.
+const LOOKUP_CHUNK: usize = 250;
+
+/// The service, over a store.
+#[derive(Clone)]
+pub(super) struct Service {
+    store: Store,
+}
+
+impl Service {
+    pub(super) fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    async fn write(&self, parsed: Parsed) -> Result<Written, Error> {
+        let has_request_id = parsed.write.request.is_some();
+        let written = if parsed.validate_only {
+            self.store.preview(parsed.write, Context::now()).await
+        } else {
+            self.store.write(parsed.write).await
+        };
+        written.map_err(|error| Error::Write {
+            error,
+            has_request_id,
+        })
+    }
+
+    async fn write_one(&self, parsed: Parsed) -> Result<Option<proto::VoiceCall>, Error> {
+        let written = self.write(parsed).await?;
+        Ok(written.first().map(|call| convert::call(call)))
+    }
+
+    /// Looks up calls in chunks until they fill the answer; answers those read
+    /// and how many of the uids were.
+    async fn lookup(&self, uids: &[uuid::Uuid]) -> Result<(Vec<Arc<Call>>, usize), Error> {
+        let mut room = Room::new();
+        let mut found = Vec::new();
+        let mut looked_up = 0;
+        for chunk in uids.chunks(LOOKUP_CHUNK) {
+            let calls = self.store.get(chunk.to_vec()).await?;
+            for call in calls {
+                if !room.take(&convert::call(&call)) {
+                    let place = uids.iter().position(|uid| *uid == call.uid);
+                    return Ok((found, place.unwrap_or(looked_up)));
+                }
+                found.push(call);
+            }
+            looked_up += chunk.len();
+        }
+        Ok((found, looked_up))
+    }
+}
+
+#[tonic::async_trait]
+impl VoiceCallService for Service {
+    async fn create_voice_call(
+        &self,
+        request: Request<proto::CreateVoiceCallRequest>,
+    ) -> Result<Response<proto::CreateVoiceCallResponse>, Status> {
+        let request = request.into_inner();
+        let uid_is_ours = request
+            .voice_call
+            .as_ref()
+            .is_some_and(|call| call.uid.is_empty());
+        let parsed = parse::create(request, Context::now()).map_err(Error::from)?;
+        let preview = parsed.validate_only;
+        let mut voice_call = self.write_one(parsed).await?;
+        if preview && uid_is_ours {
+            // The call will get another uid than the one it was tried with.
+            voice_call.iter_mut().for_each(|call| call.uid.clear());
+        }
+        Ok(Response::new(proto::CreateVoiceCallResponse { voice_call }))
+    }
+
+    async fn batch_create_voice_calls(
+        &self,
+        request: Request<proto::BatchCreateVoiceCallsRequest>,
+    ) -> Result<Response<proto::BatchCreateVoiceCallsResponse>, Status> {
+        let request = request.into_inner();
+        let mut room = Room::for_calls_to_create();
+        if !request.voice_calls.iter().all(|call| room.take(call)) {
+            return Err(Error::MessageTooLarge(TooLarge::Answer).into());
+        }
+        let parsed = parse::batch_create(request, Context::now()).map_err(Error::from)?;
+        let written = self.write(parsed).await?;
+        Ok(Response::new(proto::BatchCreateVoiceCallsResponse {
+            voice_calls: written.iter().map(|call| convert::call(call)).collect(),
+        }))
+    }
+
+    async fn get_voice_call(
+        &self,
+        request: Request<proto::GetVoiceCallRequest>,
+    ) -> Result<Response<proto::GetVoiceCallResponse>, Status> {
+        let context = Context::of(&request);
+        let request = request.into_inner();
+        let uid = parse::single_uid(&request.uid).map_err(Error::from)?;
+        let min_revision = parse::min_revision(request.min_revision).map_err(Error::from)?;
+        self.store
+            .wait_for(min_revision, context.read_deadline())
+            .await
+            .map_err(Error::from)?;
+        let calls = self.store.get(vec![uid]).await.map_err(Error::from)?;
+        let call = calls.first().ok_or(Error::NotFound(uid))?;
+        Ok(Response::new(proto::GetVoiceCallResponse {
+            voice_call: Some(convert::call(call)),
+        }))
+    }
+
+    async fn batch_get_voice_calls(
+        &self,
+        request: Request<proto::BatchGetVoiceCallsRequest>,
+    ) -> Result<Response<proto::BatchGetVoiceCallsResponse>, Status> {
+        let context = Context::of(&request);
+        let request = request.into_inner();
+        let uids = parse::batch_uids(&request.uids).map_err(Error::from)?;
+        let min_revision = parse::min_revision(request.min_revision).map_err(Error::from)?;
+        self.store
+            .wait_for(min_revision, context.read_deadline())
+            .await
+            .map_err(Error::from)?;
+        let (calls, looked_up) = self.lookup(&uids).await?;
+        let (done, remaining) = uids.split_at(looked_up);
+        let missing = done
+            .iter()
+            .filter(|uid| !calls.iter().any(|call| call.uid == **uid));
+        Ok(Response::new(proto::BatchGetVoiceCallsResponse {
+            missing_uids: missing.map(ToString::to_string).collect(),
+            remaining_uids: remaining.iter().map(ToString::to_string).collect(),
+            voice_calls: calls.iter().map(|call| convert::call(call)).collect(),
+        }))
+    }
+
+    async fn list_voice_calls(
+        &self,
+        request: Request<proto::ListVoiceCallsRequest>,
+    ) -> Result<Response<proto::ListVoiceCallsResponse>, Status> {
+        let context = Context::of(&request);
+        let request = request.into_inner();
+        let min_revision = request.min_revision;
+        let (list, query) = page_query(request)?;
+        let deadline = context.read_deadline();
+        self.store
+            .wait_for(min_revision, deadline)
+            .await
+            .map_err(Error::from)?;
+        let page = self
+            .store
+            .page(&query, deadline)
+            .await
+            .map_err(Error::from)?;
+        let mut room = Room::new();
+        let limit = query.limit - 1;
+        let voice_calls: Vec<_> = page
+            .calls
+            .iter()
+            .take(limit)
+            .map(convert::call)
+            .take_while(|call| room.take(call))
+            .collect();
+        let last = voice_calls
+            .len()
+            .checked_sub(1)
+            .and_then(|last| page.calls.get(last));
+        let next_page_token = match last {
+            Some(call) if voice_calls.len() < page.calls.len() => {
+                page_token::encode(list, query.order.key(call))
+            }
+            _ => String::new(),
+        };
+        Ok(Response::new(proto::ListVoiceCallsResponse {
+            voice_calls,
+            next_page_token,
+            revision: page.revision,
+        }))
+    }
+
+    async fn update_voice_call(
+        &self,
+        request: Request<proto::UpdateVoiceCallRequest>,
+    ) -> Result<Response<proto::UpdateVoiceCallResponse>, Status> {
+        let parsed = parse::update(request.into_inner(), Context::now()).map_err(Error::from)?;
+        let voice_call = self.write_one(parsed).await?;
+        Ok(Response::new(proto::UpdateVoiceCallResponse { voice_call }))
+    }
+
+    async fn handle_voice_call(
+        &self,
+        request: Request<proto::HandleVoiceCallRequest>,
+    ) -> Result<Response<proto::HandleVoiceCallResponse>, Status> {
+        let parsed = parse::handle(request.into_inner()).map_err(Error::from)?;
+        let voice_call = self.write_one(parsed).await?;
+        Ok(Response::new(proto::HandleVoiceCallResponse { voice_call }))
+    }
+
+    async fn delete_voice_call(
+        &self,
+        request: Request<proto::DeleteVoiceCallRequest>,
+    ) -> Result<Response<proto::DeleteVoiceCallResponse>, Status> {
+        let parsed = parse::delete(request.into_inner()).map_err(Error::from)?;
+        let voice_call = self.write_one(parsed).await?;
+        Ok(Response::new(proto::DeleteVoiceCallResponse { voice_call }))
+    }
+
+    async fn undelete_voice_call(
+        &self,
+        request: Request<proto::UndeleteVoiceCallRequest>,
+    ) -> Result<Response<proto::UndeleteVoiceCallResponse>, Status> {
+        let parsed = parse::undelete(request.into_inner()).map_err(Error::from)?;
+        let voice_call = self.write_one(parsed).await?;
+        Ok(Response::new(proto::UndeleteVoiceCallResponse {
+            voice_call,
+        }))
+    }
+}
+
+/// The page that a request asks for; its limit is one more than the page has, to
+/// see whether another page follows.
+fn page_query(request: proto::ListVoiceCallsRequest) -> Result<(ListKey, PageQuery), Error> {
+    let mut violations = Violations::default();
+    let order = filter::order(&request.order_by, &mut violations);
+    let list = ListKey::new(request.filter.as_ref(), order);
+    let filter = filter::filter(request.filter, &mut violations);
+    let page_size = match usize::try_from(request.page_size) {
+        Ok(0) => DEFAULT_PAGE_SIZE,
+        Ok(size) => size.min(MAX_PAGE_SIZE),
+        Err(_) => {
+            violations.push("page_size", "must not be negative");
+            DEFAULT_PAGE_SIZE
+        }
+    };
+    if request.min_revision < 0 {
+        violations.push("min_revision", "must not be negative");
+    }
+    let filter = violations.or(Some(filter))?;
+    let after = match request.page_token.as_str() {
+        "" => None,
+        token => Some(page_token::decode(list, token)?),
+    };
+    Ok((
+        list,
+        PageQuery {
+            filter,
+            order,
+            after,
+            limit: page_size + 1,
+        },
+    ))
+}

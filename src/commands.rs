@@ -1,0 +1,95 @@
+//! What the program's commands do: put the pieces together, run them, and take
+//! them apart in order.
+
+use std::{error::Error, io, net::SocketAddr};
+
+use tokio::{
+    net::TcpListener,
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    config::{LogFormat, Migrate, Serve},
+    server,
+    store::{self, Connector},
+};
+
+/// `voicecall serve`.
+///
+/// # Errors
+/// Whatever keeps the service from running, in words for the operator.
+pub fn serve(settings: &Serve) -> Result<(), Box<dyn Error>> {
+    start_log(settings.log_format, &settings.log)?;
+    if !settings.insecure && !settings.listen.ip().is_loopback() {
+        return Err(format!(
+            "{} can be reached by others, who would need neither a password nor encryption: \
+             pass --insecure if that is meant",
+            settings.listen
+        )
+        .into());
+    }
+    Runtime::new()?.block_on(serve_until_signal(settings))
+}
+
+async fn serve_until_signal(settings: &Serve) -> Result<(), Box<dyn Error>> {
+    let shutdown = cancel_on_signal()?;
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
+    let url = settings.database.database_url.clone().unwrap_or_default();
+    let connector = Connector::new(&url)?;
+    let data = connector.describe();
+    let ready = |address: SocketAddr| info!("listening on {address}, data in {data}");
+    server::run(listener, connector, settings.server(), shutdown, ready).await?;
+    info!("stopped");
+    Ok(())
+}
+
+/// `voicecall migrate`.
+///
+/// # Errors
+/// Whatever keeps the database from being migrated, in words for the operator.
+pub fn migrate(settings: &Migrate) -> Result<(), Box<dyn Error>> {
+    start_log(LogFormat::Human, "info")?;
+    let connector = Connector::new(&settings.database_url)?;
+    let migrated = Runtime::new()?.block_on(store::migrate(&connector))?;
+    if migrated == 0 {
+        info!("the database needs no migration");
+    }
+    Ok(())
+}
+
+/// A token that the first SIGTERM or SIGINT cancels.
+fn cancel_on_signal() -> io::Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = shutdown.clone();
+    // Lives as long as the process, whose signals it takes.
+    #[expect(clippy::disallowed_methods, reason = "owned by the process itself")]
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        token.cancel();
+    });
+    Ok(shutdown)
+}
+
+fn start_log(format: LogFormat, filter: &str) -> Result<(), Box<dyn Error>> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log: {error}"))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false);
+    match format {
+        LogFormat::Human => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! Every setting: its flag, its environment variable, its unit and its default.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{api, server, store};
+
+/// The call-record service: gRPC on PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service.
+    Serve(Box<Serve>),
+    /// Bring the database to this release's schema, and end.
+    Migrate(Migrate),
+}
+
+/// Settings of `voicecall serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Address to listen on. Anything but loopback needs --insecure.
+    #[arg(
+        long,
+        env = "VOICECALL_LISTEN",
+        default_value = "127.0.0.1:50051",
+        value_name = "HOST:PORT"
+    )]
+    pub listen: SocketAddr,
+
+    /// Serve plaintext without authentication on an address that others reach.
+    #[arg(long, env = "VOICECALL_INSECURE")]
+    pub insecure: bool,
+
+    /// Where the calls are kept.
+    #[command(flatten)]
+    pub database: Database,
+
+    /// Do not migrate the database at start; refuse to serve if it lacks migrations.
+    #[arg(long, env = "VOICECALL_NO_MIGRATE")]
+    pub no_migrate: bool,
+
+    /// Largest request, in bytes.
+    #[arg(long, env = "VOICECALL_MAX_REQUEST_BYTES", default_value_t = 4 * 1024 * 1024, value_name = "BYTES")]
+    pub max_request_bytes: usize,
+
+    /// Requests under way at once; more are answered with RESOURCE_EXHAUSTED.
+    #[arg(
+        long,
+        env = "VOICECALL_MAX_CONCURRENT_REQUESTS",
+        default_value_t = 4096,
+        value_name = "COUNT"
+    )]
+    pub max_concurrent_requests: usize,
+
+    /// Client connections at once; more wait to be accepted.
+    #[arg(
+        long,
+        env = "VOICECALL_MAX_CONNECTIONS",
+        default_value_t = 1024,
+        value_name = "COUNT"
+    )]
+    pub max_connections: usize,
+
+    /// Writes waiting for the writer; more are answered with RESOURCE_EXHAUSTED.
+    #[arg(
+        long,
+        env = "VOICECALL_WRITE_QUEUE",
+        default_value_t = 4096,
+        value_name = "COUNT"
+    )]
+    pub write_queue: usize,
+
+    /// Reads by uid waiting for a reader; more are answered with RESOURCE_EXHAUSTED.
+    #[arg(
+        long,
+        env = "VOICECALL_READ_QUEUE",
+        default_value_t = 4096,
+        value_name = "COUNT"
+    )]
+    pub read_queue: usize,
+
+    /// Database connections for lists; writes and reads by uid have their own six.
+    #[arg(
+        long,
+        env = "VOICECALL_LIST_CONNECTIONS",
+        default_value_t = 8,
+        value_name = "COUNT"
+    )]
+    pub list_connections: usize,
+
+    /// Time for requests under way to end after SIGTERM, in seconds.
+    #[arg(
+        long,
+        env = "VOICECALL_DRAIN_TIMEOUT",
+        default_value_t = 10,
+        value_name = "SECONDS"
+    )]
+    pub drain_timeout: u64,
+
+    /// Log lines for people or for machines.
+    #[arg(
+        long,
+        env = "VOICECALL_LOG_FORMAT",
+        default_value = "human",
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
+
+    /// What to log: a level (error, warn, info, debug, trace), also by module.
+    #[arg(
+        long,
+        env = "VOICECALL_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    pub log: String,
+}
+
+/// Settings of `voicecall migrate`.
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// The database's URL.
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: String,
+}
+
+/// Where the calls are kept.
+#[derive(Debug, Args)]
+pub struct Database {
+    /// PostgreSQL to use, version 14 or later: postgres://user:password@host/database.
+    /// Unset: run an embedded PostgreSQL, from the machine's server binaries.
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+
+    /// Directory of the embedded PostgreSQL. Default: /var/lib/voicecall as root, else
+    /// ~/.local/share/voicecall.
+    #[arg(long, env = "VOICECALL_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Directory of the PostgreSQL server binaries. Default: the newest that is found.
+    #[arg(long, env = "VOICECALL_POSTGRES_BIN_DIR", value_name = "DIR")]
+    pub postgres_bin_dir: Option<PathBuf>,
+}
+
+/// What log lines look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Human,
+    /// JSON Lines.
+    Json,
+}
+
+impl Serve {
+    /// The server's settings.
+    #[must_use]
+    pub fn server(&self) -> server::Settings {
+        server::Settings {
+            api: api::Limits {
+                max_request_bytes: self.max_request_bytes,
+                max_concurrent_requests: self.max_concurrent_requests,
+            },
+            store: store::Limits {
+                write_queue: self.write_queue.max(1),
+                read_queue: self.read_queue.max(1),
+                list_connections: self.list_connections.max(1),
+            },
+            max_connections: self.max_connections.max(1),
+            migrate: !self.no_migrate,
+            drain_timeout: Duration::from_secs(self.drain_timeout),
+        }
+    }
+}
