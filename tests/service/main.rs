@@ -1,0 +1,5 @@
+//! Black-box tests: a real server, a real PostgreSQL, a database of its own for
+//! each test.
+
+mod create;
+mod support;

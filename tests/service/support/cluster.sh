@@ -1,0 +1,55 @@
+# A PostgreSQL cluster that lives as long as its standard input is open, and
+# leaves nothing behind. Arguments: directory of the server binaries, directory
+# to make the cluster in, port (of the socket), further settings as -c flags.
+#
+# Commands on standard input, each answered with a line: "kill" ends every
+# process of the server at once (SIGKILL), "start" starts it again.
+set -u
+bin=$1 dir=$2 port=$3
+shift 3
+pid=
+
+start() {
+    while :; do
+        "$bin/postgres" -D "$dir/data" -p "$port" -c listen_addresses= \
+            -c unix_socket_directories="$dir" -c max_connections=200 "$@" >>"$dir/log" 2>&1 &
+        pid=$!
+        while kill -0 "$pid" 2>/dev/null; do
+            if grep -q ready "$dir/data/postmaster.pid" 2>/dev/null; then
+                echo started
+                return
+            fi
+            sleep 0.02
+        done
+        # A backend of the killed server may still hold its shared memory.
+        sleep 0.05
+    done
+}
+
+cleanup() {
+    trap - EXIT INT TERM HUP
+    if [ -n "$pid" ]; then
+        kill -INT "$pid" 2>/dev/null
+        wait "$pid" 2>/dev/null
+    fi
+    rm -rf "$dir"
+}
+trap cleanup EXIT
+trap 'exit 1' INT TERM HUP
+
+"$bin/initdb" -D "$dir/data" -U voicecall -E UTF8 --locale=C -A trust --no-sync >"$dir/log" 2>&1 || {
+    cat "$dir/log" >&2
+    exit 1
+}
+start "$@"
+while read -r command; do
+    case $command in
+        kill)
+            kill -9 "$pid" $(pgrep -P "$pid") 2>/dev/null
+            wait "$pid" 2>/dev/null
+            rm -f "$dir/data/postmaster.pid"
+            echo killed
+            ;;
+        start) start "$@" ;;
+    esac
+done

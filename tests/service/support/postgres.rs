@@ -1,0 +1,232 @@
+//! A real PostgreSQL for the tests, and a database of its own for each.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, NoTls};
+use voicecall::store::{self, Connector};
+
+/// A cluster that ends, with all its files, when it is dropped or when the test
+/// process ends, however it ends.
+pub(crate) struct Cluster {
+    dir: PathBuf,
+    port: u16,
+    /// Its standard input is what keeps it alive.
+    control: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+    guardian: Mutex<Child>,
+}
+
+/// Whether a cluster writes through to the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// As in production.
+    Durable,
+    /// For tests that do not kill the server.
+    Fast,
+}
+
+static SHARED: OnceCell<Cluster> = OnceCell::const_new();
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+const TEMPLATE: &str = "voicecall_template";
+
+impl Cluster {
+    /// Makes and starts a cluster.
+    pub(crate) fn start(durability: Durability) -> Self {
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let dir =
+            std::env::temp_dir().join(format!("voicecall-test-{}-{number}", std::process::id()));
+        std::fs::create_dir(&dir).expect("the directory is new");
+        std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o700)).expect("it is ours");
+        let script = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/service/support/cluster.sh"
+        );
+        let script = std::fs::read_to_string(script).expect("the script is there");
+        let port = 5432;
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, "cluster.sh"]);
+        command.arg(binaries()).arg(&dir).arg(port.to_string());
+        if durability == Durability::Fast {
+            command.args(["-c", "fsync=off", "-c", "synchronous_commit=off"]);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.process_group(0).current_dir("/");
+        if let Some((uid, gid)) = unprivileged_account() {
+            std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).expect("root may");
+            command.uid(uid).gid(gid);
+        }
+        let mut guardian = command.spawn().expect("sh runs");
+        let stdin = guardian.stdin.take().expect("piped");
+        let stdout = BufReader::new(guardian.stdout.take().expect("piped"));
+        let cluster = Self {
+            dir,
+            port,
+            control: Mutex::new((stdin, stdout)),
+            guardian: Mutex::new(guardian),
+        };
+        cluster.expect_line("started");
+        cluster
+    }
+
+    /// The cluster that tests share.
+    pub(crate) async fn shared() -> &'static Self {
+        SHARED
+            .get_or_init(|| async { Self::start(Durability::Fast) })
+            .await
+    }
+
+    /// Kills every process of the server (SIGKILL).
+    pub(crate) fn kill(&self) {
+        self.command("kill", "killed");
+    }
+
+    /// Starts the server again.
+    pub(crate) fn restart(&self) {
+        self.command("start", "started");
+    }
+
+    /// The connection string of one of its databases.
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!(
+            "host={} port={} user=voicecall dbname={database}",
+            self.dir.display(),
+            self.port
+        )
+    }
+
+    /// A new database with the present schema, and its connection string.
+    pub(crate) async fn database(&self) -> String {
+        static MIGRATION: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let client = connect(&self.url("postgres")).await;
+        {
+            let _one_at_a_time = MIGRATION.lock().await;
+            let query = "SELECT FROM pg_database WHERE datname = $1";
+            if client
+                .query_opt(query, &[&TEMPLATE])
+                .await
+                .expect("it answers")
+                .is_none()
+            {
+                let sql = format!("CREATE DATABASE {TEMPLATE}_new");
+                client.batch_execute(&sql).await.expect("the name is new");
+                let connector =
+                    Connector::new(&self.url(&format!("{TEMPLATE}_new"))).expect("valid");
+                store::migrate(&connector)
+                    .await
+                    .expect("the migrations run");
+                let sql = format!("ALTER DATABASE {TEMPLATE}_new RENAME TO {TEMPLATE}");
+                retry_while_in_use(&client, &sql).await;
+            }
+        }
+        let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+        let sql = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}");
+        retry_while_in_use(&client, &sql).await;
+        self.url(&name)
+    }
+
+    fn command(&self, command: &str, answer: &str) {
+        {
+            let mut control = self.control.lock().expect("no test panics here");
+            writeln!(control.0, "{command}").expect("the guardian reads");
+        }
+        self.expect_line(answer);
+    }
+
+    fn expect_line(&self, expected: &str) {
+        let mut line = String::new();
+        let mut control = self.control.lock().expect("no test panics here");
+        control.1.read_line(&mut line).expect("the guardian writes");
+        assert_eq!(
+            line.trim(),
+            expected,
+            "the guardian of the test cluster ended"
+        );
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Whoever holds the lock is gone; the guardian ends with its input.
+        let guardian = self.guardian.get_mut().expect("no test panics here");
+        let (stdin, _) = self.control.get_mut().expect("no test panics here");
+        let pipe = std::mem::replace(stdin, spare_input());
+        drop(pipe);
+        guardian.wait().expect("it is our child");
+    }
+}
+
+/// A pipe to nowhere, to put in the place of one that is to be closed.
+fn spare_input() -> ChildStdin {
+    let mut child = Command::new("true")
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("true runs");
+    let stdin = child.stdin.take().expect("piped");
+    child.wait().expect("it is our child");
+    stdin
+}
+
+/// A plain connection, to look at the database behind the service's back.
+pub(crate) async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls)
+        .await
+        .expect("it is there");
+    tokio::spawn(connection);
+    client
+}
+
+/// A template cannot be used while a connection to it is still closing.
+async fn retry_while_in_use(client: &Client, sql: &str) {
+    loop {
+        match client.batch_execute(sql).await {
+            Ok(()) => return,
+            Err(error) if error.code().is_some_and(|code| code.code() == "55006") => {
+                tokio::task::yield_now().await;
+            }
+            Err(error) => panic!("{sql}: {error:?}"),
+        }
+    }
+}
+
+fn binaries() -> PathBuf {
+    let root = Path::new("/usr/lib/postgresql");
+    let versions = std::fs::read_dir(root).expect("PostgreSQL is installed: see the README");
+    let mut found: Vec<(u32, PathBuf)> = versions
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let version = entry.file_name().to_str()?.parse().ok()?;
+            let bin = entry.path().join("bin");
+            bin.join("postgres").exists().then_some((version, bin))
+        })
+        .collect();
+    found.sort();
+    found
+        .pop()
+        .expect("PostgreSQL is installed: see the README")
+        .1
+}
+
+/// PostgreSQL refuses to run as root.
+fn unprivileged_account() -> Option<(u32, u32)> {
+    let id = |args: &[&str]| -> Option<u32> {
+        let output = Command::new("id").args(args).output().ok()?;
+        String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+    };
+    let is_root = id(&["-u"]) == Some(0);
+    is_root.then(|| {
+        let account = |name| Some((id(&["-u", name])?, id(&["-g", name])?));
+        account("postgres")
+            .or_else(|| account("nobody"))
+            .expect("nobody is on every machine")
+    })
+}

@@ -1,0 +1,184 @@
+//! The service under test: in this process on a port of its own, or as a process
+//! of its own.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::transport::{Channel, Endpoint};
+use voicecall::{
+    api::{self, proto::voice_call_service_client::VoiceCallServiceClient},
+    server::{self, Settings},
+    store::{self, Connector},
+};
+
+use super::postgres::Cluster;
+
+pub(crate) type Client = VoiceCallServiceClient<Channel>;
+
+/// Settings as they are by default.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        api: api::Limits {
+            max_request_bytes: 4 * 1024 * 1024,
+            max_concurrent_requests: 4096,
+        },
+        store: store::Limits {
+            write_queue: 4096,
+            read_queue: 4096,
+            list_connections: 4,
+        },
+        max_connections: 1024,
+        migrate: true,
+        drain_timeout: Duration::from_secs(10),
+    }
+}
+
+/// A server in this process.
+pub(crate) struct Server {
+    pub(crate) endpoint: String,
+    pub(crate) database_url: String,
+    pub(crate) running: JoinHandle<Result<(), server::Error>>,
+    pub(crate) shutdown: CancellationToken,
+    _shutdown_on_drop: DropGuard,
+}
+
+impl Server {
+    /// A server over a new database in the shared cluster.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(settings()).await
+    }
+
+    /// The same with settings of its own.
+    pub(crate) async fn start_with(settings: Settings) -> Self {
+        let database_url = Cluster::shared().await.database().await;
+        Self::start_on(&database_url, settings).await
+    }
+
+    /// A server over this database.
+    pub(crate) async fn start_on(database_url: &str, settings: Settings) -> Self {
+        let (server, ready) = Self::launch(database_url, settings).await;
+        ready.await.expect("the server starts");
+        server
+    }
+
+    /// A server that may have to wait for its database; the receiver tells when
+    /// it serves.
+    pub(crate) async fn launch(
+        database_url: &str,
+        settings: Settings,
+    ) -> (Self, oneshot::Receiver<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
+        let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
+        let connector = Connector::new(database_url).expect("a valid URL");
+        let shutdown = CancellationToken::new();
+        let (tell, ready) = oneshot::channel();
+        let token = shutdown.clone();
+        let running = tokio::spawn(async move {
+            let tell = |_| {
+                // The test may not care to wait.
+                let _ = tell.send(());
+            };
+            server::run(listener, connector, settings, token, tell).await
+        });
+        let server = Self {
+            endpoint,
+            database_url: database_url.to_owned(),
+            running,
+            shutdown: shutdown.clone(),
+            _shutdown_on_drop: shutdown.drop_guard(),
+        };
+        (server, ready)
+    }
+
+    /// A channel to it.
+    pub(crate) fn channel(&self) -> Channel {
+        channel(&self.endpoint)
+    }
+
+    /// A client of it.
+    pub(crate) fn client(&self) -> Client {
+        client(&self.endpoint)
+    }
+
+    /// Tells it to stop and waits until it has.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.running.await.expect("no panic").expect("a clean end");
+    }
+}
+
+/// A channel that connects when it is first used.
+pub(crate) fn channel(endpoint: &str) -> Channel {
+    Endpoint::from_shared(endpoint.to_owned())
+        .expect("a valid endpoint")
+        .connect_lazy()
+}
+
+/// A client of the server at `endpoint`.
+pub(crate) fn client(endpoint: &str) -> Client {
+    VoiceCallServiceClient::new(channel(endpoint)).max_decoding_message_size(4 * 1024 * 1024)
+}
+
+/// A server as a process of its own; killed (SIGKILL) when dropped.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) endpoint: String,
+    /// What it has logged until it was ready, the ready line included.
+    pub(crate) log: Vec<String>,
+}
+
+impl Process {
+    /// Starts `voicecall serve` with these environment variables on a free port,
+    /// and waits until it serves.
+    pub(crate) fn start(environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_voicecall"));
+        command
+            .arg("serve")
+            .env("VOICECALL_LISTEN", "127.0.0.1:0")
+            .env_remove("DATABASE_URL")
+            .envs(environment.iter().copied())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program is built");
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let mut log = Vec::new();
+        let mut lines = stderr.lines();
+        for line in lines.by_ref() {
+            let line = line.expect("log lines are text");
+            let address = line
+                .split_once("listening on ")
+                .and_then(|(_, rest)| rest.split([',', ' ']).next().map(str::to_owned));
+            log.push(line);
+            if let Some(address) = address {
+                // Whoever writes to a pipe that nobody reads stops some day.
+                std::thread::spawn(move || lines.for_each(drop));
+                return Self {
+                    child,
+                    endpoint: format!("http://{address}"),
+                    log,
+                };
+            }
+        }
+        let status = child.wait().expect("it is our child");
+        panic!("the server ended with {status}: {log:#?}");
+    }
+
+    /// A client of it.
+    pub(crate) fn client(&self) -> Client {
+        client(&self.endpoint)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
