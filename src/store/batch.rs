@@ -198,8 +198,14 @@ impl Batch {
             .collect()
     }
 
+    /// The revision of its last change, if the log was at `head_before`.
+    pub(super) fn last_revision(&self, head_before: Revision) -> Revision {
+        // No batch has so many changes that they do not fit.
+        head_before + Revision::try_from(self.changes.len()).unwrap_or(0)
+    }
+
     /// Puts into the changes what the commit decided, and answers every caller.
-    pub(super) fn answer(mut self, head_before: Revision, committed_at: Timestamp) -> Vec<Change> {
+    pub(super) fn answer(mut self, head_before: Revision, committed_at: Timestamp) {
         let mut revision = head_before;
         for change in &mut self.changes {
             revision += 1;
@@ -217,6 +223,5 @@ impl Batch {
                 Outcome::Rejected(error) => Err(error),
             });
         }
-        self.changes
     }
 }

@@ -1,10 +1,14 @@
-//! The group-commit writer: a bounded queue, and lanes that each take what is
-//! waiting, run it through the state machine and commit it in one statement.
+//! The group-commit writer: a bounded queue, and lanes that take turns. A lane
+//! whose turn it is takes everything that is waiting, runs it through the state
+//! machine and commits it in one statement; then the turn passes on, and it
+//! answers its callers while the next lane commits.
 //!
-//! A lane is to the others what another replica is: the database orders their
-//! commits, and a batch that was computed from a state that is no longer so is
-//! computed again. There are two, so that one lane prepares and reads its batch
-//! while the database commits the other's.
+//! A batch is taken as late as possible, because a larger batch costs less for
+//! each write. It never waits for more to come.
+//!
+//! Other replicas commit between our batches. The database orders all commits,
+//! and a batch that was computed from a state that is no longer so is computed
+//! again.
 
 use std::{mem, sync::Arc};
 
@@ -22,10 +26,11 @@ use super::{
     head::Head,
     outcome::{self, Backend, Fate},
     reader, records,
-    write::{Write, Written},
+    write::{self, Write},
 };
+use crate::domain::{Revision, Timestamp};
 
-/// Lanes; see the module.
+/// One lane commits, the other answers.
 const LANES: usize = 2;
 /// The most changes in a batch; a single write may exceed it.
 const MAX_BATCH_CHANGES: usize = 512;
@@ -52,15 +57,17 @@ impl Writer {
         tasks: &TaskTracker,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(queue_len);
-        let receiver = Arc::new(Mutex::new(receiver));
+        let turn = Arc::new(Mutex::new(Queue {
+            receiver,
+            postponed: Vec::new(),
+        }));
         for _ in 0..LANES {
             let lane = Lane {
-                queue: Arc::clone(&receiver),
+                turn: Arc::clone(&turn),
                 connector: connector.clone(),
                 availability: availability.clone(),
                 head: head.clone(),
                 session: None,
-                postponed: Vec::new(),
             };
             tasks.spawn(lane.run());
         }
@@ -72,7 +79,7 @@ impl Writer {
 
     /// Submits a write and waits for its result. A caller that stops waiting
     /// before the write was taken from the queue withdraws it.
-    pub(super) async fn submit(&self, write: Write) -> Result<Written, WriteError> {
+    pub(super) async fn submit(&self, write: Write) -> Result<write::Written, WriteError> {
         if !self.availability.is_up() {
             return Err(WriteError::Unavailable);
         }
@@ -91,18 +98,48 @@ struct Session {
     backend: Backend,
 }
 
-struct Lane {
-    queue: Arc<Mutex<mpsc::Receiver<Pending>>>,
-    connector: Connector,
-    availability: Availability,
-    head: Head,
-    session: Option<Session>,
+/// What waits to be written. Whoever holds it has the turn.
+struct Queue {
+    receiver: mpsc::Receiver<Pending>,
     /// Writes that the last batch had no room for; fewer than a batch holds.
     postponed: Vec<Pending>,
 }
 
+struct Lane {
+    turn: Arc<Mutex<Queue>>,
+    connector: Connector,
+    availability: Availability,
+    head: Head,
+    session: Option<Session>,
+}
+
+/// A batch that is committed, and not answered yet.
+struct Committed {
+    batch: Batch,
+    head_before: Revision,
+    committed_at: Timestamp,
+}
+
+impl Committed {
+    fn answer(self) {
+        self.batch.answer(self.head_before, self.committed_at);
+    }
+}
+
+/// What became of a group of writes.
+enum Written {
+    /// It is committed; the callers wait for their answers.
+    Committed(Committed),
+    /// All callers have been answered.
+    Answered,
+    /// The database refuses one of these.
+    Poisoned(Vec<Pending>),
+}
+
 /// What is left to do after an attempt.
 enum Attempt {
+    /// To answer the callers.
+    Commit(Committed),
     /// Nothing.
     Done,
     /// These again: something they were computed from has changed.
@@ -113,74 +150,56 @@ enum Attempt {
 
 impl Lane {
     async fn run(mut self) {
+        let turn = Arc::clone(&self.turn);
         loop {
-            let taken = self.take().await;
+            let mut queue = turn.lock().await;
+            let taken = queue.take().await;
             if taken.is_empty() {
                 return;
             }
             let mut groups = vec![taken];
+            let mut committed = Vec::new();
             while let Some(group) = groups.pop() {
-                if let Some(poisoned) = self.write(group).await {
-                    groups.extend(halve(poisoned));
+                match self.write(group, &mut queue.postponed).await {
+                    Written::Committed(batch) => committed.push(batch),
+                    Written::Answered => {}
+                    Written::Poisoned(group) => groups.extend(halve(group)),
                 }
             }
+            drop(queue);
+            committed.into_iter().for_each(Committed::answer);
         }
     }
 
-    /// Takes what is waiting, and waits only if nothing is. Empty: the queue is
-    /// closed and all is done.
-    async fn take(&mut self) -> Vec<Pending> {
-        loop {
-            let mut taken = mem::take(&mut self.postponed);
-            if taken.is_empty() {
-                let mut queue = self.queue.lock().await;
-                match queue.recv().await {
-                    Some(pending) => taken.push(pending),
-                    None => return taken,
-                }
-                fill(&mut taken, &mut queue);
-            } else if let Ok(mut queue) = self.queue.try_lock() {
-                // Held, the queue is another lane's, which waits on it in vain.
-                fill(&mut taken, &mut queue);
-            }
-            // Whoever has stopped waiting has withdrawn the write.
-            taken.retain(|pending| !pending.reply.is_closed());
-            if !taken.is_empty() {
-                return taken;
-            }
-        }
-    }
-
-    /// Writes a group, however often that takes; answers the group that the
-    /// database refuses as a whole, so that it can be halved.
-    async fn write(&mut self, mut group: Vec<Pending>) -> Option<Vec<Pending>> {
+    /// Writes a group, however often that takes.
+    async fn write(&mut self, mut group: Vec<Pending>, postponed: &mut Vec<Pending>) -> Written {
         let mut repeats = 0;
         loop {
             let Some(mut session) = self.session().await else {
                 answer_all(group, &WriteError::Unavailable);
-                return None;
+                return Written::Answered;
             };
             let locked = repeats >= MAX_STALE_REPEATS;
-            match self.attempt(&mut session, group, locked).await {
-                Ok(outcome) => {
+            let attempt = self.attempt(&mut session, group, locked, postponed).await;
+            let attempt = match attempt {
+                Ok(attempt) => {
                     self.session = Some(session);
-                    match outcome {
-                        Attempt::Done => return None,
-                        Attempt::Again(again) => group = again,
-                        Attempt::Poisoned(mut poisoned, sqlstate) => {
-                            if poisoned.len() > 1 {
-                                return Some(poisoned);
-                            }
-                            error!(sqlstate, "the database refuses a write");
-                            answer_all(mem::take(&mut poisoned), &WriteError::Internal);
-                            return None;
-                        }
-                    }
+                    attempt
                 }
-                Err(lost) => match self.after_loss(session.backend, lost).await {
-                    Some(again) => group = again,
-                    None => return None,
-                },
+                Err(lost) => self.after_loss(session.backend, lost).await,
+            };
+            match attempt {
+                Attempt::Commit(committed) => return Written::Committed(committed),
+                Attempt::Done => return Written::Answered,
+                Attempt::Again(again) => group = again,
+                Attempt::Poisoned(poisoned, _) if poisoned.len() > 1 => {
+                    return Written::Poisoned(poisoned);
+                }
+                Attempt::Poisoned(poisoned, sqlstate) => {
+                    error!(sqlstate, "the database refuses a write");
+                    answer_all(poisoned, &WriteError::Internal);
+                    return Written::Answered;
+                }
             }
             repeats += 1;
         }
@@ -192,6 +211,7 @@ impl Lane {
         session: &mut Session,
         group: Vec<Pending>,
         locked: bool,
+        postponed: &mut Vec<Pending>,
     ) -> Result<Attempt, Lost> {
         let connection = &mut session.connection;
         if locked && let Err(error) = connection.batch_execute(BEGIN_LOCKED).await {
@@ -201,8 +221,8 @@ impl Lane {
             Ok(states) => states,
             Err(error) => return Err(Lost::before(group, &error)),
         };
-        let (batch, postponed) = batch::plan(group, &states);
-        self.postponed.extend(postponed);
+        let (batch, later) = batch::plan(group, &states);
+        postponed.extend(later);
         let stamp = rand::random();
         let known_head = self.head.get();
         let reply = if batch.is_empty() {
@@ -221,11 +241,7 @@ impl Lane {
             Some(Reply::Committed {
                 head_before,
                 committed_at,
-            }) => {
-                let changes = batch.answer(head_before, committed_at);
-                self.head.advance(head_before + changes.len() as i64);
-                Ok(Attempt::Done)
-            }
+            }) => Ok(self.committed(batch, head_before, committed_at)),
             Some(Reply::Conflict { repeated }) => settle(connection, batch, &repeated).await,
             Some(Reply::Refused(sqlstate)) if is_passing(&sqlstate) => {
                 warn!(sqlstate, "the database cannot commit a batch now");
@@ -236,14 +252,22 @@ impl Lane {
         }
     }
 
-    /// After the session was lost: answers what can be answered, and returns
-    /// what is to be tried again.
-    async fn after_loss(&mut self, backend: Backend, lost: Lost) -> Option<Vec<Pending>> {
+    fn committed(&self, batch: Batch, head_before: Revision, committed_at: Timestamp) -> Attempt {
+        self.head.advance(batch.last_revision(head_before));
+        Attempt::Commit(Committed {
+            batch,
+            head_before,
+            committed_at,
+        })
+    }
+
+    /// What is left to do after the session was lost.
+    async fn after_loss(&mut self, backend: Backend, lost: Lost) -> Attempt {
         self.availability.report_down();
         match lost {
             Lost::Before(group) => {
                 answer_all(group, &WriteError::Unavailable);
-                None
+                Attempt::Done
             }
             Lost::During {
                 batch,
@@ -253,19 +277,12 @@ impl Lane {
                 Fate::Committed {
                     head_before,
                     committed_at,
-                } => {
-                    let changes = batch.answer(head_before, committed_at);
-                    self.head.advance(head_before + changes.len() as i64);
-                    None
-                }
-                Fate::NotCommitted => {
-                    // The finding connected, so the next session can.
-                    Some(batch.into_pending())
-                }
+                } => self.committed(batch, head_before, committed_at),
+                Fate::NotCommitted => Attempt::Again(batch.into_pending()),
                 Fate::Unknown => {
                     error!("cannot find out whether a batch was committed");
                     answer_all(batch.into_pending(), &WriteError::OutcomeUnknown);
-                    None
+                    Attempt::Done
                 }
             },
         }
@@ -299,7 +316,7 @@ enum Lost {
     During {
         batch: Batch,
         stamp: i64,
-        known_head: i64,
+        known_head: Revision,
     },
 }
 
@@ -309,7 +326,12 @@ impl Lost {
         Self::Before(group)
     }
 
-    fn during(batch: Batch, stamp: i64, known_head: i64, error: &diesel::result::Error) -> Self {
+    fn during(
+        batch: Batch,
+        stamp: i64,
+        known_head: Revision,
+        error: &diesel::result::Error,
+    ) -> Self {
         log_unless_away(error);
         Self::During {
             batch,
@@ -327,12 +349,32 @@ fn log_unless_away(error: &diesel::result::Error) {
     }
 }
 
-fn fill(taken: &mut Vec<Pending>, queue: &mut mpsc::Receiver<Pending>) {
-    let mut changes: usize = taken.iter().map(|pending| pending.write.len()).sum();
-    while changes < MAX_BATCH_CHANGES {
-        let Ok(pending) = queue.try_recv() else { break };
-        changes += pending.write.len();
-        taken.push(pending);
+impl Queue {
+    /// Takes what is waiting, and waits only if nothing is. Empty: the queue is
+    /// closed and all is done.
+    async fn take(&mut self) -> Vec<Pending> {
+        loop {
+            let mut taken = mem::take(&mut self.postponed);
+            if taken.is_empty() {
+                match self.receiver.recv().await {
+                    Some(pending) => taken.push(pending),
+                    None => return taken,
+                }
+            }
+            let mut changes: usize = taken.iter().map(|pending| pending.write.len()).sum();
+            while changes < MAX_BATCH_CHANGES {
+                let Ok(pending) = self.receiver.try_recv() else {
+                    break;
+                };
+                changes += pending.write.len();
+                taken.push(pending);
+            }
+            // Whoever has stopped waiting has withdrawn the write.
+            taken.retain(|pending| !pending.reply.is_closed());
+            if !taken.is_empty() {
+                return taken;
+            }
+        }
     }
 }
 
@@ -405,8 +447,6 @@ fn halve(mut group: Vec<Pending>) -> [Vec<Pending>; 2] {
 
 fn answer_all(group: Vec<Pending>, error: &WriteError) {
     for pending in group {
-        // Without a request id there is nothing to retry with; the caller of
-        // submit knows which it was.
         pending.answer(Err(error.clone()));
     }
 }
