@@ -46,12 +46,15 @@ struct Args {
     /// Seconds for each measurement, after a quarter of that as warm-up.
     #[arg(long, default_value_t = 8)]
     seconds: u64,
+    /// What to measure.
+    #[arg(long, value_delimiter = ',', default_value = "create,get,update")]
+    loads: Vec<Load>,
     /// Rounds; the medians are printed.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, clap::ValueEnum)]
 enum Load {
     Create,
     Get,
@@ -68,11 +71,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     for _ in 0..args.rounds {
         let uids = Arc::new(seed(&args).await?);
-        for (name, load) in [
-            ("create", Load::Create),
-            ("get", Load::Get),
-            ("update", Load::Update),
-        ] {
+        for &load in &args.loads {
+            let name = match load {
+                Load::Create => "create",
+                Load::Get => "get",
+                Load::Update => "update",
+            };
             let (rate, latencies) = run(&args, load, &uids).await?;
             println!(
                 "{name:<22} {rate:>9.0}/s   p50 {:>6.2} ms   p99 {:>6.2} ms",

@@ -1,33 +1,35 @@
 //! Calls to the wire.
 
+use std::sync::Arc;
+
 use super::proto;
-use crate::domain::{Call, Direction, Identifier, PhoneNumber, Status, Summary, Timestamp, Url};
+use crate::domain::{
+    Call, Direction, Identifier, PhoneNumber, Seconds, Status, Summary, Timestamp, Url,
+};
+
+/// The message of a call that others may hold too; it is copied only if they do.
+pub(super) fn shared(call: Arc<Call>) -> proto::VoiceCall {
+    self::call(Arc::unwrap_or_clone(call))
+}
 
 /// The call's message.
-pub(super) fn call(call: &Call) -> proto::VoiceCall {
-    let a = &call.attributes;
-    let name = |name: &Identifier| name.as_str().to_owned();
-    let number = |number: &PhoneNumber| number.as_str().to_owned();
-    let url = |url: &Url| url.as_str().to_owned();
+pub(super) fn call(call: Call) -> proto::VoiceCall {
+    let a = call.attributes;
     proto::VoiceCall {
         uid: call.uid.to_string(),
-        duration: a.duration.map(|duration| duration.get()),
+        duration: a.duration.map(Seconds::get),
         created_at: Some(timestamp(call.created_at)),
         updated_at: Some(timestamp(call.updated_at)),
         status: status(&a.status).into(),
         direction: direction(&a.direction).into(),
-        staff_uid: a.staff_uid.as_ref().map(name),
-        client_uid: a.client_uid.as_ref().map(name),
-        from_number: a.from_number.as_ref().map(number),
-        to_number: a.to_number.as_ref().map(number),
-        recording_url: a.recording_url.as_ref().map(url),
-        call_summary: a
-            .call_summary
-            .as_ref()
-            .map(Summary::as_str)
-            .map(str::to_owned),
-        external_app_url: a.external_app_url.as_ref().map(url),
-        handled_by_staff_uid: a.handled_by_staff_uid.as_ref().map(name),
+        staff_uid: a.staff_uid.map(Identifier::into_string),
+        client_uid: a.client_uid.map(Identifier::into_string),
+        from_number: a.from_number.map(PhoneNumber::into_string),
+        to_number: a.to_number.map(PhoneNumber::into_string),
+        recording_url: a.recording_url.map(Url::into_string),
+        call_summary: a.call_summary.map(Summary::into_string),
+        external_app_url: a.external_app_url.map(Url::into_string),
+        handled_by_staff_uid: a.handled_by_staff_uid.map(Identifier::into_string),
         handled_at: a.handled_at.map(timestamp),
         deleted_at: call.deleted_at.map(timestamp),
         revision: call.revision,

@@ -1,7 +1,5 @@
 //! The handlers: parse, call, convert.
 
-use std::sync::Arc;
-
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -15,7 +13,7 @@ use super::{
     size::Room,
 };
 use crate::{
-    domain::Call,
+    domain::Uuid,
     store::{PageQuery, Store, Written},
 };
 
@@ -51,27 +49,34 @@ impl Service {
 
     async fn write_one(&self, parsed: Parsed) -> Result<Option<proto::VoiceCall>, Error> {
         let written = self.write(parsed).await?;
-        Ok(written.first().map(|call| convert::call(call)))
+        Ok(written.into_iter().next().map(convert::shared))
     }
 
-    /// Looks up calls in chunks until they fill the answer; answers those read
-    /// and how many of the uids were.
-    async fn lookup(&self, uids: &[uuid::Uuid]) -> Result<(Vec<Arc<Call>>, usize), Error> {
+    /// Looks up calls in chunks until they fill the answer.
+    async fn batch_get(&self, uids: &[Uuid]) -> Result<proto::BatchGetVoiceCallsResponse, Error> {
+        let mut answer = proto::BatchGetVoiceCallsResponse::default();
         let mut room = Room::new();
-        let mut found = Vec::new();
-        let mut looked_up = 0;
-        for chunk in uids.chunks(LOOKUP_CHUNK) {
-            let calls = self.store.get(chunk.to_vec()).await?;
-            for call in calls {
-                if !room.take(&convert::call(&call)) {
-                    let place = uids.iter().position(|uid| *uid == call.uid);
-                    return Ok((found, place.unwrap_or(looked_up)));
+        let mut uids = uids.iter();
+        while !uids.as_slice().is_empty() {
+            let chunk = uids.as_slice().iter().take(LOOKUP_CHUNK).copied().collect();
+            // In the order of the chunk, without those that do not exist.
+            let mut calls = self.store.get(chunk).await?.into_iter().peekable();
+            for _ in 0..LOOKUP_CHUNK {
+                let rest = uids.as_slice();
+                let Some(uid) = uids.next() else { break };
+                let Some(call) = calls.next_if(|call| call.uid == *uid) else {
+                    answer.missing_uids.push(uid.to_string());
+                    continue;
+                };
+                let call = convert::shared(call);
+                if !room.take(&call) {
+                    answer.remaining_uids = rest.iter().map(Uuid::to_string).collect();
+                    return Ok(answer);
                 }
-                found.push(call);
+                answer.voice_calls.push(call);
             }
-            looked_up += chunk.len();
         }
-        Ok((found, looked_up))
+        Ok(answer)
     }
 }
 
@@ -108,7 +113,7 @@ impl VoiceCallService for Service {
         let parsed = parse::batch_create(request, Context::now()).map_err(Error::from)?;
         let written = self.write(parsed).await?;
         Ok(Response::new(proto::BatchCreateVoiceCallsResponse {
-            voice_calls: written.iter().map(|call| convert::call(call)).collect(),
+            voice_calls: written.into_iter().map(convert::shared).collect(),
         }))
     }
 
@@ -125,9 +130,9 @@ impl VoiceCallService for Service {
             .await
             .map_err(Error::from)?;
         let calls = self.store.get(vec![uid]).await.map_err(Error::from)?;
-        let call = calls.first().ok_or(Error::NotFound(uid))?;
+        let call = calls.into_iter().next().ok_or(Error::NotFound(uid))?;
         Ok(Response::new(proto::GetVoiceCallResponse {
-            voice_call: Some(convert::call(call)),
+            voice_call: Some(convert::shared(call)),
         }))
     }
 
@@ -143,16 +148,7 @@ impl VoiceCallService for Service {
             .wait_for(min_revision, context.read_deadline())
             .await
             .map_err(Error::from)?;
-        let (calls, looked_up) = self.lookup(&uids).await?;
-        let (done, remaining) = uids.split_at(looked_up);
-        let missing = done
-            .iter()
-            .filter(|uid| !calls.iter().any(|call| call.uid == **uid));
-        Ok(Response::new(proto::BatchGetVoiceCallsResponse {
-            missing_uids: missing.map(ToString::to_string).collect(),
-            remaining_uids: remaining.iter().map(ToString::to_string).collect(),
-            voice_calls: calls.iter().map(|call| convert::call(call)).collect(),
-        }))
+        Ok(Response::new(self.batch_get(&uids).await?))
     }
 
     async fn list_voice_calls(
@@ -173,29 +169,27 @@ impl VoiceCallService for Service {
             .page(&query, deadline)
             .await
             .map_err(Error::from)?;
+        let (read, revision) = (page.calls.len(), page.revision);
         let mut room = Room::new();
-        let limit = query.limit - 1;
-        let voice_calls: Vec<_> = page
-            .calls
-            .iter()
-            .take(limit)
-            .map(convert::call)
-            .take_while(|call| room.take(call))
-            .collect();
-        let last = voice_calls
-            .len()
-            .checked_sub(1)
-            .and_then(|last| page.calls.get(last));
-        let next_page_token = match last {
-            Some(call) if voice_calls.len() < page.calls.len() => {
-                page_token::encode(list, query.order.key(call))
+        let mut last = None;
+        let mut voice_calls = Vec::with_capacity(read);
+        for call in page.calls.into_iter().take(query.limit - 1) {
+            let key = query.order.key(&call);
+            let call = convert::call(call);
+            if !room.take(&call) {
+                break;
             }
+            last = Some(key);
+            voice_calls.push(call);
+        }
+        let next_page_token = match last {
+            Some(key) if voice_calls.len() < read => page_token::encode(list, key),
             _ => String::new(),
         };
         Ok(Response::new(proto::ListVoiceCallsResponse {
             voice_calls,
             next_page_token,
-            revision: page.revision,
+            revision,
         }))
     }
 

@@ -54,6 +54,12 @@ macro_rules! text {
                 Self(text)
             }
 
+            /// The string, taken out.
+            #[must_use]
+            pub fn into_string(self) -> String {
+                self.0
+            }
+
             /// The string.
             #[must_use]
             pub fn as_str(&self) -> &str {

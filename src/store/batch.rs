@@ -212,12 +212,11 @@ impl Batch {
             change.changed_at = committed_at;
             Arc::make_mut(&mut change.after).commit(revision, committed_at);
         }
+        let mut changed = self.changes.into_iter().map(|change| change.after);
         for Entry { pending, outcome } in self.entries {
             pending.answer(match outcome {
-                Outcome::Changes(range) => Ok(self.changes[range]
-                    .iter()
-                    .map(|change| Arc::clone(&change.after))
-                    .collect()),
+                // The entries' ranges follow one another.
+                Outcome::Changes(range) => Ok(changed.by_ref().take(range.len()).collect()),
                 Outcome::Unchanged(call) => Ok(vec![call]),
                 Outcome::Absent => Ok(Vec::new()),
                 Outcome::Rejected(error) => Err(error),

@@ -25,7 +25,7 @@ use super::{
 use crate::domain::{Call, Uuid};
 
 /// Readers, each with a connection of its own.
-const READERS: usize = 2;
+const READERS: usize = 1;
 /// The most uids in a query; a single read may exceed it.
 const MAX_QUERY_UIDS: usize = 1024;
 
@@ -145,13 +145,18 @@ async fn answer(connection: &mut AsyncPgConnection, lookups: Vec<Lookup>) -> Res
                 .into_iter()
                 .map(|call| (call.uid, Arc::new(call)))
                 .collect();
-            for Lookup { uids, reply } in lookups {
-                let found = uids
-                    .iter()
-                    .filter_map(|uid| calls.get(uid).cloned())
-                    .collect();
+            let found: Vec<Vec<Arc<Call>>> = lookups
+                .iter()
+                .map(|lookup| {
+                    let uids = lookup.uids.iter();
+                    uids.filter_map(|uid| calls.get(uid).cloned()).collect()
+                })
+                .collect();
+            // Ours are gone first, so that a caller alone with a call owns it.
+            drop(calls);
+            for (lookup, found) in lookups.into_iter().zip(found) {
                 // A caller that has gone wants no answer.
-                let _ = reply.send(Ok(found));
+                let _ = lookup.reply.send(Ok(found));
             }
             Ok(())
         }
