@@ -18,3 +18,8 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// Requests allocate many small things on one thread and free them on another,
+/// which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
