@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub(crate) mod ledger;
 pub(crate) mod postgres;
 pub(crate) mod server;
 
