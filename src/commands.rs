@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{LogFormat, Migrate, Serve},
+    postgres::{self, Postgres},
     server,
     store::{self, Connector},
 };
@@ -40,13 +41,37 @@ async fn serve_until_signal(settings: &Serve) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(settings.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
-    let url = settings.database.database_url.clone().unwrap_or_default();
-    let connector = Connector::new(&url)?;
-    let data = connector.describe();
-    let ready = |address: SocketAddr| info!("listening on {address}, data in {data}");
-    server::run(listener, connector, settings.server(), shutdown, ready).await?;
+    match &settings.database.database_url {
+        Some(url) => {
+            let connector = Connector::new(url)?;
+            let data = connector.describe();
+            run(listener, connector, settings, shutdown, data).await?;
+        }
+        None => {
+            let postgres = match Postgres::start(settings.database.embedded(), &shutdown).await {
+                Err(postgres::Error::Cancelled) => return Ok(()),
+                started => started?,
+            };
+            let connector = Connector::new(postgres.database_url())?;
+            let data = postgres.data_dir().display().to_string();
+            let ended = run(listener, connector, settings, shutdown, data).await;
+            postgres.stop().await;
+            ended?;
+        }
+    }
     info!("stopped");
     Ok(())
+}
+
+async fn run(
+    listener: TcpListener,
+    connector: Connector,
+    settings: &Serve,
+    shutdown: CancellationToken,
+    data: String,
+) -> Result<(), server::Error> {
+    let ready = |address: SocketAddr| info!("listening on {address}, data in {data}");
+    server::run(listener, connector, settings.server(), shutdown, ready).await
 }
 
 /// `voicecall migrate`.

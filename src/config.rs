@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{api, server, store};
+use crate::{api, postgres, server, store};
 
 /// The call-record service: gRPC on PostgreSQL.
 #[derive(Debug, Parser)]
@@ -158,6 +158,18 @@ pub enum LogFormat {
     Human,
     /// JSON Lines.
     Json,
+}
+
+impl Database {
+    /// The settings of the embedded PostgreSQL.
+    #[must_use]
+    pub fn embedded(&self) -> postgres::Settings {
+        postgres::Settings {
+            data_dir: self.data_dir.clone(),
+            bin_dir: self.postgres_bin_dir.clone(),
+            ..postgres::Settings::default()
+        }
+    }
 }
 
 impl Serve {

@@ -9,6 +9,7 @@
 //!   log
 //! - [`api`]: the gRPC API: requests to commands, errors to statuses
 //! - [`server`]: sockets, health, an end in order
+//! - [`postgres`]: the embedded PostgreSQL, on its own beside the layers
 //! - [`config`] and [`commands`]: the program's settings and what it does with
 //!   them
 //!
@@ -19,5 +20,6 @@ pub mod api;
 pub mod commands;
 pub mod config;
 pub mod domain;
+pub mod postgres;
 pub mod server;
 pub mod store;

@@ -1,0 +1,182 @@
+//! The database cluster: whether there is one, and making it. It is made beside
+//! its place, with everything it needs, made durable, and renamed into place: a
+//! start that is interrupted leaves nothing that a later one could mistake for a
+//! cluster. Its settings are `launch`'s, its tables the store's.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::{self, Stdio},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{io::AsyncWriteExt, process::Command};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    Binaries, Error, USER_AND_DATABASE,
+    account::Account,
+    data_dir::{CLUSTER, DataDir, sync_dir},
+};
+
+/// How much of what a failed program said goes into the error.
+const OUTPUT_CHARS: usize = 2000;
+
+/// The major version of PostgreSQL that wrote the cluster; `None` if there is none.
+pub(super) fn major(cluster: &Path) -> Result<Option<u32>, Error> {
+    let path = cluster.join("PG_VERSION");
+    let not_a_cluster = || Error::NotACluster {
+        path: cluster.to_owned(),
+    };
+    match fs::read_to_string(&path) {
+        Ok(version) => version
+            .trim()
+            .parse()
+            .map(Some)
+            .map_err(|_| not_a_cluster()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("read", &path)(error))
+        }
+        Err(_) if is_empty_or_absent(cluster)? => Ok(None),
+        Err(_) => Err(not_a_cluster()),
+    }
+}
+
+fn is_empty_or_absent(dir: &Path) -> Result<bool, Error> {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(Error::io("list", dir)(error)),
+    }
+}
+
+/// Makes the cluster with the service's database in it.
+pub(super) async fn create(
+    data_dir: &DataDir,
+    binaries: &Binaries,
+    account: &Account,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
+    info!(data_dir = %data_dir.path().display(), "making a new database cluster");
+    let new = data_dir.path().join(unfinished_name());
+    account.private_dir(&new)?;
+
+    run(initdb(binaries, account, &new), "", cancel).await?;
+    let statement = format!("CREATE DATABASE {USER_AND_DATABASE};\n");
+    run(single_user(binaries, account, &new), &statement, cancel).await?;
+    run(sync(binaries, account, &new), "", cancel).await?;
+
+    let cluster = data_dir.cluster();
+    fs::rename(&new, &cluster).map_err(Error::io("move the new cluster to", &cluster))?;
+    sync_dir(data_dir.path()).map_err(Error::io("make durable", data_dir.path()))
+}
+
+/// A name that no earlier start used: one that was killed may have left programs
+/// behind that still write, and they must not write into ours.
+fn unfinished_name() -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    format!(
+        "{}{}-{}",
+        unfinished_prefix(),
+        process::id(),
+        now.as_nanos()
+    )
+}
+
+fn unfinished_prefix() -> String {
+    format!("{CLUSTER}.new-")
+}
+
+/// Removes what interrupted starts left. What cannot be removed only takes space: a
+/// program that outlived its start may still be adding to it.
+pub(super) async fn remove_unfinished(data_dir: &Path) {
+    let prefix = unfinished_prefix();
+    let left: Vec<PathBuf> = fs::read_dir(data_dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        .map(|entry| entry.path())
+        .collect();
+    for path in left {
+        warn!(path = %path.display(), "removing what an interrupted first start left");
+        if let Err(error) = tokio::fs::remove_dir_all(&path).await {
+            warn!(path = %path.display(), %error, "cannot remove it; it only takes space");
+        }
+    }
+}
+
+/// Trust is for those who can enter the socket's directory, which is private.
+fn initdb(binaries: &Binaries, account: &Account, cluster: &Path) -> Command {
+    let mut command = account.command(&binaries.initdb());
+    command.arg("-D").arg(cluster);
+    command.arg(format!("--username={USER_AND_DATABASE}"));
+    command.args([
+        "--encoding=UTF8",
+        "--locale=C",
+        "--data-checksums",
+        "--auth-local=trust",
+        "--auth-host=reject",
+        "--no-instructions",
+        // Nothing counts before the rename: `sync` does it once, at the end.
+        "--no-sync",
+    ]);
+    command
+}
+
+fn single_user(binaries: &Binaries, account: &Account, cluster: &Path) -> Command {
+    let mut command = account.command(&binaries.postgres());
+    command.arg("--single").arg("-D").arg(cluster);
+    // Without the first, a failed statement would still be a success.
+    command.args(["-c", "exit_on_error=on", "-c", "fsync=off", "postgres"]);
+    command
+}
+
+fn sync(binaries: &Binaries, account: &Account, cluster: &Path) -> Command {
+    let mut command = account.command(&binaries.initdb());
+    command.arg("--sync-only").arg("-D").arg(cluster);
+    command
+}
+
+/// Runs a program to its end, or kills it when `cancel` comes first.
+async fn run(mut command: Command, input: &str, cancel: &CancellationToken) -> Result<(), Error> {
+    let program = PathBuf::from(command.as_std().get_program());
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(Error::io("run", &program))?;
+    let ended = async {
+        if let Some(mut stdin) = child.stdin.take() {
+            // A program that ended early says why by its output.
+            let _ = stdin.write_all(input.as_bytes()).await;
+        }
+        child.wait_with_output().await
+    };
+    let output = tokio::select! {
+        () = cancel.cancelled() => return Err(Error::Cancelled),
+        output = ended => output.map_err(Error::io("wait for", &program))?,
+    };
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Error::Create {
+        program: program.display().to_string(),
+        status: output.status.to_string(),
+        output: end_of(&output.stdout, &output.stderr),
+    })
+}
+
+fn end_of(stdout: &[u8], stderr: &[u8]) -> String {
+    let said = [stdout, b" ".as_slice(), stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let said = words.join(" ");
+    let skip = said.chars().count().saturating_sub(OUTPUT_CHARS);
+    said.chars().skip(skip).collect()
+}

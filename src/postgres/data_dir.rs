@@ -1,0 +1,151 @@
+//! The data directory: where it is, what lies where in it, and the lock that makes
+//! an instance alone with it. What is in the parts is up to their own modules.
+//!
+//! As root it belongs to root and can be entered, not listed, by others: the
+//! account that runs PostgreSQL has to get through to its own parts of it, and
+//! must not be able to replace them.
+
+use std::{
+    env,
+    fs::{self, File, OpenOptions, Permissions, TryLockError},
+    io::{self, Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf, absolute},
+    process,
+};
+
+use nix::{fcntl::OFlag, unistd::geteuid};
+
+use super::Error;
+
+/// The cluster's name in the data directory.
+pub(super) const CLUSTER: &str = "postgres";
+const LOCK: &str = "lock";
+const ROOTS_DATA_DIR: &str = "/var/lib/voicecall";
+
+/// The data directory, locked for as long as this lives.
+#[derive(Debug)]
+pub(super) struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if need be, and locks it.
+    pub(super) fn open(path: PathBuf) -> Result<Self, Error> {
+        create(&path).map_err(Error::io("make the data directory", &path))?;
+        let lock = lock(&path)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn cluster(&self) -> PathBuf {
+        self.path.join(CLUSTER)
+    }
+}
+
+/// The directory that `chosen` means, or the default, absolute and without
+/// symbolic links. It need not exist.
+pub(super) fn resolve(chosen: Option<PathBuf>) -> Result<PathBuf, Error> {
+    let path = chosen.map_or_else(default_path, Ok)?;
+    let path = absolute(&path).map_err(Error::io("find the data directory", &path))?;
+    let existing = path
+        .ancestors()
+        .find_map(|ancestor| Some((ancestor, fs::canonicalize(ancestor).ok()?)));
+    let resolved = existing.and_then(|(ancestor, real)| {
+        let rest = path.strip_prefix(ancestor).ok()?;
+        // Joining nothing would add a slash.
+        let whole = rest.as_os_str().is_empty();
+        Some(if whole { real } else { real.join(rest) })
+    });
+    Ok(resolved.unwrap_or(path))
+}
+
+fn default_path() -> Result<PathBuf, Error> {
+    if geteuid().is_root() {
+        return Ok(PathBuf::from(ROOTS_DATA_DIR));
+    }
+    let from_env = |name| env::var_os(name).map(PathBuf::from);
+    from_env("XDG_DATA_HOME")
+        // The specification says to ignore a relative one.
+        .filter(|path| path.is_absolute())
+        .or_else(|| from_env("HOME").map(|home| home.join(".local/share")))
+        .map(|parent| parent.join("voicecall"))
+        .ok_or(Error::NoHome)
+}
+
+/// Makes the directory and its parents, with modes that a umask does not narrow.
+fn create(path: &Path) -> io::Result<()> {
+    let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|ancestor| !ancestor.exists())
+        .collect();
+    for dir in missing.into_iter().rev() {
+        match fs::create_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        fs::set_permissions(dir, Permissions::from_mode(mode))?;
+        dir.parent().map_or(Ok(()), sync_dir)?;
+    }
+    adopt(path)
+}
+
+/// Opens an empty directory of root's, such as `mktemp -d` makes, to the account.
+/// One that has something in it is not ours to open.
+fn adopt(path: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(path)?;
+    let closed = metadata.mode() & 0o001 == 0;
+    if geteuid().is_root() && metadata.uid() == 0 && closed && fs::read_dir(path)?.next().is_none()
+    {
+        let opened = Permissions::from_mode(metadata.mode() | 0o011);
+        fs::set_permissions(path, opened)?;
+    }
+    Ok(())
+}
+
+/// The file is never removed: two instances could then lock two files.
+fn lock(data_dir: &Path) -> Result<File, Error> {
+    let path = data_dir.join(LOCK);
+    let mut file = no_follow()
+        .read(true)
+        .write(true)
+        .create(true)
+        .mode(0o644)
+        .open(&path)
+        .map_err(Error::io("open the lock", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Only for the message.
+            let _ = file.read_to_string(&mut holder);
+            return Err(Error::Locked {
+                data_dir: data_dir.to_owned(),
+                holder: holder.trim().parse().ok(),
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(Error::io("take the lock", &path)(error)),
+    }
+    file.set_len(0)
+        .and_then(|()| file.write_all(format!("{}\n", process::id()).as_bytes()))
+        .map_err(Error::io("write to the lock", &path))?;
+    Ok(file)
+}
+
+/// Options that refuse a symbolic link: as root, we must not be led to write
+/// elsewhere by the account or by the owner of the directory.
+pub(super) fn no_follow() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.custom_flags(OFlag::O_NOFOLLOW.bits());
+    options
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}

@@ -1,0 +1,122 @@
+//! Keeps a server running: brings the first one up, starts another when one dies,
+//! and stops the last. It owns the server from then on, and with it the lock.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Error, data_dir::DataDir, launch::Launch, postmaster, server::Server};
+
+/// How long the first start puts up with the remains of an earlier server.
+const MAX_REMAINS: Duration = Duration::from_secs(60);
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// A server that ran for longer is started again without a pause.
+const STEADY: Duration = Duration::from_secs(30);
+const CHECK_LOGS_EVERY: Duration = Duration::from_secs(60);
+
+/// Starts the first server. A failure that passes by itself is waited out; any
+/// other is the operator's to see at once.
+pub(super) async fn bring_up(launch: &Launch, cancel: &CancellationToken) -> Result<Server, Error> {
+    let deadline = Instant::now() + MAX_REMAINS;
+    let mut pause = MIN_PAUSE;
+    loop {
+        match attempt(launch, cancel).await {
+            Err(error) if error.is_passing() && Instant::now() < deadline => {
+                warn!(%error, "an earlier PostgreSQL is still ending; trying again");
+                tokio::select! {
+                    () = cancel.cancelled() => return Err(Error::Cancelled),
+                    () = sleep(pause) => pause = longer(pause),
+                }
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn attempt(launch: &Launch, cancel: &CancellationToken) -> Result<Server, Error> {
+    postmaster::settle(&launch.cluster, cancel).await?;
+    launch.socket.clear();
+    let mut server = Server::spawn(launch)?;
+    match server.ready(launch, cancel).await {
+        Ok(()) => Ok(server),
+        Err(error) => {
+            server.stop().await;
+            Err(error)
+        }
+    }
+}
+
+/// Keeps a server running until `stop`, stops it, and then releases the lock.
+pub(super) async fn supervise(
+    mut server: Server,
+    launch: Launch,
+    data_dir: DataDir,
+    stop: CancellationToken,
+) {
+    let mut pause = Duration::ZERO;
+    loop {
+        let since = Instant::now();
+        let Some(ended) = watch(&mut server, &launch, &stop).await else {
+            server.stop().await;
+            info!("the embedded PostgreSQL has stopped");
+            break;
+        };
+        pause = if since.elapsed() > STEADY {
+            Duration::ZERO
+        } else {
+            longer(pause)
+        };
+        warn!(%ended, ?pause, "PostgreSQL ended by itself; starting it again");
+        match restart(&launch, pause, &stop).await {
+            Some(next) => server = next,
+            None => break,
+        }
+    }
+    drop(data_dir);
+}
+
+/// How the server ended; `None` when it is to be stopped first.
+async fn watch(server: &mut Server, launch: &Launch, stop: &CancellationToken) -> Option<String> {
+    let mut logs_due = interval(CHECK_LOGS_EVERY);
+    logs_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            ended = server.ended() => return Some(ended),
+            _ = logs_due.tick() => launch.logs.keep_bounded(),
+        }
+    }
+}
+
+/// Tries until a server is ready, since the service is of no use without; `None`
+/// when it is to be stopped. It may take a few attempts until the backends of the
+/// server that died have let go of its memory.
+async fn restart(launch: &Launch, pause: Duration, stop: &CancellationToken) -> Option<Server> {
+    let began = Instant::now();
+    let mut pause = pause;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = sleep(pause) => {}
+        }
+        match attempt(launch, stop).await {
+            Ok(server) => {
+                let seconds = began.elapsed().as_secs_f32();
+                info!(seconds, "PostgreSQL is ready again");
+                return Some(server);
+            }
+            Err(Error::Cancelled) => return None,
+            Err(error) => {
+                pause = longer(pause);
+                warn!(%error, ?pause, "PostgreSQL does not start; trying again");
+            }
+        }
+    }
+}
+
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).clamp(MIN_PAUSE, MAX_PAUSE)
+}
