@@ -13,7 +13,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use voicecall::postgres::{Postgres, Settings};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, geteuid},
@@ -25,6 +24,7 @@ use tokio::{
 };
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 use tokio_util::sync::CancellationToken;
+use voicecall::postgres::{Postgres, Settings};
 
 /// Far more than anything takes: what is waited for are conditions.
 const PATIENCE: Duration = Duration::from_secs(60);

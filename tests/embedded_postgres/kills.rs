@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use voicecall::postgres::{Error, Postgres};
 use tokio_util::sync::CancellationToken;
+use voicecall::postgres::{Error, Postgres};
 
 use super::{
     helper::{

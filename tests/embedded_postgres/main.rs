@@ -13,12 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use voicecall::postgres::{Error, Postgres, Settings};
 use helper::{
     Helper, Scratch, add_value, command, eventually, exists, is_root, pids_in, postmaster, query,
     values,
 };
 use tokio_util::sync::CancellationToken;
+use voicecall::postgres::{Error, Postgres, Settings};
 
 async fn start(data_dir: &Path) -> Result<Postgres, Error> {
     Postgres::start(settings(data_dir), &CancellationToken::new()).await
