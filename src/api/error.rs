@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{parse::Violations, proto::ErrorReason};
+use super::{proto::ErrorReason, violations::Violations};
 use crate::{
     domain::{Revision, machine::Rejection},
     store::{ReadError, WriteError},

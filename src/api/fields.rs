@@ -1,7 +1,7 @@
 //! The fields of a call, from the wire: absent and empty are told apart from
 //! bad, and bad is said by path.
 
-use super::{parse::Violations, proto};
+use super::{proto, violations::Violations};
 use crate::domain::{
     Direction, Field, FieldSet, Patch, Seconds, Status, Timestamp, text::TextError,
 };

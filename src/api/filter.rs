@@ -2,8 +2,9 @@
 
 use super::{
     fields::{direction, seconds, status, timestamp},
-    parse::{Violations, uid},
     proto,
+    uids::uid,
+    violations::Violations,
 };
 use crate::domain::{
     Filter,

@@ -2,7 +2,7 @@
 //!
 //! - [`proto`] is generated; `codec` decodes it
 //! - `service` has the handlers, each of three beats: parse, call, convert
-//! - `parse`, `fields` and `filter` turn requests into commands and queries,
+//! - `parse`, `fields`, `uids` and `filter` turn requests into commands and queries,
 //!   `convert` turns calls into messages, `size` keeps messages below 2 MiB
 //! - [`page_token`] makes and reads page tokens
 //! - [`error`] turns every error into a status, in one place
@@ -18,9 +18,11 @@ pub mod error;
 mod fields;
 mod filter;
 pub mod page_token;
-pub mod parse;
+mod parse;
 mod service;
 mod size;
+mod uids;
+pub mod violations;
 
 /// The API's messages and its server, generated from `proto/`.
 #[expect(

@@ -1,12 +1,16 @@
 //! Requests to commands: each request is checked as a whole, and all that is
 //! wrong with it is said at once, by its path in the request.
 
-use std::{collections::HashMap, mem};
+use std::mem;
 
 use prost::Message;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{fields, proto};
+use super::{
+    fields, proto,
+    uids::{MAX_BATCH, check_batch_len, refuse_repeated, uid},
+    violations::Violations,
+};
 use crate::{
     domain::{
         Command, Draft, Field, FieldSet, Identifier, Patch, Revision, Timestamp, Uuid,
@@ -14,61 +18,6 @@ use crate::{
     },
     store::{Action, RequestKey, Write},
 };
-
-/// The most items in a batch request.
-pub(super) const MAX_BATCH: usize = 1000;
-
-/// What is wrong with a request: paths and what they break.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Violations(Vec<(String, String)>);
-
-impl Violations {
-    /// Adds one.
-    pub fn push(&mut self, path: impl Into<String>, description: impl ToString) {
-        self.0.push((path.into(), description.to_string()));
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The value, unless there are violations.
-    pub(super) fn or<T>(self, value: Option<T>) -> Result<T, Self> {
-        match value {
-            Some(value) if self.0.is_empty() => Ok(value),
-            _ => Err(self),
-        }
-    }
-
-    /// One line for people: the first, and how many more.
-    #[must_use]
-    pub fn summary(&self) -> String {
-        match self.0.as_slice() {
-            [] => "the request is not valid".into(),
-            [(path, description)] => format!("{path} {description}"),
-            [(path, description), more @ ..] => {
-                format!("{path} {description} (and {} more)", more.len())
-            }
-        }
-    }
-}
-
-impl IntoIterator for Violations {
-    type Item = (String, String);
-    type IntoIter = std::vec::IntoIter<Self::Item>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
 
 /// A write, and whether it is only to be tried.
 pub(super) struct Parsed {
@@ -235,36 +184,6 @@ pub(super) fn undelete(mut request: proto::UndeleteVoiceCallRequest) -> Result<P
     Ok(Parsed::new(Action::One(command), key))
 }
 
-/// The uids of a batch look-up.
-pub(super) fn batch_uids(uids: &[String]) -> Result<Vec<Uuid>, Violations> {
-    let mut violations = Violations::default();
-    check_batch_len("uids", uids.len(), &mut violations);
-    let parsed: Vec<(usize, Uuid)> = uids
-        .iter()
-        .take(MAX_BATCH)
-        .enumerate()
-        .filter_map(|(place, text)| {
-            Some((
-                place,
-                uid(text, &format!("uids[{place}]"), &mut violations)?,
-            ))
-        })
-        .collect();
-    refuse_repeated(
-        parsed.iter().copied(),
-        |place| format!("uids[{place}]"),
-        &mut violations,
-    );
-    violations.or(Some(parsed.into_iter().map(|(_, uid)| uid).collect()))
-}
-
-/// One uid, alone in its request.
-pub(super) fn single_uid(text: &str) -> Result<Uuid, Violations> {
-    let mut violations = Violations::default();
-    let uid = uid(text, "uid", &mut violations);
-    violations.or(uid)
-}
-
 /// A min_revision; 0 is no wait.
 pub(super) fn min_revision(revision: i64) -> Result<Revision, Violations> {
     let mut violations = Violations::default();
@@ -272,44 +191,6 @@ pub(super) fn min_revision(revision: i64) -> Result<Revision, Violations> {
         violations.push("min_revision", "must not be negative");
     }
     violations.or(Some(revision))
-}
-
-/// A UUID in its canonical form, in any letter case.
-pub(super) fn uid(text: &str, path: &str, violations: &mut Violations) -> Option<Uuid> {
-    const HYPHENATED_LEN: usize = 36;
-    match Uuid::try_parse(text) {
-        Ok(uid) if text.len() == HYPHENATED_LEN => Some(uid),
-        _ if text.is_empty() => {
-            violations.push(path, "is required");
-            None
-        }
-        _ => {
-            violations.push(
-                path,
-                "must be a UUID such as d290f1ee-6c54-4b01-90e6-d701748f0851",
-            );
-            None
-        }
-    }
-}
-
-fn check_batch_len(path: &str, len: usize, violations: &mut Violations) {
-    if !(1..=MAX_BATCH).contains(&len) {
-        violations.push(path, format!("must have 1 to {MAX_BATCH} items, not {len}"));
-    }
-}
-
-fn refuse_repeated(
-    uids: impl Iterator<Item = (usize, Uuid)>,
-    path: impl Fn(usize) -> String,
-    violations: &mut Violations,
-) {
-    let mut first_places = HashMap::new();
-    for (place, uid) in uids {
-        if let Some(first) = first_places.insert(uid, place) {
-            violations.push(path(place), format!("is the same as that of item {first}"));
-        }
-    }
 }
 
 /// A call that is to be created, and whether its uid was made for it here.
@@ -330,26 +211,20 @@ fn draft(
         uid(&call.uid, &format!("{path}.uid"), violations)
     };
     let created_at = created_at(call.created_at, path, now, violations);
+    if call.direction == 0 {
+        violations.push(format!("{path}.direction"), "is required");
+    }
     let patch = fields::patch(
         call,
         Field::WRITABLE.into_iter().collect(),
         path,
         violations,
     );
-    let attributes = patch.into_attributes();
-    if attributes.is_none()
-        && !violations
-            .0
-            .iter()
-            .any(|(at, _)| *at == format!("{path}.direction"))
-    {
-        violations.push(format!("{path}.direction"), "is required");
-    }
     Some((
         Draft {
             uid: uid?,
             created_at,
-            attributes: attributes?,
+            attributes: patch.into_attributes()?,
         },
         fresh,
     ))

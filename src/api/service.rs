@@ -8,9 +8,11 @@ use super::{
     error::{Error, TooLarge},
     filter,
     page_token::{self, ListKey},
-    parse::{self, Parsed, Violations},
+    parse::{self, Parsed},
     proto::{self, voice_call_service_server::VoiceCallService},
     size::Room,
+    uids,
+    violations::Violations,
 };
 use crate::{
     domain::Uuid,
@@ -123,7 +125,7 @@ impl VoiceCallService for Service {
     ) -> Result<Response<proto::GetVoiceCallResponse>, Status> {
         let context = Context::of(&request);
         let request = request.into_inner();
-        let uid = parse::single_uid(&request.uid).map_err(Error::from)?;
+        let uid = uids::single_uid(&request.uid).map_err(Error::from)?;
         let min_revision = parse::min_revision(request.min_revision).map_err(Error::from)?;
         self.store
             .wait_for(min_revision, context.read_deadline())
@@ -142,7 +144,7 @@ impl VoiceCallService for Service {
     ) -> Result<Response<proto::BatchGetVoiceCallsResponse>, Status> {
         let context = Context::of(&request);
         let request = request.into_inner();
-        let uids = parse::batch_uids(&request.uids).map_err(Error::from)?;
+        let uids = uids::batch_uids(&request.uids).map_err(Error::from)?;
         let min_revision = parse::min_revision(request.min_revision).map_err(Error::from)?;
         self.store
             .wait_for(min_revision, context.read_deadline())

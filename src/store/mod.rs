@@ -1,9 +1,10 @@
 //! Calls, kept in PostgreSQL: the only home of diesel and of SQL.
 //!
 //! - [`Store`] is the whole of it to the layers above
-//! - `writer` takes writes in batches through the state machine (`batch`) and
-//!   commits each by one statement (`commit`); `outcome` finds out what became of
-//!   a commit whose connection broke; `records` answers repeated requests
+//! - `writer` takes writes from a `queue`; each `lane` runs batches of them
+//!   through the state machine (`batch`) and commits each by one statement
+//!   (`commit`); `outcome` finds out what became of a commit whose connection
+//!   broke; `records` answers repeated requests
 //! - `reader` looks calls up by uid, coalesced; `list` reads pages of them, with
 //!   the filter as SQL (`filter_sql`)
 //! - `migrations`, `partitions`, `availability` look after the database
@@ -18,10 +19,12 @@ mod connection;
 mod error;
 mod filter_sql;
 mod head;
+mod lane;
 mod list;
 mod migrations;
 mod outcome;
 mod partitions;
+mod queue;
 mod reader;
 mod records;
 mod row;

@@ -1,0 +1,53 @@
+//! The writes that wait for the writer.
+
+use std::mem;
+
+use tokio::sync::mpsc;
+
+use super::batch::Pending;
+
+/// The most changes in a batch; a single write may exceed it.
+const MAX_BATCH_CHANGES: usize = 512;
+
+/// What waits to be written. Whoever holds it has the turn.
+pub(super) struct Queue {
+    receiver: mpsc::Receiver<Pending>,
+    /// Writes that the last batch had no room for; fewer than a batch holds.
+    pub(super) postponed: Vec<Pending>,
+}
+
+impl Queue {
+    pub(super) fn new(receiver: mpsc::Receiver<Pending>) -> Self {
+        Self {
+            receiver,
+            postponed: Vec::new(),
+        }
+    }
+
+    /// Takes what is waiting, and waits only if nothing is. Empty: the queue is
+    /// closed and all is done.
+    pub(super) async fn take(&mut self) -> Vec<Pending> {
+        loop {
+            let mut taken = mem::take(&mut self.postponed);
+            if taken.is_empty() {
+                match self.receiver.recv().await {
+                    Some(pending) => taken.push(pending),
+                    None => return taken,
+                }
+            }
+            let mut changes: usize = taken.iter().map(|pending| pending.write.len()).sum();
+            while changes < MAX_BATCH_CHANGES {
+                let Ok(pending) = self.receiver.try_recv() else {
+                    break;
+                };
+                changes += pending.write.len();
+                taken.push(pending);
+            }
+            // Whoever has stopped waiting has withdrawn the write.
+            taken.retain(|pending| !pending.reply.is_closed());
+            if !taken.is_empty() {
+                return taken;
+            }
+        }
+    }
+}
