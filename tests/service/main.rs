@@ -3,5 +3,6 @@
 
 mod concurrency;
 mod create;
+mod interop;
 mod outcome;
 mod support;
