@@ -1,7 +1,11 @@
 //! What the program's commands do: put the pieces together, run them, and take
 //! them apart in order.
 
-use std::{error::Error, io, net::SocketAddr};
+use std::{
+    error::Error,
+    io::{self, IsTerminal},
+    net::SocketAddr,
+};
 
 use tokio::{
     net::TcpListener,
@@ -111,6 +115,7 @@ fn start_log(format: LogFormat, filter: &str) -> Result<(), Box<dyn Error>> {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false);
     match format {
         LogFormat::Human => log.init(),

@@ -1,5 +1,8 @@
 //! What is wrong with a request: every field at fault, said at once.
 
+/// How many violations the line for people has.
+const IN_SUMMARY: usize = 3;
+
 /// What is wrong with a request: paths and what they break.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Violations(Vec<(String, String)>);
@@ -30,15 +33,15 @@ impl Violations {
         }
     }
 
-    /// One line for people: the first, and how many more.
+    /// One line for people: the first few, and how many more.
     #[must_use]
     pub fn summary(&self) -> String {
-        match self.0.as_slice() {
-            [] => "the request is not valid".into(),
-            [(path, description)] => format!("{path} {description}"),
-            [(path, description), more @ ..] => {
-                format!("{path} {description} (and {} more)", more.len())
-            }
+        let first = self.0.iter().take(IN_SUMMARY);
+        let first: Vec<_> = first.map(|(path, what)| format!("{path} {what}")).collect();
+        let first = first.join("; ");
+        match self.0.len().saturating_sub(IN_SUMMARY) {
+            0 => first,
+            more => format!("{first}; and {more} more"),
         }
     }
 }
