@@ -5,12 +5,12 @@
     reason = "the tasks of a test end with its runtime"
 )]
 
-mod concurrency;
 mod bad_arguments;
 mod bad_input;
+mod concurrency;
 mod create;
-mod outcome;
 mod handle_delete;
+mod outcome;
 mod read;
 mod request_ids;
 mod support;
