@@ -7,11 +7,16 @@
 
 mod bad_arguments;
 mod bad_input;
+mod change_log;
 mod concurrency;
 mod create;
+mod errors;
+mod filter;
 mod handle_delete;
 mod outcome;
 mod read;
 mod request_ids;
+mod rules;
+mod server;
 mod support;
 mod update;
