@@ -1,6 +1,8 @@
 //! What can go wrong in the store, as its callers need to know it. The driver's
 //! own words are logged where they arise and go no further.
 
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+
 use crate::domain::{Revision, machine::Rejection};
 
 /// Why a write was not answered with its result.
@@ -92,8 +94,8 @@ pub enum OpenError {
     NotMigrated(usize),
 }
 
-/// Whether the connection is of no more use after this error. An error that the
-/// database itself answered leaves the connection as it was.
+/// Whether the driver says that the connection broke; see [`is_lost`] for when
+/// it does not know.
 pub(super) fn breaks_connection(error: &diesel::result::Error) -> bool {
     use diesel::result::{DatabaseErrorKind, Error};
     matches!(
@@ -103,4 +105,17 @@ pub(super) fn breaks_connection(error: &diesel::result::Error) -> bool {
             _
         ) | Error::BrokenTransactionManager
     )
+}
+
+/// Whether the connection is of no more use after this error.
+///
+/// A backend that is told to end while it runs a statement answers with an error
+/// like any other before it goes, and the driver keeps its SQLSTATE to itself.
+/// So the connection is asked, by a statement that also ends the transaction
+/// that the error may have left open.
+pub(super) async fn is_lost(
+    mut connection: &AsyncPgConnection,
+    error: &diesel::result::Error,
+) -> bool {
+    breaks_connection(error) || connection.batch_execute("ROLLBACK").await.is_err()
 }

@@ -12,7 +12,7 @@ use super::{
     batch::{self, Batch, Pending, States},
     commit::{self, Reply},
     connection::{Connector, Role},
-    error::{WriteError, breaks_connection},
+    error::{WriteError, breaks_connection, is_lost},
     head::Head,
     outcome::{self, Backend, Fate},
     queue::Queue,
@@ -74,7 +74,7 @@ enum Attempt {
     Done,
     /// These again: something they were computed from has changed.
     Again(Vec<Pending>),
-    /// These again, one of which the database refuses.
+    /// These again, one of which the database refuses, with its reason.
     Poisoned(Vec<Pending>, String),
 }
 
@@ -140,8 +140,8 @@ impl Lane {
                 Attempt::Poisoned(poisoned, _) if poisoned.len() > 1 => {
                     return Written::Poisoned(poisoned);
                 }
-                Attempt::Poisoned(poisoned, sqlstate) => {
-                    error!(sqlstate, "the database refuses a write");
+                Attempt::Poisoned(poisoned, reason) => {
+                    error!(reason, "the database refuses a write");
                     answer_all(poisoned, &WriteError::Internal);
                     return Written::Answered;
                 }
@@ -175,7 +175,20 @@ impl Lane {
         } else {
             match commit::commit(connection, stamp, &batch).await {
                 Ok(reply) => Some(reply),
-                Err(error) => return Err(Lost::during(batch, stamp, known_head, &error)),
+                Err(error) => {
+                    if is_lost(connection, &error).await {
+                        return Err(Lost::during(batch, stamp, known_head, &error));
+                    }
+                    // The database's own answer, so nothing was written: cancelled
+                    // by an operator, say, or refused whenever it is repeated.
+                    let (group, reason) = (batch.into_pending(), error.to_string());
+                    return Ok(if locked {
+                        Attempt::Poisoned(group, reason)
+                    } else {
+                        warn!(reason, "the database refuses a batch; trying again");
+                        Attempt::Again(group)
+                    });
+                }
             }
         };
         if locked && let Err(error) = connection.batch_execute("COMMIT").await {

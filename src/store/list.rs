@@ -21,7 +21,7 @@ use tracing::{error, warn};
 use super::{
     availability::Availability,
     connection::{Connector, Role},
-    error::{ReadError, breaks_connection},
+    error::{ReadError, is_lost},
     filter_sql::filtered,
     outcome,
     row::{CallRow, to_sql_time},
@@ -148,7 +148,7 @@ impl Lists {
         let timeout = set_timeout(&connection, left);
         match future::try_join(timeout, statement(&connection)).await {
             Ok(((), value)) => Ok(value),
-            Err(error) if breaks_connection(&error) => {
+            Err(error) if is_lost(&connection, &error).await => {
                 warn!("a list lost its connection to the database");
                 self.availability.report_down();
                 Err(ReadError::Unavailable)
@@ -163,8 +163,8 @@ impl Lists {
 }
 
 async fn set_timeout(connection: &AsyncPgConnection, left: Duration) -> QueryResult<()> {
-    // 0 would be no timeout at all.
-    let millis = left.as_millis().clamp(1, 3_600_000);
+    // Rounded up: an error before the deadline is taken for the database's own.
+    let millis = left.as_millis().saturating_add(1).min(3_600_000);
     diesel::sql_query(format!("SET statement_timeout = {millis}"))
         .execute(&mut &*connection)
         .await

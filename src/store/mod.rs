@@ -58,6 +58,9 @@ const MAX_REVISION_WAIT: Duration = Duration::from_secs(5);
 const FIRST_OPEN_RETRY: Duration = Duration::from_millis(100);
 const LAST_OPEN_RETRY: Duration = Duration::from_secs(5);
 const LOOK_FOR_REVISION_EVERY: Duration = Duration::from_millis(20);
+/// How long before the deadline the wait ends, so that the client hears why
+/// rather than nothing.
+const TIME_TO_ANSWER: Duration = Duration::from_millis(100);
 
 /// How large the store's parts may grow.
 #[derive(Debug, Clone, Copy)]
@@ -173,7 +176,8 @@ impl Store {
     /// # Errors
     /// [`ReadError::RevisionNotReached`], and those of a read.
     pub async fn wait_for(&self, revision: Revision, deadline: Instant) -> Result<(), ReadError> {
-        let give_up = deadline.min(Instant::now() + MAX_REVISION_WAIT);
+        let in_time = deadline.checked_sub(TIME_TO_ANSWER).unwrap_or(deadline);
+        let give_up = in_time.min(Instant::now() + MAX_REVISION_WAIT);
         while self.head.get() < revision {
             self.head.advance(self.lists.head(deadline).await?);
             if self.head.get() >= revision {

@@ -18,7 +18,7 @@ use tracing::{error, warn};
 use super::{
     availability::Availability,
     connection::{Connector, Role},
-    error::{ReadError, breaks_connection},
+    error::{ReadError, is_lost},
     row::CallRow,
     schema::voice_calls,
 };
@@ -160,7 +160,7 @@ async fn answer(connection: &mut AsyncPgConnection, lookups: Vec<Lookup>) -> Res
             }
             Ok(())
         }
-        Err(error) if breaks_connection(&error) => {
+        Err(error) if is_lost(connection, &error).await => {
             warn!("a reader lost its connection to the database");
             refuse(lookups, &ReadError::Unavailable);
             Err(true)

@@ -1,8 +1,27 @@
 //! Black-box tests: a real server, a real PostgreSQL, a database of its own for
 //! each test.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the tasks of a test end with its runtime"
+)]
+#![expect(
+    clippy::too_many_lines,
+    reason = "a table of cases is as long as it has cases"
+)]
 
+mod bad_arguments;
+mod bad_input;
+mod change_log;
 mod concurrency;
 mod create;
+mod errors;
+mod handle_delete;
 mod interop;
+mod migrations;
 mod outcome;
+mod read;
+mod request_ids;
+mod rules;
+mod server;
 mod support;
+mod update;

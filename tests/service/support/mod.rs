@@ -2,9 +2,13 @@
 
 pub(crate) mod ledger;
 pub(crate) mod postgres;
+pub(crate) mod raw;
 pub(crate) mod server;
 
-use prost_types::Timestamp;
+use std::{collections::HashMap, time::Duration};
+
+use prost_types::{FieldMask, Timestamp};
+use tokio::time::{interval, timeout};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use voicecall::api::proto::{self, VoiceCall, VoiceCallDirection, VoiceCallStatus};
@@ -73,6 +77,95 @@ pub(crate) async fn get(client: &mut Client, uid: &str) -> Result<VoiceCall, Sta
     };
     let response = client.get_voice_call(request).await?;
     Ok(response.into_inner().voice_call.expect("it is answered"))
+}
+
+/// Updates a call by these mask paths; none: without a mask.
+pub(crate) async fn update(
+    client: &mut Client,
+    voice_call: VoiceCall,
+    paths: &[&str],
+) -> Result<VoiceCall, Status> {
+    let request = proto::UpdateVoiceCallRequest {
+        voice_call: Some(voice_call),
+        update_mask: mask(paths),
+        ..Default::default()
+    };
+    let response = client.update_voice_call(request).await?;
+    Ok(response.into_inner().voice_call.expect("it is answered"))
+}
+
+/// A mask of these paths; none: no mask.
+pub(crate) fn mask(paths: &[&str]) -> Option<FieldMask> {
+    let paths: Vec<String> = paths.iter().map(|&path| path.into()).collect();
+    (!paths.is_empty()).then_some(FieldMask { paths })
+}
+
+/// Marks a call as handled now.
+pub(crate) async fn handle(
+    client: &mut Client,
+    uid: &str,
+    staff: &str,
+) -> Result<VoiceCall, Status> {
+    let request = proto::HandleVoiceCallRequest {
+        uid: uid.into(),
+        handled_by_staff_uid: staff.into(),
+        ..Default::default()
+    };
+    let response = client.handle_voice_call(request).await?;
+    Ok(response.into_inner().voice_call.expect("it is answered"))
+}
+
+/// Deletes a call.
+pub(crate) async fn delete(client: &mut Client, uid: &str) -> Result<VoiceCall, Status> {
+    let request = proto::DeleteVoiceCallRequest {
+        uid: uid.into(),
+        ..Default::default()
+    };
+    let response = client.delete_voice_call(request).await?;
+    Ok(response.into_inner().voice_call.expect("it is answered"))
+}
+
+/// Restores a call.
+pub(crate) async fn undelete(client: &mut Client, uid: &str) -> Result<VoiceCall, Status> {
+    let request = proto::UndeleteVoiceCallRequest {
+        uid: uid.into(),
+        ..Default::default()
+    };
+    let response = client.undelete_voice_call(request).await?;
+    Ok(response.into_inner().voice_call.expect("it is answered"))
+}
+
+/// A time, in microseconds since 1970.
+pub(crate) fn micros(time: Option<Timestamp>) -> i64 {
+    let time = time.expect("it is set");
+    time.seconds * 1_000_000 + i64::from(time.nanos) / 1000
+}
+
+/// Waits until the condition holds; a test that waits in vain fails.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let mut looks = interval(Duration::from_millis(5));
+    let wait = async {
+        loop {
+            looks.tick().await;
+            if holds().await {
+                return;
+            }
+        }
+    };
+    let waited = timeout(Duration::from_secs(20), wait).await;
+    assert!(waited.is_ok(), "waited in vain until {what}");
+}
+
+/// The metadata of an error's ErrorInfo.
+pub(crate) fn metadata(status: &Status) -> HashMap<String, String> {
+    let details = status.get_error_details();
+    let info = details.error_info().expect("every error has an ErrorInfo");
+    info.metadata.clone()
+}
+
+/// How long an error says to wait before a retry.
+pub(crate) fn retry_after(status: &Status) -> Option<Duration> {
+    status.get_error_details().retry_info()?.retry_delay
 }
 
 /// What an error says to programs: its code, its reason, and the paths of the

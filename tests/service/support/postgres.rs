@@ -185,6 +185,44 @@ pub(crate) async fn connect(url: &str) -> Client {
     client
 }
 
+/// How much a database holds: what must be the same before and after a request
+/// that is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Contents {
+    pub(crate) calls: i64,
+    pub(crate) changes: i64,
+    pub(crate) head: i64,
+    pub(crate) records: i64,
+}
+
+/// What the database holds now.
+pub(crate) async fn contents(database: &Client) -> Contents {
+    let query = "SELECT (SELECT count(*) FROM voice_calls), \
+        (SELECT count(*) FROM voice_call_changes), \
+        (SELECT coalesce(max(revision), 0) FROM voice_call_changes), \
+        (SELECT count(*) FROM request_records)";
+    let row = database.query_one(query, &[]).await.expect("it answers");
+    Contents {
+        calls: row.get(0),
+        changes: row.get(1),
+        head: row.get(2),
+        records: row.get(3),
+    }
+}
+
+/// How many statements of connections with this application_name run in the
+/// database of `database`, waiting for a lock (true) or at all.
+pub(crate) async fn running(database: &Client, application: &str, blocked: bool) -> i64 {
+    let query = "SELECT count(*) FROM pg_stat_activity \
+        WHERE datname = current_database() AND application_name = $1 AND state = 'active' \
+            AND (NOT $2 OR wait_event_type = 'Lock')";
+    let row = database
+        .query_one(query, &[&application, &blocked])
+        .await
+        .expect("it answers");
+    row.get(0)
+}
+
 /// A template cannot be used while a connection to it is still closing.
 async fn retry_while_in_use(client: &Client, sql: &str) {
     loop {

@@ -130,8 +130,6 @@ pub(crate) fn client(endpoint: &str) -> Client {
 pub(crate) struct Process {
     pub(crate) child: Child,
     pub(crate) endpoint: String,
-    /// What it has logged until it was ready, the ready line included.
-    pub(crate) log: Vec<String>,
 }
 
 impl Process {
@@ -161,7 +159,6 @@ impl Process {
                 return Self {
                     child,
                     endpoint: format!("http://{address}"),
-                    log,
                 };
             }
         }
