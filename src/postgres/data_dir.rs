@@ -8,19 +8,27 @@
 use std::{
     env,
     fs::{self, File, OpenOptions, Permissions, TryLockError},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf, absolute},
-    process,
+    process, thread,
+    time::Duration,
 };
 
-use nix::{fcntl::OFlag, unistd::geteuid};
+use nix::{
+    fcntl::OFlag,
+    sys::signal::kill,
+    unistd::{Pid, geteuid},
+};
 
 use super::Error;
 
 /// The cluster's name in the data directory.
 pub(super) const CLUSTER: &str = "postgres";
 const LOCK: &str = "lock";
+/// How often, and how far apart, a lock that nobody lives to hold is tried.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 const ROOTS_DATA_DIR: &str = "/var/lib/voicecall";
 
 /// The data directory, locked for as long as this lives.
@@ -118,23 +126,40 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
         .mode(0o644)
         .open(&path)
         .map_err(Error::io("open the lock", &path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Only for the message.
-            let _ = file.read_to_string(&mut holder);
+    let mut tries = 1;
+    while let Err(refusal) = file.try_lock() {
+        let TryLockError::WouldBlock = refusal else {
+            return Err(Error::io("take the lock", &path)(refusal.into()));
+        };
+        let holder = holder(&mut file);
+        if tries == LOCK_TRIES || holder.is_some_and(is_another) {
             return Err(Error::Locked {
                 data_dir: data_dir.to_owned(),
-                holder: holder.trim().parse().ok(),
+                holder,
             });
         }
-        Err(TryLockError::Error(error)) => return Err(Error::io("take the lock", &path)(error)),
+        tries += 1;
+        thread::sleep(LOCK_PAUSE);
     }
     file.set_len(0)
+        .and_then(|()| file.rewind())
         .and_then(|()| file.write_all(format!("{}\n", process::id()).as_bytes()))
         .map_err(Error::io("write to the lock", &path))?;
     Ok(file)
+}
+
+/// Who says in the file that it holds the lock.
+fn holder(file: &mut File) -> Option<i32> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Whether that is another process that lives. If not, the lock is held by a
+/// child of an instance that has ended, for the moment between fork and exec.
+fn is_another(holder: i32) -> bool {
+    Pid::from_raw(holder) != Pid::this() && kill(Pid::from_raw(holder), None).is_ok()
 }
 
 /// Options that refuse a symbolic link: as root, we must not be led to write

@@ -59,7 +59,7 @@ pub enum Error {
         /// The directory.
         data_dir: PathBuf,
         /// The process that holds the lock, if it could be read.
-        holder: Option<u32>,
+        holder: Option<i32>,
     },
 
     /// Root may not run PostgreSQL, and there is nobody else to.

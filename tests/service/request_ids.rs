@@ -171,7 +171,7 @@ async fn a_no_op_is_answered_with_the_state_that_it_met() {
     });
     assert_eq!(
         same.clone().send(&mut client).await.expect("fine"),
-        [created.clone()]
+        std::slice::from_ref(&created)
     );
     let absent = "00000000-0000-7000-8000-000000000000";
     let nothing = delete_of(absent, true);
