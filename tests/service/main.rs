@@ -11,6 +11,7 @@ mod change_log;
 mod concurrency;
 mod create;
 mod errors;
+mod filter;
 mod handle_delete;
 mod migrations;
 mod outcome;
