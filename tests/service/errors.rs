@@ -276,34 +276,6 @@ async fn cut_the_writer(looker: &tokio_postgres::Client) {
 }
 
 #[tokio::test]
-async fn a_write_whose_connection_broke_before_the_commit_is_repeated_and_applied_once() {
-    let server = Server::start().await;
-    let blocker = connect(&server.database_url).await;
-    let looker = connect(&server.database_url).await;
-    blocker
-        .batch_execute(HOLD_COMMITS)
-        .await
-        .expect("it is held");
-    let mut client = server.client();
-    let writing = tokio::spawn(async move {
-        client
-            .create_voice_call(create_request(String::new()))
-            .await
-    });
-    let blocked = async || running(&looker, "voicecall writer", true).await == 1;
-    eventually("the batch waits", blocked).await;
-    cut_the_writer(&looker).await;
-    blocker
-        .batch_execute(RELEASE_COMMITS)
-        .await
-        .expect("it is free");
-    let created = writing.await.expect("no panic").expect("it is repeated");
-    let created = created.into_inner().voice_call.expect("it is answered");
-    assert_eq!(created.revision, 1);
-    assert_eq!(contents(&looker).await.changes, 1);
-}
-
-#[tokio::test]
 async fn a_commit_of_which_nobody_can_say_what_became_is_told_as_such() {
     let server = Server::start().await;
     let mut client = server.client();

@@ -15,6 +15,7 @@ mod change_log;
 mod concurrency;
 mod create;
 mod errors;
+mod filter;
 mod handle_delete;
 mod interop;
 mod migrations;

@@ -1,0 +1,336 @@
+//! The filter is compiled twice, to SQL and to a predicate in Rust: both select
+//! the same calls, for filters and calls at random.
+
+use std::cell::Cell;
+
+use proptest::{
+    option::weighted,
+    prelude::*,
+    sample::{select, subsequence},
+    strategy::ValueTree,
+    test_runner::{Config, TestRunner},
+};
+use prost_types::Timestamp as ProtoTime;
+use tokio::{runtime::Runtime, time::Instant};
+use uuid::Uuid;
+use voicecall::{
+    api::proto::{
+        BatchCreateVoiceCallsRequest, ListVoiceCallsRequest, VoiceCall, VoiceCallDirection,
+        VoiceCallFilter, VoiceCallStatus,
+    },
+    domain::{
+        Call, Direction, Filter, Identifier, PhoneNumber, Seconds, Status, Timestamp,
+        filter::TimeRange,
+        list::{Order, OrderField},
+    },
+    store::{Connector, PageQuery, Store, StoreTasks},
+};
+
+use crate::support::{Client, Server, delete, server::settings};
+
+const CALLS: usize = 200;
+const NAMES: [&str; 5] = ["a", "A", "ü", "a b", "%_\\'"];
+const FIRST_SECOND: i64 = 1_700_000_000;
+
+/// A call at random, of few values, so that filters hit.
+fn any_call() -> impl Strategy<Value = VoiceCall> {
+    let name = || weighted(0.7, select(&NAMES[..]).prop_map(str::to_owned));
+    let time = || {
+        (0..20_i64, 0..2).prop_map(|(seconds, nanos)| ProtoTime {
+            seconds: FIRST_SECOND + seconds,
+            nanos: nanos * 1000,
+        })
+    };
+    let url = weighted(0.5, Just("https://example.com".to_owned()));
+    let names = [name(), name(), name(), name(), name()];
+    (
+        names,
+        1..=4,
+        1..=2,
+        weighted(0.7, 0..5),
+        time(),
+        weighted(0.5, time()),
+        url,
+    )
+        .prop_map(
+            |(names, status, direction, duration, created_at, handled_at, recording_url)| {
+                let [
+                    staff_uid,
+                    client_uid,
+                    handled_by_staff_uid,
+                    from_number,
+                    to_number,
+                ] = names;
+                VoiceCall {
+                    status,
+                    direction,
+                    duration,
+                    staff_uid,
+                    client_uid,
+                    handled_by_staff_uid,
+                    from_number,
+                    to_number,
+                    created_at: Some(created_at),
+                    handled_at,
+                    recording_url,
+                    ..VoiceCall::default()
+                }
+            },
+        )
+}
+
+/// A filter at random. Most of its fields are unset, or nothing would match.
+fn any_filter(calls: &[Call]) -> impl Strategy<Value = Filter> + use<> {
+    let names = || {
+        let lists = subsequence(&NAMES[..], 1..=4);
+        let lists = lists.prop_map(|names| names.into_iter().map(str::to_owned).collect());
+        weighted(0.15, lists).prop_map(Option::unwrap_or_default)
+    };
+    let known: Vec<Uuid> = calls.iter().map(|call| call.uid).collect();
+    let uids = subsequence(known, 1..100).prop_map(|mut uids| {
+        uids.push(Uuid::max());
+        uids
+    });
+    let updated: Vec<Timestamp> = calls.iter().map(|call| call.updated_at).collect();
+    let created: Vec<Timestamp> = calls.iter().map(|call| call.created_at).collect();
+    let range = |times: Vec<Timestamp>| {
+        let bound = || weighted(0.2, select(times.clone()));
+        (bound(), bound()).prop_map(|(after, before)| TimeRange { after, before })
+    };
+    let seconds = || {
+        weighted(
+            0.15,
+            (0..6).prop_map(|n| Seconds::new(n).expect("not negative")),
+        )
+    };
+    let names = [names(), names(), names(), names(), names(), names()];
+    let enums = (
+        weighted(0.2, subsequence(&Status::ALL[..], 1..=4)),
+        weighted(0.2, subsequence(&Direction::ALL[..], 1..=2)),
+    );
+    let flags = (
+        weighted(0.2, any::<bool>()),
+        weighted(0.2, any::<bool>()),
+        any::<bool>(),
+    );
+    (
+        weighted(0.15, uids),
+        names,
+        enums,
+        range(created),
+        range(updated),
+        (seconds(), seconds()),
+        flags,
+    )
+        .prop_map(
+            |(uids, names, (statuses, directions), created, updated, durations, flags)| {
+                let [staff, client, handled_by, either, from, to] = names;
+                Filter {
+                    uids: uids.unwrap_or_default(),
+                    staff_uids: identifiers(staff),
+                    client_uids: identifiers(client),
+                    handled_by_staff_uids: identifiers(handled_by),
+                    statuses: statuses.unwrap_or_default(),
+                    directions: directions.unwrap_or_default(),
+                    numbers: numbers(either),
+                    from_numbers: numbers(from),
+                    to_numbers: numbers(to),
+                    created,
+                    updated,
+                    min_duration: durations.0,
+                    max_duration: durations.1,
+                    handled: flags.0,
+                    has_recording: flags.1,
+                    show_deleted: flags.2,
+                }
+            },
+        )
+}
+
+fn identifiers(names: Vec<String>) -> Vec<Identifier> {
+    let names = names.into_iter().map(Identifier::new);
+    names.collect::<Result<_, _>>().expect("valid")
+}
+
+fn numbers(names: Vec<String>) -> Vec<PhoneNumber> {
+    let names = names.into_iter().map(PhoneNumber::new);
+    names.collect::<Result<_, _>>().expect("valid")
+}
+
+/// The filter as clients write it.
+fn to_proto(filter: &Filter) -> VoiceCallFilter {
+    let names = |names: &[Identifier]| names.iter().map(|one| one.as_str().to_owned()).collect();
+    let numbers = |all: &[PhoneNumber]| all.iter().map(|one| one.as_str().to_owned()).collect();
+    let time = |time: Timestamp| {
+        let (seconds, nanos) = time.parts();
+        ProtoTime { seconds, nanos }
+    };
+    let status = |status: &Status| match status {
+        Status::IncomingCall => VoiceCallStatus::IncomingCall.into(),
+        Status::AnsweredByStaff => VoiceCallStatus::AnsweredByStaff.into(),
+        Status::Missed => VoiceCallStatus::Missed.into(),
+        Status::AnsweredByVonage => VoiceCallStatus::AnsweredByVonage.into(),
+        Status::Unrecognized(_) => 0,
+    };
+    let direction = |direction: &Direction| match direction {
+        Direction::Inbound => VoiceCallDirection::Inbound.into(),
+        Direction::Outbound => VoiceCallDirection::Outbound.into(),
+        Direction::Unrecognized(_) => 0,
+    };
+    VoiceCallFilter {
+        uids: filter
+            .uids
+            .iter()
+            .map(|uid| uid.to_string().to_uppercase())
+            .collect(),
+        staff_uids: names(&filter.staff_uids),
+        client_uids: names(&filter.client_uids),
+        handled_by_staff_uids: names(&filter.handled_by_staff_uids),
+        statuses: filter.statuses.iter().map(status).collect(),
+        directions: filter.directions.iter().map(direction).collect(),
+        numbers: numbers(&filter.numbers),
+        from_numbers: numbers(&filter.from_numbers),
+        to_numbers: numbers(&filter.to_numbers),
+        created_after: filter.created.after.map(time),
+        created_before: filter.created.before.map(time),
+        updated_after: filter.updated.after.map(time),
+        updated_before: filter.updated.before.map(time),
+        min_duration: filter.min_duration.map(Seconds::get),
+        max_duration: filter.max_duration.map(Seconds::get),
+        handled: filter.handled,
+        has_recording: filter.has_recording,
+        show_deleted: filter.show_deleted,
+    }
+}
+
+/// Calls in a database, by every way to look at them.
+struct World {
+    _server: Server,
+    client: Client,
+    store: Store,
+    _tasks: StoreTasks,
+    calls: Vec<Call>,
+}
+
+impl World {
+    async fn new(runner: &mut TestRunner) -> Self {
+        let server = Server::start().await;
+        let mut client = server.client();
+        let mut uids = Vec::new();
+        let calls = proptest::collection::vec(any_call(), CALLS);
+        let mut calls = calls.new_tree(runner).expect("it generates").current();
+        // In parts, so that they are updated at different times.
+        while !calls.is_empty() {
+            let request = BatchCreateVoiceCallsRequest {
+                voice_calls: calls.split_off(calls.len().saturating_sub(20)),
+                ..Default::default()
+            };
+            let created = client.batch_create_voice_calls(request).await;
+            let created = created.expect("they are good").into_inner().voice_calls;
+            uids.extend(created.into_iter().map(|call| call.uid));
+        }
+        for uid in uids.iter().step_by(5) {
+            delete(&mut client, uid).await.expect("it is there");
+        }
+        let connector = Connector::new(&server.database_url).expect("valid");
+        let (store, tasks) = Store::new(connector, settings().store);
+        tasks.open(false).await.expect("it is there");
+        let everything = Filter {
+            show_deleted: true,
+            ..Filter::default()
+        };
+        let calls = page(&store, everything, Order::DEFAULT).await;
+        assert_eq!(calls.len(), CALLS);
+        Self {
+            _server: server,
+            client,
+            store,
+            _tasks: tasks,
+            calls,
+        }
+    }
+}
+
+async fn page(store: &Store, filter: Filter, order: Order) -> Vec<Call> {
+    let query = PageQuery {
+        filter,
+        order,
+        after: None,
+        limit: 1000,
+    };
+    let deadline = Instant::now() + std::time::Duration::from_secs(30);
+    store
+        .page(&query, deadline)
+        .await
+        .expect("it is read")
+        .calls
+}
+
+#[test]
+fn the_filter_in_sql_and_the_filter_in_rust_select_the_same_calls() {
+    let mut runner = TestRunner::new(Config {
+        cases: 500,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let runtime = Runtime::new().expect("it starts");
+    let world = runtime.block_on(World::new(&mut runner));
+    let (some, none, all) = (Cell::new(0), Cell::new(0), Cell::new(0));
+    let orders = (any::<bool>(), any::<bool>()).prop_map(|(by_update, descending)| Order {
+        field: if by_update {
+            OrderField::UpdatedAt
+        } else {
+            OrderField::CreatedAt
+        },
+        descending,
+    });
+    let result = runner.run(&(any_filter(&world.calls), orders), |(filter, order)| {
+        let mut expected: Vec<&Call> = world
+            .calls
+            .iter()
+            .filter(|call| filter.matches(call))
+            .collect();
+        expected.sort_by_key(|call| order.key(call));
+        if order.descending {
+            expected.reverse();
+        }
+        let seen = match expected.len() {
+            0 => &none,
+            CALLS => &all,
+            _ => &some,
+        };
+        seen.set(seen.get() + 1);
+        let selected = runtime.block_on(page(&world.store, filter.clone(), order));
+        prop_assert_eq!(selected.iter().collect::<Vec<_>>(), expected.clone());
+
+        let field = match order.field {
+            OrderField::CreatedAt => "created_at",
+            OrderField::UpdatedAt => "updated_at",
+        };
+        let request = ListVoiceCallsRequest {
+            filter: Some(to_proto(&filter)),
+            order_by: if order.descending {
+                format!("{field} desc")
+            } else {
+                field.into()
+            },
+            page_size: 1000,
+            ..Default::default()
+        };
+        let mut client = world.client.clone();
+        let listed = runtime.block_on(async { client.list_voice_calls(request).await });
+        let listed = listed.expect("a page").into_inner().voice_calls;
+        let listed: Vec<_> = listed.into_iter().map(|call| call.uid).collect();
+        let expected: Vec<_> = expected.iter().map(|call| call.uid.to_string()).collect();
+        prop_assert_eq!(listed, expected);
+        Ok(())
+    });
+    result.expect("both agree");
+    // A test of filters that select nothing would test nothing.
+    assert!(
+        some.get() > 100,
+        "{} of 500 select some, {} none",
+        some.get(),
+        none.get()
+    );
+}
