@@ -14,6 +14,7 @@ use tonic::body::Body;
 use tower::ServiceExt;
 use tracing::debug;
 
+use super::gather::Gather;
 use crate::api::Api;
 
 /// How long a client may take to send its first byte.
@@ -61,7 +62,10 @@ pub(super) async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(STREAM_SEND_BUFFER_BYTES)
         .max_header_list_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        .serve_connection(
+            TokioIo::new(Gather::new(stream)),
+            TowerToHyperService::new(service),
+        );
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

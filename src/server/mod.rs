@@ -1,12 +1,13 @@
 //! The process around the API: sockets, health, and an end in order.
 //!
 //! - [`run`] serves until it is told to stop, then drains
-//! - `connection` is one client's connection
+//! - `connection` is one client's connection; `gather` bundles its writes
 //!
 //! It owns every task that it starts, and is where the layers are put together.
 //! It deliberately knows nothing of what the API does.
 
 mod connection;
+mod gather;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
