@@ -22,9 +22,14 @@ use std::{
 
 use clap::Parser;
 use hdrhistogram::Histogram;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
-use voicecall::api::proto::{self, voice_call_service_client::VoiceCallServiceClient};
+use voicecall::{
+    api::proto::{self, voice_call_service_client::VoiceCallServiceClient},
+    server::Gather,
+};
 
 #[derive(Parser)]
 struct Args {
@@ -126,9 +131,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
 type Client = VoiceCallServiceClient<Channel>;
 
 async fn client(args: &Args) -> Result<Client, Box<dyn Error>> {
+    // A driver that writes each request by itself costs more than the service.
+    let connect = tower::service_fn(async |uri: http::Uri| {
+        let address = uri.authority().map(ToString::to_string).unwrap_or_default();
+        let socket = TcpStream::connect(address).await?;
+        socket.set_nodelay(true)?;
+        Ok::<_, std::io::Error>(TokioIo::new(Gather::new(socket)))
+    });
     let channel = Endpoint::from_shared(args.endpoint.clone())?
-        .tcp_nodelay(true)
-        .connect()
+        .connect_with_connector(connect)
         .await?;
     Ok(VoiceCallServiceClient::new(channel))
 }

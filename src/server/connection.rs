@@ -14,7 +14,7 @@ use tonic::body::Body;
 use tower::ServiceExt;
 use tracing::debug;
 
-use super::gather::Gather;
+use super::Gather;
 use crate::api::Api;
 
 /// How long a client may take to send its first byte.

@@ -15,14 +15,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// See the module. Reads pass through.
 #[derive(Debug)]
-pub(super) struct Gather<S> {
+pub struct Gather<S> {
     socket: S,
     /// Whether the write that is tried has had its turn.
     waited: bool,
 }
 
 impl<S> Gather<S> {
-    pub(super) fn new(socket: S) -> Self {
+    /// A socket that gathers what is written to `socket`.
+    pub fn new(socket: S) -> Self {
         Self {
             socket,
             waited: false,

@@ -9,6 +9,8 @@
 mod connection;
 mod gather;
 
+pub use gather::Gather;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
