@@ -45,6 +45,10 @@ fn any_identifier() -> impl Strategy<Value = Identifier> {
 }
 
 /// New values for fields at random; as a whole they are attributes.
+#[expect(
+    clippy::too_many_lines,
+    reason = "a line or two for each field of a call"
+)]
 fn any_patch() -> impl Strategy<Value = Patch> {
     let number = || {
         let texts = select(&["183466347342", "anonymous"][..]);
