@@ -12,7 +12,8 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use voicecall::api::proto::{self, VoiceCall, VoiceCallStatus};
 
@@ -92,19 +93,19 @@ struct Told {
     unnamed: Vec<VoiceCall>,
 }
 
-/// One client: writes until `until`, on the replica that is its own, repeating
-/// one request in ten on the other.
+/// One client: writes until it is told to stop, on the replica that is its own,
+/// repeating one request in ten on the other.
 async fn busy(
     seed: u64,
     mut replicas: [Client; 2],
-    until: Instant,
+    stop: CancellationToken,
     acks: Arc<AtomicUsize>,
 ) -> Told {
     let mut random = StdRng::seed_from_u64(seed);
     let mut told = Told::default();
     let mut own = Vec::new();
     let home = usize::try_from(seed % 2).expect("small");
-    while Instant::now() < until {
+    while !stop.is_cancelled() {
         let named = random.random_bool(0.8);
         let request_id = if named {
             uuid::Uuid::from_u128(random.random()).to_string()
@@ -227,14 +228,18 @@ async fn storm(meanwhile: impl AsyncFnOnce(&Cluster, &AtomicUsize)) {
     let url = cluster.database().await;
     let replicas = [1, 2].map(|_| Process::start(&[("DATABASE_URL", &url)]));
     let until = Instant::now() + busy_time();
+    let stop = CancellationToken::new();
     let acks = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|seed| {
             let channels = [replicas[0].client(), replicas[1].client()];
-            tokio::spawn(busy(seed, channels, until, Arc::clone(&acks)))
+            tokio::spawn(busy(seed, channels, stop.clone(), Arc::clone(&acks)))
         })
         .collect();
     meanwhile(&cluster, &acks).await;
+    // Whatever happens meanwhile may take longer on a busy machine.
+    sleep_until(until).await;
+    stop.cancel();
     let mut answers = HashMap::new();
     let mut acknowledged = Vec::new();
     for client in clients {

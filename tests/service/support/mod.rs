@@ -1,9 +1,11 @@
 //! What the tests share.
 
+pub(crate) mod bad_values;
 pub(crate) mod ledger;
 pub(crate) mod postgres;
 pub(crate) mod raw;
 pub(crate) mod server;
+pub(crate) mod writes;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -163,9 +165,10 @@ pub(crate) fn metadata(status: &Status) -> HashMap<String, String> {
     info.metadata.clone()
 }
 
-/// How long an error says to wait before a retry.
+/// How long an error says to wait before a retry; no time at all says nothing.
 pub(crate) fn retry_after(status: &Status) -> Option<Duration> {
-    status.get_error_details().retry_info()?.retry_delay
+    let delay = status.get_error_details().retry_info()?.retry_delay;
+    delay.filter(|delay| !delay.is_zero())
 }
 
 /// What an error says to programs: its code, its reason, and the paths of the
@@ -185,7 +188,8 @@ pub(crate) fn facts(status: &Status) -> (Code, String, Vec<String>) {
     (status.code(), info.reason.clone(), paths)
 }
 
-/// Asserts that the result is this error, with these fields at fault.
+/// Asserts that the result is this error, with these fields at fault, in any
+/// order.
 #[track_caller]
 pub(crate) fn assert_refused<T: std::fmt::Debug>(
     result: Result<T, Status>,
@@ -194,12 +198,15 @@ pub(crate) fn assert_refused<T: std::fmt::Debug>(
     paths: &[&str],
 ) {
     let status = result.expect_err("it is refused");
-    let (actual_code, actual_reason, actual_paths) = facts(&status);
+    let (actual_code, actual_reason, mut actual_paths) = facts(&status);
     assert_eq!(
         (actual_code, actual_reason.as_str()),
         (code, reason),
         "{}",
         status.message()
     );
+    let mut paths = paths.to_vec();
+    paths.sort_unstable();
+    actual_paths.sort_unstable();
     assert_eq!(actual_paths, paths);
 }
