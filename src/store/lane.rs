@@ -176,7 +176,9 @@ impl Lane {
             match commit::commit(connection, stamp, &batch).await {
                 Ok(reply) => Some(reply),
                 Err(error) => {
-                    if is_lost(connection, &error).await {
+                    // What the database did not say itself, it may have committed.
+                    let is_answer = matches!(error, diesel::result::Error::DatabaseError(..));
+                    if !is_answer || is_lost(connection, &error).await {
                         return Err(Lost::during(batch, stamp, known_head, &error));
                     }
                     // The database's own answer, so nothing was written: cancelled
