@@ -7,21 +7,21 @@ use tonic_types::StatusExt;
 use voicecall::api::proto::{self, VoiceCall, VoiceCallFilter};
 
 use crate::support::{
-    Client, Server, assert_refused, create, get, inbound, mask, postgres,
-    raw::{Raw, frame},
-    reference, request_id,
+    Client, Server, assert_refused,
+    bad_values::{BAD_UIDS, bad_fields},
+    create, get, inbound, mask, postgres, reference, request_id,
 };
 
 /// A server with one call, and the means to see that it stays as it is.
-struct Fixture {
-    server: Server,
+pub(crate) struct Fixture {
+    pub(crate) server: Server,
     client: Client,
     database: tokio_postgres::Client,
     before: postgres::Contents,
 }
 
 impl Fixture {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let server = Server::start().await;
         let mut client = server.client();
         create(&mut client, reference()).await;
@@ -35,7 +35,7 @@ impl Fixture {
         }
     }
 
-    async fn assert_untouched(&mut self) {
+    pub(crate) async fn assert_untouched(&mut self) {
         assert_eq!(postgres::contents(&self.database).await, self.before);
         let call = get(&mut self.client, &reference().uid).await;
         assert_eq!(call.expect("it is there").revision, 1);
@@ -58,97 +58,6 @@ impl Fixture {
         self.assert_untouched().await;
     }
 }
-
-/// Every field of a call that can be bad, and the path of it.
-fn bad_fields() -> Vec<(VoiceCall, &'static str)> {
-    fn with(set: impl FnOnce(&mut VoiceCall)) -> VoiceCall {
-        let mut call = inbound();
-        set(&mut call);
-        call
-    }
-    type Place = fn(&mut VoiceCall) -> &mut Option<String>;
-    let names: [(&str, Place); 5] = [
-        ("staff_uid", |call| &mut call.staff_uid),
-        ("client_uid", |call| &mut call.client_uid),
-        ("from_number", |call| &mut call.from_number),
-        ("to_number", |call| &mut call.to_number),
-        ("handled_by_staff_uid", |call| {
-            &mut call.handled_by_staff_uid
-        }),
-    ];
-    let urls: [(&str, Place); 2] = [
-        ("recording_url", |call| &mut call.recording_url),
-        ("external_app_url", |call| &mut call.external_app_url),
-    ];
-    let mut cases = Vec::new();
-    for (path, place) in names {
-        for bad in [
-            &"a".repeat(65),
-            &"ü".repeat(65),
-            "a\0b",
-            "a\nb",
-            "a\u{7f}",
-            "a\u{9f}",
-        ] {
-            cases.push((with(|call| *place(call) = Some(bad.into())), path));
-        }
-    }
-    for (path, place) in urls {
-        let long = format!("https://example.com/{}", "a".repeat(2029));
-        for bad in [
-            "example.com/a",
-            "/a",
-            "ftp://example.com/a",
-            "https://",
-            "https://exa mple.com/",
-            "javascript:alert(1)",
-            "https://example.com/\0",
-            "https://example.com/\n",
-            &long,
-        ] {
-            cases.push((with(|call| *place(call) = Some(bad.into())), path));
-        }
-    }
-    for bad in [&"a".repeat(65_537), "a\0b", "a\rb", "a\u{1b}[0m"] {
-        cases.push((
-            with(|call| call.call_summary = Some(bad.into())),
-            "call_summary",
-        ));
-    }
-    for bad in [-1, i32::MIN] {
-        cases.push((with(|call| call.duration = Some(bad)), "duration"));
-    }
-    for bad in [5, -1, i32::MAX] {
-        cases.push((with(|call| call.status = bad), "status"));
-    }
-    for bad in [3, -1] {
-        cases.push((with(|call| call.direction = bad), "direction"));
-    }
-    for (seconds, nanos) in [
-        (0, -1),
-        (0, 1_000_000_000),
-        (-62_135_596_801, 0),
-        (253_402_300_800, 0),
-        (i64::MAX, 0),
-        (i64::MIN, 0),
-    ] {
-        let time = Some(Timestamp { seconds, nanos });
-        cases.push((with(|call| call.handled_at = time), "handled_at"));
-        cases.push((with(|call| call.created_at = time), "created_at"));
-    }
-    cases
-}
-
-const BAD_UIDS: [&str; 8] = [
-    "1",
-    "not-a-uuid",
-    "d290f1ee-6c54-4b01-90e6-d701748f085",
-    "d290f1ee-6c54-4b01-90e6-d701748f08511",
-    "d290f1ee6c544b0190e6d701748f0851",
-    "{d290f1ee-6c54-4b01-90e6-d701748f0851}",
-    "d290f1ee-6c54-4b01-90e6-d701748f085\0",
-    "ü290f1ee-6c54-4b01-90e6-d701748f085",
-];
 
 #[tokio::test]
 async fn bad_fields_are_refused_by_their_path_at_create_and_in_a_batch() {
@@ -426,90 +335,4 @@ async fn batches_have_1_to_1000_items_and_no_uid_twice() {
     let send =
         async |client: &mut Client, request| client.batch_get_voice_calls(request).await.map(drop);
     fixture.assert_each_refused(cases, send).await;
-}
-
-#[tokio::test]
-async fn a_message_over_the_limit_is_refused_and_the_connection_lives_on() {
-    let mut fixture = Fixture::new().await;
-    let mut raw = Raw::connect(&fixture.server.endpoint).await;
-    for len in [4 * 1024 * 1024 + 1, 6 * 1024 * 1024] {
-        let answer = raw.post("CreateVoiceCall", &[], frame(&vec![0; len])).await;
-        let result: Result<(), _> = Err(answer.status);
-        assert_refused(result, Code::ResourceExhausted, "MESSAGE_TOO_LARGE", &[]);
-    }
-    let request = proto::GetVoiceCallRequest {
-        uid: reference().uid,
-        ..Default::default()
-    };
-    let answer = raw.call("GetVoiceCall", &[], &request).await;
-    assert_eq!(answer.status.code(), Code::Ok);
-    fixture.assert_untouched().await;
-}
-
-#[tokio::test]
-async fn bytes_that_are_no_message_are_refused_and_the_connection_lives_on() {
-    let mut fixture = Fixture::new().await;
-    let mut raw = Raw::connect(&fixture.server.endpoint).await;
-    let not_utf8 = [10, 3, 58, 1, 0xff];
-    let unfinished_field = [10, 100, 1];
-    let wrong_wire_type = [8, 1];
-    let mut truncated = frame(&[0; 100]);
-    truncated.truncate(50);
-    let mut compressed = frame(&[]);
-    compressed[0] = 1;
-    let mut bad_flag = frame(&[]);
-    bad_flag[0] = 77;
-    let two = [frame(&[]), frame(&[])].concat();
-    for (what, body) in [
-        ("text that is not UTF-8", frame(&not_utf8)),
-        ("an unfinished field", frame(&unfinished_field)),
-        ("another wire type", frame(&wrong_wire_type)),
-        ("noise", frame(&[0xff; 64])),
-        ("a truncated frame", truncated),
-        ("a truncated prefix", vec![0, 0, 0]),
-        ("no message", vec![]),
-        ("a compression that was not announced", compressed),
-        ("a flag that is none", bad_flag),
-    ] {
-        let answer = raw.post("CreateVoiceCall", &[], body).await;
-        assert_eq!(answer.status.code(), Code::InvalidArgument, "{what}");
-        let result: Result<(), _> = Err(answer.status);
-        assert_refused(result, Code::InvalidArgument, "MALFORMED_MESSAGE", &[]);
-    }
-    // Two messages where one belongs: not taken for one.
-    let answer = raw.post("CreateVoiceCall", &[], two).await;
-    assert_eq!(answer.status.code(), Code::InvalidArgument);
-    let request = proto::GetVoiceCallRequest {
-        uid: reference().uid,
-        ..Default::default()
-    };
-    let answer = raw.call("GetVoiceCall", &[], &request).await;
-    assert_eq!(answer.status.code(), Code::Ok);
-    fixture.assert_untouched().await;
-}
-
-#[tokio::test]
-async fn a_method_that_is_none_is_unimplemented_and_the_connection_lives_on() {
-    let mut fixture = Fixture::new().await;
-    let mut raw = Raw::connect(&fixture.server.endpoint).await;
-    for path in [
-        "MakeCoffee",
-        "/voicecall.v1.VoiceCallService/",
-        "/voicecall.v2.VoiceCallService/GetVoiceCall",
-        "/",
-        "/nothing/at/all",
-    ] {
-        let answer = raw.post(path, &[], frame(&[])).await;
-        let result: Result<(), _> = Err(answer.status);
-        assert_refused(result, Code::Unimplemented, "UNKNOWN_METHOD", &[]);
-    }
-    let answer = raw
-        .call(
-            "ListVoiceCalls",
-            &[],
-            &proto::ListVoiceCallsRequest::default(),
-        )
-        .await;
-    assert_eq!(answer.status.code(), Code::Ok);
-    fixture.assert_untouched().await;
 }

@@ -73,6 +73,29 @@ async fn log(server: &Server) -> Vec<Entry> {
     rows.iter().map(Entry::new).collect()
 }
 
+/// Each entry's old values give back the state before, and no more than that.
+fn check_old_values(log: &[Entry]) {
+    for (place, pair) in log.windows(2).enumerate() {
+        let [before, after] = pair else {
+            panic!("windows of two")
+        };
+        let old = after.old_values.as_ref().expect("there was a state before");
+        // The old values, put back, give the state before ...
+        let mut restored = after.state.clone();
+        restored.extend(old.clone());
+        assert_eq!(restored, before.state, "before change {}", place + 2);
+        // ... and hold nothing that did not change.
+        for (field, value) in old {
+            assert_ne!(
+                after.state[field],
+                *value,
+                "{field} in change {}",
+                place + 2
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn every_kind_of_change_is_logged_with_the_old_values_of_what_changed() {
     let server = Server::start().await;
@@ -110,25 +133,7 @@ async fn every_kind_of_change_is_logged_with_the_old_values_of_what_changed() {
         ]
     );
     assert_eq!(log[0].old_values, None);
-    for (place, pair) in log.windows(2).enumerate() {
-        let [before, after] = pair else {
-            panic!("windows of two")
-        };
-        let old = after.old_values.as_ref().expect("there was a state before");
-        // The old values, put back, give the state before ...
-        let mut restored = after.state.clone();
-        restored.extend(old.clone());
-        assert_eq!(restored, before.state, "before change {}", place + 2);
-        // ... and hold nothing that did not change.
-        for (field, value) in old {
-            assert_ne!(
-                after.state[field],
-                *value,
-                "{field} in change {}",
-                place + 2
-            );
-        }
-    }
+    check_old_values(&log);
     for (place, entry) in log.iter().enumerate() {
         assert_eq!(entry.revision, i64::try_from(place).expect("small") + 1);
         assert_eq!((entry.transaction_end, &entry.actor), (true, &None));

@@ -79,13 +79,19 @@ fn any_call() -> impl Strategy<Value = VoiceCall> {
         )
 }
 
+fn any_names() -> impl Strategy<Value = Vec<String>> {
+    let lists = subsequence(&NAMES[..], 1..=4);
+    let lists = lists.prop_map(|names| names.into_iter().map(str::to_owned).collect());
+    weighted(0.15, lists).prop_map(Option::unwrap_or_default)
+}
+
+fn any_range(times: Vec<Timestamp>) -> impl Strategy<Value = TimeRange> {
+    let bound = || weighted(0.2, select(times.clone()));
+    (bound(), bound()).prop_map(|(after, before)| TimeRange { after, before })
+}
+
 /// A filter at random. Most of its fields are unset, or nothing would match.
 fn any_filter(calls: &[Call]) -> impl Strategy<Value = Filter> + use<> {
-    let names = || {
-        let lists = subsequence(&NAMES[..], 1..=4);
-        let lists = lists.prop_map(|names| names.into_iter().map(str::to_owned).collect());
-        weighted(0.15, lists).prop_map(Option::unwrap_or_default)
-    };
     let known: Vec<Uuid> = calls.iter().map(|call| call.uid).collect();
     let uids = subsequence(known, 1..100).prop_map(|mut uids| {
         uids.push(Uuid::max());
@@ -93,17 +99,13 @@ fn any_filter(calls: &[Call]) -> impl Strategy<Value = Filter> + use<> {
     });
     let updated: Vec<Timestamp> = calls.iter().map(|call| call.updated_at).collect();
     let created: Vec<Timestamp> = calls.iter().map(|call| call.created_at).collect();
-    let range = |times: Vec<Timestamp>| {
-        let bound = || weighted(0.2, select(times.clone()));
-        (bound(), bound()).prop_map(|(after, before)| TimeRange { after, before })
-    };
     let seconds = || {
         weighted(
             0.15,
             (0..6).prop_map(|n| Seconds::new(n).expect("not negative")),
         )
     };
-    let names = [names(), names(), names(), names(), names(), names()];
+    let names = [(); 6].map(|()| any_names());
     let enums = (
         weighted(0.2, subsequence(&Status::ALL[..], 1..=4)),
         weighted(0.2, subsequence(&Direction::ALL[..], 1..=2)),
@@ -117,8 +119,8 @@ fn any_filter(calls: &[Call]) -> impl Strategy<Value = Filter> + use<> {
         weighted(0.15, uids),
         names,
         enums,
-        range(created),
-        range(updated),
+        any_range(created),
+        any_range(updated),
         (seconds(), seconds()),
         flags,
     )
@@ -266,6 +268,24 @@ async fn page(store: &Store, filter: Filter, order: Order) -> Vec<Call> {
         .calls
 }
 
+/// The uids that the API lists.
+async fn list(mut client: Client, filter: &Filter, order: Order) -> Vec<String> {
+    let field = match order.field {
+        OrderField::CreatedAt => "created_at",
+        OrderField::UpdatedAt => "updated_at",
+    };
+    let direction = if order.descending { "desc" } else { "" };
+    let request = ListVoiceCallsRequest {
+        filter: Some(to_proto(filter)),
+        order_by: format!("{field} {direction}"),
+        page_size: 1000,
+        ..Default::default()
+    };
+    let page = client.list_voice_calls(request).await.expect("a page");
+    let calls = page.into_inner().voice_calls;
+    calls.into_iter().map(|call| call.uid).collect()
+}
+
 #[test]
 fn the_filter_in_sql_and_the_filter_in_rust_select_the_same_calls() {
     let mut runner = TestRunner::new(Config {
@@ -303,24 +323,7 @@ fn the_filter_in_sql_and_the_filter_in_rust_select_the_same_calls() {
         let selected = runtime.block_on(page(&world.store, filter.clone(), order));
         prop_assert_eq!(selected.iter().collect::<Vec<_>>(), expected.clone());
 
-        let field = match order.field {
-            OrderField::CreatedAt => "created_at",
-            OrderField::UpdatedAt => "updated_at",
-        };
-        let request = ListVoiceCallsRequest {
-            filter: Some(to_proto(&filter)),
-            order_by: if order.descending {
-                format!("{field} desc")
-            } else {
-                field.into()
-            },
-            page_size: 1000,
-            ..Default::default()
-        };
-        let mut client = world.client.clone();
-        let listed = runtime.block_on(async { client.list_voice_calls(request).await });
-        let listed = listed.expect("a page").into_inner().voice_calls;
-        let listed: Vec<_> = listed.into_iter().map(|call| call.uid).collect();
+        let listed = runtime.block_on(list(world.client.clone(), &filter, order));
         let expected: Vec<_> = expected.iter().map(|call| call.uid.to_string()).collect();
         prop_assert_eq!(listed, expected);
         Ok(())

@@ -3,96 +3,20 @@
 
 use std::collections::HashSet;
 
-use tonic::{Code, Status};
+use tonic::Code;
 use voicecall::api::proto::{
     BatchCreateVoiceCallsRequest, CreateVoiceCallRequest, DeleteVoiceCallRequest,
-    HandleVoiceCallRequest, UndeleteVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall,
+    UndeleteVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall,
 };
 
 use crate::support::{
-    Client, Server, assert_refused, create, delete, get, inbound,
+    Server, assert_refused, create, delete, get, inbound,
     postgres::{connect, contents},
     reference, request_id,
     server::settings,
     undelete, update,
+    writes::{Write, batch_of, create_of, delete_of, handle_of, undelete_of, update_of},
 };
-
-/// A write of any kind, to be sent more than once.
-#[derive(Debug, Clone)]
-enum Write {
-    Create(CreateVoiceCallRequest),
-    BatchCreate(BatchCreateVoiceCallsRequest),
-    Update(UpdateVoiceCallRequest),
-    Handle(HandleVoiceCallRequest),
-    Delete(DeleteVoiceCallRequest),
-    Undelete(UndeleteVoiceCallRequest),
-}
-
-impl Write {
-    async fn send(self, client: &mut Client) -> Result<Vec<VoiceCall>, Status> {
-        let one = |call: Option<VoiceCall>| call.into_iter().collect();
-        Ok(match self {
-            Self::Create(r) => one(client.create_voice_call(r).await?.into_inner().voice_call),
-            Self::BatchCreate(r) => {
-                let response = client.batch_create_voice_calls(r).await?;
-                response.into_inner().voice_calls
-            }
-            Self::Update(r) => one(client.update_voice_call(r).await?.into_inner().voice_call),
-            Self::Handle(r) => one(client.handle_voice_call(r).await?.into_inner().voice_call),
-            Self::Delete(r) => one(client.delete_voice_call(r).await?.into_inner().voice_call),
-            Self::Undelete(r) => one(client.undelete_voice_call(r).await?.into_inner().voice_call),
-        })
-    }
-}
-
-fn create_of(voice_call: VoiceCall) -> Write {
-    Write::Create(CreateVoiceCallRequest {
-        voice_call: Some(voice_call),
-        request_id: request_id(),
-        ..Default::default()
-    })
-}
-
-fn update_of(voice_call: VoiceCall) -> Write {
-    Write::Update(UpdateVoiceCallRequest {
-        voice_call: Some(voice_call),
-        request_id: request_id(),
-        ..Default::default()
-    })
-}
-
-fn handle_of(uid: &str, staff: &str) -> Write {
-    Write::Handle(HandleVoiceCallRequest {
-        uid: uid.into(),
-        handled_by_staff_uid: staff.into(),
-        request_id: request_id(),
-        ..Default::default()
-    })
-}
-
-fn delete_of(uid: &str, allow_missing: bool) -> Write {
-    Write::Delete(DeleteVoiceCallRequest {
-        uid: uid.into(),
-        request_id: request_id(),
-        allow_missing,
-        ..Default::default()
-    })
-}
-
-fn undelete_of(uid: &str) -> Write {
-    Write::Undelete(UndeleteVoiceCallRequest {
-        uid: uid.into(),
-        request_id: request_id(),
-        ..Default::default()
-    })
-}
-
-fn batch_of(voice_calls: Vec<VoiceCall>) -> Write {
-    Write::BatchCreate(BatchCreateVoiceCallsRequest {
-        voice_calls,
-        request_id: request_id(),
-    })
-}
 
 /// One write of each kind that changes something, and those that change
 /// nothing; each fits the state that the ones before it leave.

@@ -1,9 +1,11 @@
 //! What the tests share.
 
+pub(crate) mod bad_values;
 pub(crate) mod ledger;
 pub(crate) mod postgres;
 pub(crate) mod raw;
 pub(crate) mod server;
+pub(crate) mod writes;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -185,7 +187,8 @@ pub(crate) fn facts(status: &Status) -> (Code, String, Vec<String>) {
     (status.code(), info.reason.clone(), paths)
 }
 
-/// Asserts that the result is this error, with these fields at fault.
+/// Asserts that the result is this error, with these fields at fault, in any
+/// order.
 #[track_caller]
 pub(crate) fn assert_refused<T: std::fmt::Debug>(
     result: Result<T, Status>,
@@ -194,12 +197,15 @@ pub(crate) fn assert_refused<T: std::fmt::Debug>(
     paths: &[&str],
 ) {
     let status = result.expect_err("it is refused");
-    let (actual_code, actual_reason, actual_paths) = facts(&status);
+    let (actual_code, actual_reason, mut actual_paths) = facts(&status);
     assert_eq!(
         (actual_code, actual_reason.as_str()),
         (code, reason),
         "{}",
         status.message()
     );
+    let mut paths = paths.to_vec();
+    paths.sort_unstable();
+    actual_paths.sort_unstable();
     assert_eq!(actual_paths, paths);
 }
