@@ -165,9 +165,10 @@ pub(crate) fn metadata(status: &Status) -> HashMap<String, String> {
     info.metadata.clone()
 }
 
-/// How long an error says to wait before a retry.
+/// How long an error says to wait before a retry; no time at all says nothing.
 pub(crate) fn retry_after(status: &Status) -> Option<Duration> {
-    status.get_error_details().retry_info()?.retry_delay
+    let delay = status.get_error_details().retry_info()?.retry_delay;
+    delay.filter(|delay| !delay.is_zero())
 }
 
 /// What an error says to programs: its code, its reason, and the paths of the
