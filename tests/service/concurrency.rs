@@ -258,9 +258,10 @@ async fn storm(meanwhile: impl AsyncFnOnce(&Cluster, &AtomicUsize)) {
     let head = check_ledger(&database, &[]).await;
     let mut client = replicas[0].client();
     for (id, (write, call)) in answers.into_iter().take(2_000) {
-        let again = write
-            .send(&mut client)
-            .await
+        // The last kill may still be felt.
+        let again = send_until_known(write, &mut client, true).await;
+        let again = again
+            .expect("a named write is known")
             .expect("it was accepted before");
         assert_eq!(again, call, "request {id} answers the same");
     }
