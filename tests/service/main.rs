@@ -3,4 +3,5 @@
 
 mod concurrency;
 mod create;
+mod database_tls;
 mod support;

@@ -2,6 +2,7 @@
 
 pub(crate) mod ledger;
 pub(crate) mod postgres;
+pub(crate) mod secured;
 pub(crate) mod server;
 
 use prost_types::Timestamp;
