@@ -128,7 +128,7 @@ pub struct Serve {
 /// Settings of `voicecall migrate`.
 #[derive(Debug, Args)]
 pub struct Migrate {
-    /// The database's URL.
+    /// The database's URL, as for `serve`.
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: String,
 }
@@ -137,6 +137,8 @@ pub struct Migrate {
 #[derive(Debug, Args)]
 pub struct Database {
     /// PostgreSQL to use, version 14 or later: postgres://user:password@host/database.
+    /// With ?sslmode=verify-full&sslrootcert=FILE the connection is encrypted and the server
+    /// verified; the other modes, sslcert and sslkey are libpq's, and the default is prefer.
     /// Unset: run an embedded PostgreSQL, from the machine's server binaries.
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,

@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use diesel_async::AsyncPgConnection;
 use tokio_postgres::{
-    Config, NoTls,
-    config::{Host, SslMode},
+    Config,
+    config::{Host, SslMode, SslNegotiation},
 };
 
-use super::error::OpenError;
+use super::{
+    error::OpenError,
+    tls::{self, Tls},
+    url::TlsParameters,
+};
 
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,6 +61,7 @@ impl Role {
 #[derive(Debug, Clone)]
 pub struct Connector {
     config: Config,
+    tls: Tls,
 }
 
 impl Connector {
@@ -71,17 +76,16 @@ impl Connector {
             let source = std::error::Error::source(&error);
             OpenError::BadUrl(source.map_or_else(|| error.to_string(), ToString::to_string))
         };
+        let (url, parameters) = TlsParameters::take_from(url);
         let mut config: Config = url.parse().map_err(bad)?;
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(OpenError::BadUrl(
-                "sslmode=require is not supported: connect by a private network or socket".into(),
-            ));
-        }
+        let tls = Tls::new(&parameters)?;
         config
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_user_timeout(TCP_USER_TIMEOUT)
-            .keepalives_idle(TCP_USER_TIMEOUT);
-        Ok(Self { config })
+            .keepalives_idle(TCP_USER_TIMEOUT)
+            .ssl_mode(tls.ssl_mode());
+        fit_hosts(&mut config)?;
+        Ok(Self { config, tls })
     }
 
     /// The database in a few words, without its password.
@@ -118,12 +122,57 @@ impl Connector {
         config
             .options(options)
             .application_name(role.application_name());
-        let (client, connection) = config.connect(NoTls).await.map_err(|error| {
-            let source = std::error::Error::source(&error);
-            OpenError::Connect(source.map_or_else(|| error.to_string(), ToString::to_string))
-        })?;
+        let mut result = config.connect(self.tls.connector()).await;
+        if let Err(error) = &result
+            && config.get_ssl_mode() == SslMode::Prefer
+            && tls::is_refused(error)
+        {
+            config.ssl_mode(SslMode::Disable);
+            let plain = config.connect(self.tls.connector()).await;
+            // Where neither way works, the first error tells more.
+            result = plain.or(result);
+        }
+        let (client, connection) =
+            result.map_err(|error| OpenError::Connect(explanation(&error)))?;
         AsyncPgConnection::try_from_client_and_connection(client, connection)
             .await
             .map_err(|error| OpenError::Connect(error.to_string()))
     }
+}
+
+/// Makes the hosts agree with `sslmode`: sockets never use TLS, and an address
+/// without a name is its own name.
+fn fit_hosts(config: &mut Config) -> Result<(), OpenError> {
+    if config.get_hosts().is_empty() {
+        for address in config.get_hostaddrs().to_vec() {
+            config.host(address.to_string());
+        }
+    }
+    let hosts = config.get_hosts();
+    let sockets = hosts.iter().filter(|host| matches!(host, Host::Unix(_)));
+    let sockets = sockets.count();
+    let mode = config.get_ssl_mode();
+    // An address has precedence over its host.
+    if sockets > 0 && sockets == hosts.len() && config.get_hostaddrs().is_empty() {
+        config.ssl_mode(SslMode::Disable);
+    } else if sockets > 0 && mode == SslMode::Require {
+        return Err(OpenError::BadUrl(
+            "sockets do not use TLS: with this sslmode every host must be one of the network"
+                .into(),
+        ));
+    } else if mode == SslMode::Prefer && config.get_ssl_negotiation() == SslNegotiation::Direct {
+        return Err(OpenError::BadUrl(
+            "sslnegotiation=direct needs sslmode=require, verify-ca or verify-full".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// Why a connection failed, in the words of whoever knows best.
+fn explanation(error: &tokio_postgres::Error) -> String {
+    if let Some(error) = tls::handshake_error(error) {
+        return format!("no TLS connection: {error}");
+    }
+    let source = std::error::Error::source(error);
+    source.map_or_else(|| error.to_string(), ToString::to_string)
 }

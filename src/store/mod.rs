@@ -8,6 +8,7 @@
 //! - `reader` looks calls up by uid, coalesced; `list` reads pages of them, with
 //!   the filter as SQL (`filter_sql`)
 //! - `migrations`, `partitions`, `availability` look after the database
+//! - `connection` makes the connections, by TLS (`tls`) as the URL asks (`url`)
 //!
 //! It deliberately knows nothing of gRPC, of deadlines' origin, or of who may do
 //! what.
@@ -29,6 +30,8 @@ mod reader;
 mod records;
 mod row;
 mod schema;
+mod tls;
+mod url;
 mod write;
 mod writer;
 

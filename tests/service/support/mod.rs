@@ -4,6 +4,7 @@ pub(crate) mod bad_values;
 pub(crate) mod ledger;
 pub(crate) mod postgres;
 pub(crate) mod raw;
+pub(crate) mod secured;
 pub(crate) mod server;
 pub(crate) mod writes;
 

@@ -40,8 +40,18 @@ static CLUSTERS: AtomicU32 = AtomicU32::new(0);
 const TEMPLATE: &str = "voicecall_template";
 
 impl Cluster {
-    /// Makes and starts a cluster.
+    /// Makes and starts a cluster that is reached by its socket.
     pub(crate) fn start(durability: Durability) -> Self {
+        Self::start_with(durability, 5432, |_| Vec::new())
+    }
+
+    /// The same with a port and settings (`name=value`) of its own. `prepare`
+    /// gets the directory and may leave files for the server in it.
+    pub(crate) fn start_with(
+        durability: Durability,
+        port: u16,
+        prepare: impl FnOnce(&Path) -> Vec<String>,
+    ) -> Self {
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let dir =
             std::env::temp_dir().join(format!("voicecall-test-{}-{number}", std::process::id()));
@@ -52,17 +62,23 @@ impl Cluster {
             "/tests/service/support/cluster.sh"
         );
         let script = std::fs::read_to_string(script).expect("the script is there");
-        let port = 5432;
         let mut command = Command::new("sh");
         command.args(["-c", &script, "cluster.sh"]);
         command.arg(binaries()).arg(&dir).arg(port.to_string());
         if durability == Durability::Fast {
             command.args(["-c", "fsync=off", "-c", "synchronous_commit=off"]);
         }
+        for setting in prepare(&dir) {
+            command.args(["-c", &setting]);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.process_group(0).current_dir("/");
         if let Some((uid, gid)) = unprivileged_account() {
-            std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).expect("root may");
+            let files = std::fs::read_dir(&dir).expect("it is ours");
+            let files = files.map(|file| file.expect("it is ours").path());
+            for path in files.chain([dir.clone()]) {
+                std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("root may");
+            }
             command.uid(uid).gid(gid);
         }
         let mut guardian = command.spawn().expect("sh runs");
@@ -83,6 +99,11 @@ impl Cluster {
         SHARED
             .get_or_init(|| async { Self::start(Durability::Fast) })
             .await
+    }
+
+    /// The directory of its socket and of the files that it was prepared with.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Kills every process of the server (SIGKILL).

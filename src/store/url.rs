@@ -1,0 +1,198 @@
+//! What a database URL says about TLS, in both of its forms: `postgres://…` and
+//! libpq's keywords and values. tokio-postgres knows part of it and refuses the
+//! rest, so all of it is taken out before tokio-postgres reads the URL.
+//!
+//! It does not know what the parameters mean: `tls` does.
+
+use percent_encoding::percent_decode_str;
+
+/// The TLS parameters of a database URL. One that is repeated counts as it was
+/// given last, as with libpq.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct TlsParameters {
+    /// `sslmode`.
+    pub(super) mode: Option<String>,
+    /// `sslrootcert`: a file, or `system`.
+    pub(super) root_certificate: Option<String>,
+    /// `sslcert`: a file.
+    pub(super) certificate: Option<String>,
+    /// `sslkey`: a file.
+    pub(super) key: Option<String>,
+}
+
+impl TlsParameters {
+    /// Takes the URL's TLS parameters out of it; the rest is for tokio-postgres,
+    /// errors included.
+    pub(super) fn take_from(url: &str) -> (String, Self) {
+        let is_url = ["postgres://", "postgresql://"]
+            .iter()
+            .any(|scheme| url.starts_with(scheme));
+        if is_url {
+            Self::take_from_query(url)
+        } else {
+            Self::take_from_keywords(url)
+        }
+    }
+
+    fn take_from_query(url: &str) -> (String, Self) {
+        let mut parameters = Self::default();
+        // A password may hold a question mark.
+        let host = url.find('@').unwrap_or_default();
+        let Some(query) = url[host..].find('?').map(|place| host + place) else {
+            return (url.to_owned(), parameters);
+        };
+        let mut rest = url[..query].to_owned();
+        let mut separator = '?';
+        for pair in url[query + 1..].split('&') {
+            let taken = pair
+                .split_once('=')
+                .is_some_and(|(key, value)| parameters.take(&decoded(key), decoded(value)));
+            if !taken {
+                rest.push(separator);
+                rest.push_str(pair);
+                separator = '&';
+            }
+        }
+        (rest, parameters)
+    }
+
+    fn take_from_keywords(text: &str) -> (String, Self) {
+        let mut parameters = Self::default();
+        let mut rest = String::new();
+        let mut unread = text;
+        while let Some((key, value, after)) = first_pair(unread) {
+            if !parameters.take(key, value) {
+                rest.push_str(&unread[..unread.len() - after.len()]);
+                rest.push(' ');
+            }
+            unread = after;
+        }
+        rest.push_str(unread);
+        (rest, parameters)
+    }
+
+    /// Keeps the parameter if it is one of TLS, and says whether it is.
+    fn take(&mut self, key: &str, value: String) -> bool {
+        let (place, empty_is_absent) = match key {
+            "sslmode" => (&mut self.mode, false),
+            "sslrootcert" => (&mut self.root_certificate, true),
+            "sslcert" => (&mut self.certificate, true),
+            "sslkey" => (&mut self.key, true),
+            _ => return false,
+        };
+        *place = Some(value).filter(|value| !(empty_is_absent && value.is_empty()));
+        true
+    }
+}
+
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+/// The first `key = value` of the text: the key, the value without its quotes
+/// and backslashes, and what follows. `None` at the end, and where the text is
+/// not well formed.
+fn first_pair(text: &str) -> Option<(&str, String, &str)> {
+    let (key, rest) = text.split_once('=')?;
+    let key = key.trim();
+    if key.is_empty() || key.contains(char::is_whitespace) {
+        return None;
+    }
+    let rest = rest.trim_start();
+    let is_quoted = rest.starts_with('\'');
+    let mut value = String::new();
+    let mut characters = rest.char_indices().skip(usize::from(is_quoted));
+    while let Some((place, character)) = characters.next() {
+        match character {
+            '\\' => value.extend(characters.next().map(|(_, escaped)| escaped)),
+            '\'' if is_quoted => return Some((key, value, &rest[place + 1..])),
+            space if space.is_whitespace() && !is_quoted => {
+                return Some((key, value, &rest[place..]));
+            }
+            other => value.push(other),
+        }
+    }
+    (!is_quoted).then_some((key, value, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters(values: [Option<&str>; 4]) -> TlsParameters {
+        let [mode, root_certificate, certificate, key] = values.map(|one| one.map(str::to_owned));
+        TlsParameters {
+            mode,
+            root_certificate,
+            certificate,
+            key,
+        }
+    }
+
+    #[test]
+    fn what_a_url_says_about_tls_is_taken_out_of_it() {
+        let full = Some("verify-full");
+        for (url, rest, expected) in [
+            ("postgres://h/d", "postgres://h/d", [None; 4]),
+            (
+                "postgres://u:p@h/d?sslmode=verify-full",
+                "postgres://u:p@h/d",
+                [full, None, None, None],
+            ),
+            (
+                "postgresql://u@h/d?a=1&sslmode=verify%2Dfull&b=%20&sslrootcert=%2Fa%20b&c=",
+                "postgresql://u@h/d?a=1&b=%20&c=",
+                [full, Some("/a b"), None, None],
+            ),
+            (
+                "postgres://u:p?sslmode=disable&x@h?sslcert=c&sslkey=k&user=v",
+                "postgres://u:p?sslmode=disable&x@h?user=v",
+                [None, None, Some("c"), Some("k")],
+            ),
+            (
+                "postgres://h?sslmode=require&sslmode=verify-full&sslrootcert=&nonsense",
+                "postgres://h?nonsense",
+                [full, None, None, None],
+            ),
+        ] {
+            assert_eq!(
+                TlsParameters::take_from(url),
+                (rest.to_owned(), parameters(expected)),
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_keywords_say_about_tls_is_taken_out_of_them() {
+        let full = Some("verify-full");
+        for (text, rest, expected) in [
+            ("host=h port=1", "host=h  port=1 ", [None; 4]),
+            (
+                "host=h sslmode=verify-full user=u",
+                "host=h  user=u ",
+                [full, None, None, None],
+            ),
+            (
+                r"sslrootcert = '/a \'b\' c'user=u sslcert=/a\ b",
+                "user=u ",
+                [None, Some("/a 'b' c"), Some("/a b"), None],
+            ),
+            (
+                "password='x sslmode=disable' sslkey=k",
+                "password='x sslmode=disable' ",
+                [None, None, None, Some("k")],
+            ),
+            ("sslmode=require sslmode=", "", [Some(""), None, None, None]),
+            ("host=h password='x", "host=h  password='x", [None; 4]),
+            ("host=h a b=c", "host=h  a b=c", [None; 4]),
+            ("", "", [None; 4]),
+        ] {
+            assert_eq!(
+                TlsParameters::take_from(text),
+                (rest.to_owned(), parameters(expected)),
+                "{text}"
+            );
+        }
+    }
+}
