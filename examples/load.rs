@@ -66,7 +66,11 @@ enum Load {
     Update,
 }
 
-#[tokio::main]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+// One thread drives as much as two, and leaves the service more of the machine.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let mut rows: Vec<(&str, Vec<f64>)> = Vec::new();

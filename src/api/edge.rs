@@ -4,6 +4,7 @@
 //! handlers do.
 
 use std::{
+    convert::Infallible,
     future::Future,
     pin::Pin,
     sync::{
@@ -31,14 +32,17 @@ use super::{
 
 /// Only these are limited and bounded in time: health must answer under load,
 /// and reflection streams at the client's pace.
-const OUR_METHODS: &str = "/voicecall.v1.";
+const OUR_METHODS: &str = "/voicecall.v1.VoiceCallService/";
 const REQUEST_ID: &str = "x-request-id";
 const DETAILS: &str = "grpc-status-details-bin";
 
-/// The edge around the services within.
+/// The edge around the calls' service and the rest.
 #[derive(Clone)]
-pub(super) struct Edge<S> {
-    inner: S,
+pub(super) struct Edge<C, R> {
+    /// Straight to the calls' service: a router costs every call what only the
+    /// few others need.
+    calls: C,
+    rest: R,
     shared: Arc<Shared>,
 }
 
@@ -50,10 +54,16 @@ struct Shared {
     request_ids: RequestIds,
 }
 
-impl<S> Edge<S> {
-    pub(super) fn new(inner: S, max_concurrent: usize, draining: CancellationToken) -> Self {
+impl<C, R> Edge<C, R> {
+    pub(super) fn new(
+        calls: C,
+        rest: R,
+        max_concurrent: usize,
+        draining: CancellationToken,
+    ) -> Self {
         Self {
-            inner,
+            calls,
+            rest,
             shared: Arc::new(Shared {
                 permits: Semaphore::new(max_concurrent),
                 draining,
@@ -66,37 +76,37 @@ impl<S> Edge<S> {
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 
-impl<S> Service<Request> for Edge<S>
+impl<C, R> Service<Request> for Edge<C, R>
 where
-    S: Service<Request, Response = Response> + Clone + Send + 'static,
-    S::Future: Send,
+    C: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    C::Future: Send,
+    R: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    R::Future: Send,
 {
     type Response = Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, S::Error>> + Send>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
+    /// Both services are always ready: a generated server and a router.
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let shared = Arc::clone(&self.shared);
-        let ours = request.uri().path().starts_with(OUR_METHODS);
         let method = request.uri().path().to_owned();
         let request_id = shared.request_ids.next();
         let deadline = grpc_timeout(request.headers()).map(|timeout| Instant::now() + timeout);
         request.extensions_mut().insert(Context { deadline });
-        // The clone is the one that poll_ready prepared.
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let (mut calls, mut rest) = (self.calls.clone(), self.rest.clone());
         Box::pin(async move {
-            let mut response = if ours {
+            let mut response = if method.starts_with(OUR_METHODS) {
                 match shared.admit() {
                     Err(error) => refuse(error),
-                    Ok(_permit) => within(deadline, inner.call(request)).await?,
+                    Ok(_permit) => within(deadline, calls.call(request)).await?,
                 }
             } else {
-                inner.call(request).await?
+                rest.call(request).await?
             };
             normalize(&mut response);
             log(&method, &request_id, &response);

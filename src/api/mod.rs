@@ -76,12 +76,11 @@ pub fn api(
     let service = VoiceCallServiceServer::new(service::Service::new(store))
         .max_decoding_message_size(limits.max_request_bytes);
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    let routes = Routes::new(service)
-        .add_service(health)
+    let rest = Routes::new(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .prepare();
-    let edge = Edge::new(routes, limits.max_concurrent_requests, draining);
+    let edge = Edge::new(service, rest, limits.max_concurrent_requests, draining);
     Ok((BoxCloneSyncService::new(edge), health_reporter))
 }
 

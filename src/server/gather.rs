@@ -1,47 +1,40 @@
-//! A socket whose writes wait for one turn of the scheduler, so that answers
-//! which become ready together leave in one system call.
+//! A socket that gathers small writes, and flushes one turn of the scheduler
+//! late, so that answers which become ready together leave in one system call.
 //!
 //! A batch of the store's wakes many streams at once. Without this the runtime
-//! runs the connection right after each of them, and every answer is a packet
-//! of its own.
+//! runs the connection right after each of them, and HTTP/2 writes every larger
+//! frame by itself: each answer would be a packet of its own.
 
 use std::{
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
+
+/// What is gathered at most; larger writes pass through.
+const BUFFER_BYTES: usize = 32 * 1024;
 
 /// See the module. Reads pass through.
 #[derive(Debug)]
 pub struct Gather<S> {
-    socket: S,
-    /// Whether the write that is tried has had its turn.
+    socket: BufWriter<S>,
+    /// Whether the flush that is tried has had its turn.
     waited: bool,
 }
 
-impl<S> Gather<S> {
+impl<S: AsyncWrite> Gather<S> {
     /// A socket that gathers what is written to `socket`.
     pub fn new(socket: S) -> Self {
         Self {
-            socket,
+            socket: BufWriter::with_capacity(BUFFER_BYTES, socket),
             waited: false,
         }
     }
-
-    /// Pending the first time, when the task goes to the end of the queue.
-    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.waited {
-            return Poll::Ready(());
-        }
-        self.waited = true;
-        context.waker().wake_by_ref();
-        Poll::Pending
-    }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -51,35 +44,30 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
     }
 }
 
+/// Writes are not vectored: HTTP/2 then copies small payloads behind their
+/// frame's head instead of writing each by itself.
 impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_turn(context));
-        let written = ready!(Pin::new(&mut self.socket).poll_write(context, bytes));
-        self.waited = false;
-        Poll::Ready(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_turn(context));
-        let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(context, buffers));
-        self.waited = false;
-        Poll::Ready(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        Pin::new(&mut self.socket).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
+        if self.socket.buffer().is_empty() {
+            return Pin::new(&mut self.socket).poll_flush(context);
+        }
+        if !self.waited {
+            // The task goes to the end of the queue.
+            self.waited = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let flushed = ready!(Pin::new(&mut self.socket).poll_flush(context));
+        self.waited = false;
+        Poll::Ready(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

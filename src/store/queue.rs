@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::yield_now};
 
 use super::batch::Pending;
 
@@ -34,6 +34,9 @@ impl Queue {
                     Some(pending) => taken.push(pending),
                     None => return taken,
                 }
+                // The runtime runs whoever was woken last first: a turn for
+                // those who are about to write too.
+                yield_now().await;
             }
             let mut changes: usize = taken.iter().map(|pending| pending.write.len()).sum();
             while changes < MAX_BATCH_CHANGES {

@@ -11,7 +11,10 @@ use diesel::{
     sql_types::{Array, Uuid as SqlUuid},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    task::yield_now,
+};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
@@ -25,7 +28,7 @@ use super::{
 use crate::domain::{Call, Uuid};
 
 /// Readers, each with a connection of its own.
-const READERS: usize = 1;
+const READERS: usize = 2;
 /// The most uids in a query; a single read may exceed it.
 const MAX_QUERY_UIDS: usize = 1024;
 
@@ -119,6 +122,9 @@ async fn take(queue: &Mutex<mpsc::Receiver<Lookup>>) -> Vec<Lookup> {
     let Some(first) = queue.recv().await else {
         return Vec::new();
     };
+    // The runtime runs whoever was woken last first: without a turn for those who
+    // are about to ask too, nearly every query would be for one.
+    yield_now().await;
     let mut uids = first.uids.len();
     let mut taken = vec![first];
     while uids < MAX_QUERY_UIDS {
