@@ -18,6 +18,7 @@ mod database_tls;
 mod errors;
 mod filter;
 mod handle_delete;
+mod history;
 mod interop;
 mod migrations;
 mod outcome;
