@@ -16,6 +16,7 @@ mod concurrency;
 mod create;
 mod database_tls;
 mod errors;
+mod failover;
 mod filter;
 mod handle_delete;
 mod history;
