@@ -24,7 +24,7 @@ pub enum Command {
     Migrate(Migrate),
     /// Ask a running service.
     #[command(flatten)]
-    Client(cli::Command),
+    Client(Box<cli::Command>),
 }
 
 /// Settings of `voicecall serve`.

@@ -202,7 +202,7 @@ mod tests {
             (13, "aaaa bbbbbbbb"),
             (9, "aaaa bbb…"),
             (8, "aaaa"),
-            (2, "aaa…"),
+            (2, "aaaa"),
         ] {
             let text = table(width, rows);
             let shown = text.lines().nth(1).expect("a row").replace("  ", " ");
