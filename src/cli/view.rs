@@ -182,10 +182,10 @@ pub(super) fn columns(screen: Screen, with_deleted: bool) -> Vec<Column> {
         vec![
             column("UID", 0, 36, 255),
             column("CREATED (UTC)", 1, 19, 100),
-            column("DIRECTION", 2, 9, 50),
+            column("DIRECTION", 2, 9, 65),
             column("STATUS", 3, 18, 90),
-            column("FROM", 4, 12, 80),
-            column("TO", 5, 12, 70),
+            column("FROM", 4, 16, 80),
+            column("TO", 5, 16, 70),
             column("SECONDS", 6, 7, 40),
             column("STAFF", 7, 8, 30),
             column("CLIENT", 8, 8, 20),
@@ -197,7 +197,7 @@ pub(super) fn columns(screen: Screen, with_deleted: bool) -> Vec<Column> {
             column("UID", 0, 36, 255),
             column("CREATED (UTC)", 1, 16, 100),
             column("STATUS", 3, 9, 90),
-            column("NUMBER", 4, 8, 80),
+            column("NUMBER", 4, 18, 80),
             column("STAFF", 7, 8, 30),
         ]
     };

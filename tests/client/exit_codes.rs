@@ -54,9 +54,9 @@ async fn what_the_service_refuses_has_a_line_a_reason_and_a_code() {
             ],
             4,
             "the request is refused (INVALID_FIELD)\n\
-             voicecall: duration must not be negative\n\
              voicecall: staff_uid must be at most 64 characters\n\
-             voicecall: recording_url must be an absolute http or https URL"
+             voicecall: recording_url must be an absolute http or https URL\n\
+             voicecall: duration must not be negative"
                 .into(),
         ),
         (

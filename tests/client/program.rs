@@ -76,7 +76,7 @@ pub(crate) async fn run_in_terminal(
 ) -> String {
     let program = env!("CARGO_BIN_EXE_voicecall");
     let args: Vec<_> = args.iter().map(|arg| format!("'{arg}'")).collect();
-    let line = format!("stty cols {columns}; {program} {}", args.join(" "));
+    let line = format!("stty rows 40 cols {columns}; {program} {}", args.join(" "));
     let output = Command::new("script")
         .args(["-qec", &line, "/dev/null"])
         .env_remove("NO_COLOR")
