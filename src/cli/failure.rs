@@ -154,6 +154,18 @@ fn lines_of(error: &client::Error) -> Vec<String> {
     lines
 }
 
+/// The code as the gRPC protocol writes it.
+fn code_name(code: Code) -> String {
+    let mut name = String::new();
+    for c in format!("{code:?}").chars() {
+        if c.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_uppercase());
+    }
+    name
+}
+
 /// Text from elsewhere must not break the line or control the terminal.
 fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")

@@ -88,7 +88,7 @@ pub(super) struct Filter {
 
     /// Deleted ones too.
     #[arg(long)]
-    pub(super) deleted: bool,
+    deleted: bool,
 }
 
 impl Filter {

@@ -105,7 +105,7 @@ impl List {
             let is_cut = page.voice_calls.len() > fits;
             page.voice_calls.truncate(fits);
             left -= page.voice_calls.len() as u64;
-            output.calls(&page.voice_calls, self.filter.deleted)?;
+            output.calls(&page.voice_calls)?;
             let has_more = is_cut || !page.next_page_token.is_empty();
             if left == 0 && has_more && self.limit.is_none() {
                 output.finish()?;

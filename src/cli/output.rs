@@ -77,7 +77,7 @@ impl Output {
     }
 
     /// Shows a part of a list; the next part goes on where this one ends.
-    pub(super) fn calls(&mut self, calls: &[VoiceCall], with_deleted: bool) -> Result<(), Failure> {
+    pub(super) fn calls(&mut self, calls: &[VoiceCall]) -> Result<(), Failure> {
         match &mut self.form {
             Form::Json => {
                 for call in calls {
@@ -92,9 +92,8 @@ impl Output {
             Form::Terminal(..) if calls.is_empty() => {}
             Form::Terminal(screen, table) => {
                 let rows = view::rows(calls, *screen);
-                let table = table.get_or_insert_with(|| {
-                    Table::new(view::columns(*screen, with_deleted), *screen)
-                });
+                let table =
+                    table.get_or_insert_with(|| Table::new(view::columns(*screen), *screen));
                 let text = table.part(&rows);
                 self.out.write_all(text.as_bytes())?;
             }

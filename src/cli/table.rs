@@ -9,7 +9,8 @@ use super::view::Screen;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Column {
     pub(super) title: &'static str,
-    /// Below this width it is of no use and left out.
+    /// To this width it shrinks while others can give way too. Then it is left
+    /// out, or if it is essential, shrinks on.
     pub(super) min: usize,
     /// Columns of less weight give way first.
     pub(super) weight: u8,
@@ -26,12 +27,19 @@ pub(super) struct Cell {
     pub(super) style: Style,
 }
 
+/// From this weight on a column is essential.
+pub(super) const ESSENTIAL: u8 = 80;
+
+/// Below this width not even an essential column is of use.
+const LEAST: usize = 8;
+
 /// A table that is written in parts.
 #[derive(Debug)]
 pub(super) struct Table {
     columns: Vec<Column>,
     screen: Screen,
-    /// The width of each column; `None`: left out. Empty before the first part.
+    /// The width of each column in the last part; `None`: left out. Empty before
+    /// the first part.
     widths: Vec<Option<usize>>,
 }
 
@@ -46,16 +54,18 @@ impl Table {
         }
     }
 
-    /// The next rows. The first ones decide the widths, under a heading.
+    /// The next rows, with widths of their own: under a heading, unless that of
+    /// the part before fits them too. A column without any text is left out.
     pub(super) fn part(&mut self, rows: &[Vec<Cell>]) -> String {
         let mut text = String::new();
-        if self.widths.is_empty() {
-            let natural = self.columns.iter().map(|column| {
-                let cells = rows.iter().filter_map(|row| row.get(column.cell));
-                let widest = cells.map(|cell| cell.text.width()).max();
-                widest.unwrap_or(0).max(column.title.width())
-            });
-            self.widths = fit(&self.columns, natural.collect(), self.screen);
+        let natural = self.columns.iter().map(|column| {
+            let cells = rows.iter().filter_map(|row| row.get(column.cell));
+            let widest = cells.map(|cell| cell.text.width()).max().unwrap_or(0);
+            (widest > 0).then(|| widest.max(column.title.width()))
+        });
+        let widths = fit(&self.columns, natural.collect(), self.screen);
+        if self.widths != widths {
+            self.widths = widths;
             let heading = self.columns.iter().map(|column| (column.title, BOLD));
             let heading: Vec<_> = heading.collect();
             self.line(&heading, &mut text);
@@ -103,35 +113,39 @@ impl Table {
     }
 }
 
-/// The width of each column within the screen's.
-fn fit(columns: &[Column], natural: Vec<usize>, screen: Screen) -> Vec<Option<usize>> {
+/// The width of each column within the screen's; `None`: left out.
+fn fit(columns: &[Column], natural: Vec<Option<usize>>, screen: Screen) -> Vec<Option<usize>> {
     let mut order: Vec<usize> = (0..columns.len()).collect();
+    order.retain(|&at| natural[at].is_some());
     order.sort_by_key(|&at| columns[at].weight);
-    let mut widths: Vec<Option<usize>> = natural.iter().copied().map(Some).collect();
-    let excess = |widths: &[Option<usize>]| {
-        let shown = widths.iter().flatten();
-        let (count, sum) = shown.fold((0, 0), |(count, sum), width| (count + 1, sum + width));
-        let gaps = screen.gap() * usize::saturating_sub(count, 1);
-        (sum + gaps).saturating_sub(screen.width)
-    };
+    let mut widths = natural.clone();
     for &at in &order {
-        let width = natural[at];
-        let least = columns[at].min.min(width);
-        widths[at] = Some(width.saturating_sub(excess(&widths)).max(least));
+        let over = excess(&widths, screen);
+        let least = columns[at].min;
+        widths[at] = widths[at].map(|width| width.saturating_sub(over).max(least.min(width)));
     }
     for &at in order.iter().take(order.len().saturating_sub(1)) {
-        if excess(&widths) > 0 {
-            widths[at] = None;
-        }
+        let over = excess(&widths, screen);
+        widths[at] = widths[at].filter(|_| over == 0).or_else(|| {
+            let rest = widths[at]?.checked_sub(over)?;
+            (columns[at].weight >= ESSENTIAL && rest >= LEAST).then_some(rest)
+        });
     }
     // What was left out may have made more room than was needed.
     for &at in order.iter().rev() {
         let Some(width) = widths[at] else { continue };
-        widths[at] = Some(natural[at]);
-        let over = excess(&widths);
-        widths[at] = Some(natural[at].saturating_sub(over).max(width));
+        widths[at] = natural[at];
+        let over = excess(&widths, screen);
+        widths[at] = natural[at].map(|natural| natural.saturating_sub(over).max(width));
     }
     widths
+}
+
+/// By how much the columns are wider than the screen.
+fn excess(widths: &[Option<usize>], screen: Screen) -> usize {
+    let gaps = widths.iter().flatten().count().saturating_sub(1) * screen.gap();
+    let sum: usize = widths.iter().flatten().sum();
+    (sum + gaps).saturating_sub(screen.width)
 }
 
 /// The text within `width` columns of a terminal, with an ellipsis if some of
@@ -217,7 +231,7 @@ mod tests {
         let rows: &[&[&str]] = &[&["日本語日", "x"], &["e\u{301}tat", "y"]];
         assert_eq!(
             table(40, rows),
-            "A        B C\n日本語日 x\ne\u{301}tat     y\n"
+            "A        B\n日本語日 x\ne\u{301}tat     y\n"
         );
         assert_eq!(truncated("日本語", 6), "日本語");
         assert_eq!(truncated("日本語", 5), "日本…");

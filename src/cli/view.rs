@@ -4,14 +4,14 @@ use anstyle::{AnsiColor, Style};
 use unicode_width::UnicodeWidthStr;
 
 use super::{
-    table::{Cell, Column},
+    table::{Cell, Column, ESSENTIAL},
     time::{self, Rfc3339},
     words,
 };
 use crate::api::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
 
 /// From this width on a list has a column for each field.
-const WIDE: usize = 120;
+const WIDE: usize = 140;
 
 /// The terminal.
 #[derive(Debug, Clone, Copy)]
@@ -170,7 +170,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 }
 
 /// The columns of a list.
-pub(super) fn columns(screen: Screen, with_deleted: bool) -> Vec<Column> {
+pub(super) fn columns(screen: Screen) -> Vec<Column> {
     let column = |title, cell, min, weight| Column {
         title,
         min,
@@ -178,33 +178,32 @@ pub(super) fn columns(screen: Screen, with_deleted: bool) -> Vec<Column> {
         cell,
         is_number: title == "SECONDS",
     };
-    let mut columns = if screen.is_wide() {
+    if screen.is_wide() {
         vec![
             column("UID", 0, 36, 255),
             column("CREATED (UTC)", 1, 19, 100),
+            column("DELETED (UTC)", 10, 19, 85),
             column("DIRECTION", 2, 9, 65),
             column("STATUS", 3, 18, 90),
-            column("FROM", 4, 16, 80),
-            column("TO", 5, 16, 70),
+            column("FROM", 4, 16, ESSENTIAL),
+            column("TO", 5, 16, ESSENTIAL),
             column("SECONDS", 6, 7, 40),
-            column("STAFF", 7, 8, 30),
+            column("STAFF", 7, 15, 30),
             column("CLIENT", 8, 8, 20),
-            column("HANDLED BY", 9, 10, 60),
-            column("SUMMARY", 11, 16, 10),
+            column("HANDLED BY", 9, 15, 60),
+            column("SUMMARY", 11, 20, 10),
         ]
     } else {
         vec![
             column("UID", 0, 36, 255),
             column("CREATED (UTC)", 1, 16, 100),
             column("STATUS", 3, 9, 90),
-            column("NUMBER", 4, 18, 80),
+            column("NUMBER", 4, 18, ESSENTIAL),
+            column("SECONDS", 6, 7, 20),
             column("STAFF", 7, 8, 30),
+            column("HANDLED BY", 9, 10, 40),
         ]
-    };
-    if with_deleted && screen.is_wide() {
-        columns.insert(2, column("DELETED (UTC)", 10, 19, 85));
     }
-    columns
 }
 
 /// The calls as rows with a cell for each column that there can be.

@@ -81,9 +81,9 @@ impl Error {
         self
     }
 
-    pub(super) fn from_status(status: &Status) -> Self {
+    pub(super) fn from_status(status: &Status, endpoint: &str) -> Self {
         if error::Error::source(status).is_some() {
-            return Self::from_transport(status);
+            return Self::from_transport(status, endpoint);
         }
         let found = status.get_error_details();
         let info = found.error_info();
@@ -117,16 +117,14 @@ impl Error {
     /// A request that the service did not answer: not reached, or cut off. The
     /// framework calls what it cannot place `UNKNOWN` and a lost connection
     /// `CANCELLED`; gRPC's word for both is `UNAVAILABLE`.
-    fn from_transport(status: &Status) -> Self {
-        let mut causes = vec![status.message().to_owned()];
+    fn from_transport(status: &Status, endpoint: &str) -> Self {
+        let mut first_cause = status.message().to_owned();
         let mut next = error::Error::source(status);
         let mut is_timeout = false;
         while let Some(cause) = next {
             is_timeout |= cause.is::<TimeoutExpired>();
-            let text = cause.to_string();
-            if causes.iter().all(|one| !one.contains(&text)) {
-                causes.push(text);
-            }
+            // Those around it only say that something went wrong.
+            first_cause = cause.to_string();
             next = cause.source();
         }
         let code = match status.code() {
@@ -134,7 +132,7 @@ impl Error {
             Code::Unknown | Code::Cancelled => Code::Unavailable,
             code => code,
         };
-        Self::new(code, causes.join(": "))
+        Self::new(code, format!("no answer from {endpoint}: {first_cause}"))
     }
 }
 

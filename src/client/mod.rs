@@ -44,7 +44,7 @@ pub use error::{Details, Error, FieldViolation};
 pub use settings::{Settings, SettingsError, Tls};
 pub use tonic::Code;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
@@ -73,6 +73,8 @@ const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 #[derive(Debug, Clone)]
 pub struct Client {
     stub: Stub,
+    /// For people to read in errors.
+    endpoint: Arc<str>,
     authorization: Option<MetadataValue<Ascii>>,
     deadline: Duration,
 }
@@ -86,6 +88,7 @@ impl Client {
     pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
         Ok(Self {
             stub: Stub::new(settings.channel()?),
+            endpoint: settings.endpoint.as_str().into(),
             authorization: settings.authorization()?,
             deadline: settings.deadline,
         })
@@ -149,7 +152,7 @@ impl Client {
             let attempt = timeout_at(deadline, send(self.stub.clone(), request)).await;
             let error = match attempt {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) => Error::from_status(&status),
+                Ok(Err(status)) => Error::from_status(&status, &self.endpoint),
                 Err(_) => Error::out_of_time(),
             };
             let error = error.after(attempts, self.deadline, last.as_ref());
