@@ -32,7 +32,7 @@ pub struct Create {
     created_at: Option<Timestamp>,
 
     /// Check everything and show what would be, but write nothing.
-    #[arg(long)]
+    #[arg(long, help_heading = None::<&str>)]
     validate_only: bool,
 
     /// A UUID that makes it safe to run the same command again. Default: a new one.
@@ -40,8 +40,7 @@ pub struct Create {
         long,
         value_name = "UUID",
         default_value = "",
-        hide_default_value = true
-    )]
+        hide_default_value = true, help_heading = None::<&str>)]
     request_id: String,
 
     #[command(flatten)]

@@ -123,11 +123,8 @@ fn lines_of(error: &client::Error) -> Vec<String> {
     } else {
         "the request is refused".to_owned()
     };
-    let name = details
-        .reason
-        .as_deref()
-        .unwrap_or(error.code.description());
-    let mut more = vec![name.to_owned()];
+    let name = details.reason.clone();
+    let mut more = vec![name.unwrap_or_else(|| code_name(error.code))];
     for (key, value) in &details.metadata {
         // The message has the uid already.
         if key != "uid" && !first.contains(value.as_str()) {

@@ -32,15 +32,15 @@ pub struct List {
     filter: Filter,
 
     /// In which order.
-    #[arg(long, default_value = "created-desc", value_name = "ORDER")]
+    #[arg(long, default_value = "created-desc", value_name = "ORDER", help_heading = None::<&str>)]
     order: Order,
 
     /// How many calls at most. Default: 50.
-    #[arg(long, value_name = "COUNT", conflicts_with = "all")]
+    #[arg(long, value_name = "COUNT", conflicts_with = "all", help_heading = None::<&str>)]
     limit: Option<u64>,
 
     /// All calls, however many.
-    #[arg(long)]
+    #[arg(long, help_heading = None::<&str>)]
     all: bool,
 
     /// Wait until the service has reached this revision.
@@ -48,8 +48,7 @@ pub struct List {
         long,
         default_value_t = 0,
         hide_default_value = true,
-        value_name = "REVISION"
-    )]
+        value_name = "REVISION", help_heading = None::<&str>)]
     min_revision: i64,
 
     #[command(flatten)]

@@ -81,7 +81,7 @@ pub(super) struct Service {
     timeout: Duration,
 
     /// Write JSON Lines: each call in the reference's own shape, on a line of its own.
-    #[arg(long)]
+    #[arg(long, help_heading = None::<&str>)]
     pub(super) json: bool,
 }
 

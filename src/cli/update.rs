@@ -37,16 +37,15 @@ pub struct Update {
         long,
         value_name = "REVISION",
         default_value_t = 0,
-        hide_default_value = true
-    )]
+        hide_default_value = true, help_heading = None::<&str>)]
     expected_revision: i64,
 
     /// Create the call if there is none; it then needs a direction.
-    #[arg(long)]
+    #[arg(long, help_heading = None::<&str>)]
     allow_missing: bool,
 
     /// Check everything and show what would be, but write nothing.
-    #[arg(long)]
+    #[arg(long, help_heading = None::<&str>)]
     validate_only: bool,
 
     /// A UUID that makes it safe to run the same command again. Default: a new one.
@@ -54,8 +53,7 @@ pub struct Update {
         long,
         value_name = "UUID",
         default_value = "",
-        hide_default_value = true
-    )]
+        hide_default_value = true, help_heading = None::<&str>)]
     request_id: String,
 
     #[command(flatten)]

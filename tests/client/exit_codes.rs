@@ -63,13 +63,13 @@ async fn what_the_service_refuses_has_a_line_a_reason_and_a_code() {
             &["list", "--uid", "7"],
             4,
             "the request is refused (INVALID_FIELD)\n\
-             voicecall: filter.uids[0] must be a UUID"
+             voicecall: filter.uids[0] must be a UUID such as d290f1ee-6c54-4b01-90e6-d701748f0851"
                 .into(),
         ),
         (
             &["create", "--direction=inbound", "--request-id=x"],
             4,
-            "the request is refused (INVALID_FIELD)\nvoicecall: request_id must be a UUID".into(),
+            "the request is refused (INVALID_FIELD)\nvoicecall: request_id must be a UUID such as d290f1ee-6c54-4b01-90e6-d701748f0851".into(),
         ),
         (
             &["update", uid, "--status=missed", "--expected-revision=-1"],
