@@ -5,7 +5,8 @@
 //! - `service` has the flags that all of them share, `fields` and `filter` those
 //!   that stand for parts of a call and of a filter
 //! - [`json`] is a call in the reference's shape, both ways
-//! - `output` is where answers go, `view` how one call looks, `table` how many do
+//! - `output` is where answers go, `view` how one call looks, `table` how many do,
+//!   `events` what happens to them
 //! - `failure` is what can go wrong, in words and as an exit code
 //!
 //! It deliberately knows nothing of the service but its API, and sends nothing
@@ -14,6 +15,7 @@
 mod completions;
 mod create;
 mod delete;
+mod events;
 mod failure;
 mod fields;
 mod filter;
@@ -22,11 +24,13 @@ mod handle;
 pub mod json;
 mod list;
 mod output;
+mod purge;
 mod service;
 mod table;
 mod time;
 mod update;
 mod view;
+mod watch;
 mod words;
 
 use std::process::ExitCode;
@@ -59,6 +63,12 @@ pub enum Command {
     Delete(delete::Delete),
     /// Restore a deleted call.
     Undelete(delete::Undelete),
+    /// Erase a call for good.
+    Purge(purge::Purge),
+    /// Watch calls change.
+    Watch(Box<watch::Watch>),
+    /// Show what happened to a call.
+    History(watch::History),
     /// Write the completions of a shell to standard output.
     Completions(completions::Completions),
 }
@@ -88,6 +98,9 @@ async fn execute(command: &Command, program: &mut clap::Command) -> Result<(), F
         Command::Handle(handle) => handle.run().await,
         Command::Delete(delete) => delete.run().await,
         Command::Undelete(undelete) => undelete.run().await,
+        Command::Purge(purge) => purge.run().await,
+        Command::Watch(watch) => watch.run().await,
+        Command::History(history) => history.run().await,
         Command::Completions(completions) => completions.run(program),
     }
 }

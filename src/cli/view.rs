@@ -104,6 +104,21 @@ fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
+/// The call in a few words, for a line about it.
+pub(super) fn summary(call: &VoiceCall) -> String {
+    let mut words: Vec<String> = Vec::new();
+    words.extend(direction(call.direction));
+    words.extend(status(call.status));
+    words.extend(
+        call.staff_uid
+            .as_ref()
+            .map(|staff| format!("staff {staff}")),
+    );
+    words.extend(call.from_number.as_ref().map(|from| format!("from {from}")));
+    words.extend(call.to_number.as_ref().map(|to| format!("to {to}")));
+    one_line(&words.join(", "))
+}
+
 /// The sixteen fields of the call on a line, separated by tabs.
 pub(super) fn plain_line(call: &VoiceCall) -> String {
     let values = values(call);

@@ -3,6 +3,7 @@
 //! - [`Client`] has a method for each RPC, over the messages of [`api::proto`]
 //! - [`Settings`] say where the service is and how to reach it
 //! - [`Error`] is what an answer that is none says, typed
+//! - [`Client::watch`] streams changes and resumes by itself
 //! - `retry` decides what is sent again, and when
 //!
 //! ```no_run
@@ -38,24 +39,27 @@ mod error;
 mod pages;
 mod retry;
 mod settings;
+mod watch;
 mod writes;
 
 pub use error::{Details, Error, FieldViolation};
 pub use settings::{Settings, SettingsError, Tls};
 pub use tonic::Code;
+pub use watch::Watched;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{
-    Request, Response, Status,
+    Request, Response, Status, Streaming,
     metadata::{Ascii, MetadataValue},
     transport::Channel,
 };
 
 use crate::api::proto::{
     BatchGetVoiceCallsRequest, BatchGetVoiceCallsResponse, GetVoiceCallRequest,
-    ListVoiceCallsRequest, ListVoiceCallsResponse, VoiceCall,
+    ListVoiceCallChangesRequest, ListVoiceCallChangesResponse, ListVoiceCallsRequest,
+    ListVoiceCallsResponse, VoiceCall, WatchVoiceCallsRequest, WatchVoiceCallsResponse,
     voice_call_service_client::VoiceCallServiceClient,
 };
 
@@ -163,6 +167,42 @@ impl Client {
             }
             last = Some(error);
         }
+    }
+
+    /// Opens a watch. It has no deadline: it lives as long as it is read.
+    async fn open_watch(
+        &self,
+        message: WatchVoiceCallsRequest,
+    ) -> Result<Streaming<WatchVoiceCallsResponse>, Error> {
+        let mut request = Request::new(message);
+        if let Some(authorization) = &self.authorization {
+            let metadata = request.metadata_mut();
+            metadata.insert("authorization", authorization.clone());
+        }
+        let mut stub = self.stub.clone();
+        let opened = timeout(self.deadline, stub.watch_voice_calls(request)).await;
+        match opened {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.error(&status)),
+            // Whatever holds it up may pass.
+            Err(_) => Err(Error::new(Code::Unavailable, "no answer in time")),
+        }
+    }
+
+    fn error(&self, status: &Status) -> Error {
+        Error::from_status(status, &self.endpoint)
+    }
+
+    /// One page of changes.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn changes(
+        &self,
+        request: ListVoiceCallChangesRequest,
+    ) -> Result<ListVoiceCallChangesResponse, Error> {
+        let send = async |mut stub: Stub, request| stub.list_voice_call_changes(request).await;
+        self.call(request, send).await
     }
 
     fn request<M>(&self, message: M, previous_attempts: u32, deadline: Instant) -> Request<M> {

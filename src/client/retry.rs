@@ -15,6 +15,7 @@ const MAX_ATTEMPTS: u32 = 5;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
+const MAX_RESUME_BACKOFF: Duration = Duration::from_secs(10);
 
 /// How long to wait before the request is sent once more; `None`: not at all.
 pub(super) fn wait(error: &Error, attempts: u32) -> Option<Duration> {
@@ -38,6 +39,22 @@ pub(super) fn wait(error: &Error, attempts: u32) -> Option<Duration> {
         Some(delay) => delay + backoff.mul_f64(chance),
         None => backoff.mul_f64(0.8 + 0.4 * chance),
     })
+}
+
+/// How long to wait before a watch is resumed that has failed so often in a row;
+/// `None`: it cannot be.
+pub(super) fn resume(error: &Error, failures: u32) -> Option<Duration> {
+    let may_pass = match error.code {
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => true,
+        // A server that takes on no more watches says when to come back.
+        Code::ResourceExhausted => error.details.retry_after.is_some(),
+        _ => false,
+    };
+    may_pass.then_some(())?;
+    let backoff = FIRST_BACKOFF
+        .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
+        .min(MAX_RESUME_BACKOFF);
+    Some(backoff.mul_f64(rand::random()))
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use uuid::Uuid;
 use super::{Client, Error, Stub, answered};
 use crate::api::proto::{
     BatchCreateVoiceCallsRequest, CreateVoiceCallRequest, DeleteVoiceCallRequest,
-    HandleVoiceCallRequest, UndeleteVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall,
+    HandleVoiceCallRequest, PurgeVoiceCallRequest, UndeleteVoiceCallRequest,
+    UpdateVoiceCallRequest, VoiceCall,
 };
 
 impl Client {
@@ -77,6 +78,16 @@ impl Client {
         protect(&mut request.request_id);
         let send = async |mut stub: Stub, request| stub.undelete_voice_call(request).await;
         answered(self.call(request, send).await?.voice_call)
+    }
+
+    /// Erases a call for good; answers the revision of the purge.
+    ///
+    /// # Errors
+    /// [`Error`]; `NOT_FOUND` when there is none.
+    pub async fn purge(&self, mut request: PurgeVoiceCallRequest) -> Result<i64, Error> {
+        protect(&mut request.request_id);
+        let send = async |mut stub: Stub, request| stub.purge_voice_call(request).await;
+        Ok(self.call(request, send).await?.revision)
     }
 }
 

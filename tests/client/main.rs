@@ -25,3 +25,4 @@ mod retries;
 mod support;
 mod terminal;
 mod tls;
+mod watch;

@@ -1,0 +1,48 @@
+//! `voicecall purge`.
+
+use clap::Args;
+
+use super::{EXIT_CODES, failure::Failure, service::Service};
+use crate::api::proto::PurgeVoiceCallRequest;
+
+/// Erase a call for good, and all that the change log holds of it. It cannot be
+/// undone, and the uid cannot be used again.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct Purge {
+    /// Which call.
+    #[arg(value_name = "UID")]
+    uid: String,
+
+    /// Yes, erase it.
+    #[arg(long)]
+    yes: bool,
+
+    /// A UUID that makes it safe to run the same command again. Default: a new one.
+    #[arg(
+        long,
+        value_name = "UUID",
+        default_value = "",
+        hide_default_value = true
+    )]
+    request_id: String,
+
+    #[command(flatten)]
+    service: Service,
+}
+
+impl Purge {
+    pub(super) async fn run(&self) -> Result<(), Failure> {
+        if !self.yes {
+            return Err(Failure::Usage(
+                "a purge cannot be undone: pass --yes if that is meant".to_owned(),
+            ));
+        }
+        let request = PurgeVoiceCallRequest {
+            uid: self.uid.clone(),
+            request_id: self.request_id.clone(),
+        };
+        self.service.client()?.purge(request).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! `voicecall watch` and `voicecall history`.
+
+use std::pin::pin;
+
+use clap::Args;
+use futures_util::TryStreamExt;
+
+use super::{EXIT_CODES, events::EventOutput, failure::Failure, filter::Filter, service::Service};
+use crate::{
+    api::proto::{
+        self, ListVoiceCallChangesRequest, Live, Snapshot, VoiceCallFilter, WatchVoiceCallsRequest,
+        list_voice_call_changes_request, watch_voice_calls_request::Start,
+    },
+    client::Watched,
+};
+
+/// Watch calls change, until you stop it: one line for each change.
+///
+/// Each change comes once and in order, also when the connection breaks or the
+/// service restarts meanwhile. Without a start: what changes from now on.
+///
+/// ENTERED: the call matches now. UPDATED: it still matches. EXITED: it no longer
+/// matches. DELETED, PURGED: it is gone. With --json there are POSITION lines too:
+/// --resume with the last one goes on behind all that came before it.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct Watch {
+    /// First the calls as they are.
+    #[arg(long, group = "start", help_heading = None::<&str>)]
+    snapshot: bool,
+
+    /// What changed after this revision; 0: from the first change that is kept.
+    #[arg(long, group = "start", value_name = "REVISION", help_heading = None::<&str>)]
+    after: Option<i64>,
+
+    /// What changed after the place of this resume token.
+    #[arg(long, group = "start", value_name = "TOKEN", help_heading = None::<&str>)]
+    resume: Option<String>,
+
+    #[command(flatten)]
+    filter: Filter,
+
+    #[command(flatten)]
+    service: Service,
+}
+
+impl Watch {
+    pub(super) async fn run(&self) -> Result<(), Failure> {
+        let client = self.service.client()?;
+        let start = match (self.snapshot, self.after, &self.resume) {
+            (true, ..) => Start::Snapshot(Snapshot {}),
+            (_, Some(revision), _) => Start::AfterRevision(revision),
+            (_, _, Some(token)) => Start::ResumeToken(token.clone()),
+            _ => Start::Live(Live {}),
+        };
+        let request = WatchVoiceCallsRequest {
+            filter: Some(self.filter.message()),
+            start: Some(start),
+            ..WatchVoiceCallsRequest::default()
+        };
+        let mut output = EventOutput::new(self.service.json);
+        let mut watch = pin!(client.watch(request));
+        while let Some(watched) = watch.try_next().await? {
+            match watched {
+                Watched::Call(call) => output.call(&call)?,
+                Watched::Event(event) => output.event(&event)?,
+                Watched::Restarted => output.note("RESTARTED", "the snapshot begins anew")?,
+                Watched::Complete {
+                    revision,
+                    resume_token,
+                } => {
+                    output.note("COMPLETE", &format!("these were the calls at {revision}"))?;
+                    output.position(&resume_token)?;
+                }
+                Watched::Position { resume_token, .. } => output.position(&resume_token)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Show what happened to a call, oldest first: one line for each change.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct History {
+    /// Which call.
+    #[arg(value_name = "UID")]
+    uid: String,
+
+    #[command(flatten)]
+    service: Service,
+}
+
+impl History {
+    pub(super) async fn run(&self) -> Result<(), Failure> {
+        let client = self.service.client()?;
+        let mut output = EventOutput::new(self.service.json);
+        let mut start = None;
+        loop {
+            let request = ListVoiceCallChangesRequest {
+                filter: Some(VoiceCallFilter {
+                    uids: vec![self.uid.clone()],
+                    show_deleted: true,
+                    ..VoiceCallFilter::default()
+                }),
+                start,
+                page_size: 1000,
+                ..ListVoiceCallChangesRequest::default()
+            };
+            let page: proto::ListVoiceCallChangesResponse = client.changes(request).await?;
+            for event in &page.events {
+                output.event(event)?;
+            }
+            if page.caught_up {
+                return Ok(());
+            }
+            start = Some(list_voice_call_changes_request::Start::ResumeToken(
+                page.resume_token,
+            ));
+        }
+    }
+}
