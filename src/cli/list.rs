@@ -21,10 +21,6 @@ const DEFAULT_LIMIT: u64 = 50;
 const MAX_PAGE: u64 = 1000;
 
 /// List calls, newest first.
-///
-/// On a terminal: a table of what fits its width. In a pipe: the sixteen fields
-/// in the order of the reference object, separated by tabs, without a heading;
-/// absent fields are empty, and line breaks in a summary become spaces.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct List {
@@ -111,6 +107,10 @@ impl List {
                 note(&format!("the first {limit}; --limit or --all for more"));
             }
         }
-        output.finish()
+        output.finish()?;
+        if output.is_empty_screen() {
+            note("no call matches");
+        }
+        Ok(())
     }
 }
