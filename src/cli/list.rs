@@ -32,7 +32,8 @@ pub struct List {
     order: Order,
 
     /// How many calls at most. Default: 50.
-    #[arg(long, value_name = "COUNT", conflicts_with = "all", help_heading = None::<&str>)]
+    #[arg(long, value_name = "COUNT",
+        value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "all", help_heading = None::<&str>)]
     limit: Option<u64>,
 
     /// All calls, however many.
@@ -85,7 +86,7 @@ impl List {
         let request = ListVoiceCallsRequest {
             filter: Some(self.filter.message()),
             order_by: self.order.order_by().to_owned(),
-            page_size: i32::try_from(limit.clamp(1, MAX_PAGE)).unwrap_or_default(),
+            page_size: i32::try_from(limit.min(MAX_PAGE)).unwrap_or_default(),
             min_revision: self.min_revision,
             ..ListVoiceCallsRequest::default()
         };
