@@ -124,7 +124,7 @@ fn lines_of(error: &client::Error) -> Vec<String> {
         "the request is refused".to_owned()
     };
     let name = details.reason.clone();
-    let mut more = vec![name.unwrap_or_else(|| code_name(error.code))];
+    let mut more = vec![name.unwrap_or_else(|| error.code_name())];
     for (key, value) in &details.metadata {
         // The message has the uid already.
         if key != "uid" && !first.contains(value.as_str()) {
@@ -132,7 +132,7 @@ fn lines_of(error: &client::Error) -> Vec<String> {
         }
     }
     if let Some(id) = details
-        .request_id
+        .x_request_id
         .as_ref()
         .filter(|_| error.code == Code::Internal)
     {
@@ -148,19 +148,24 @@ fn lines_of(error: &client::Error) -> Vec<String> {
         let field = field.unwrap_or(&violation.field);
         one_line(&format!("{field} {}", violation.description))
     }));
+    if let Some(id) = details
+        .request_id
+        .as_ref()
+        .filter(|_| may_be_applied(error.code))
+    {
+        lines.push(format!(
+            "run again with --request-id {id} it is not done twice"
+        ));
+    }
     lines
 }
 
-/// The code as the gRPC protocol writes it.
-fn code_name(code: Code) -> String {
-    let mut name = String::new();
-    for c in format!("{code:?}").chars() {
-        if c.is_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(c.to_ascii_uppercase());
-    }
-    name
+/// Whether a write that ended so may have been done.
+fn may_be_applied(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable | Code::DeadlineExceeded | Code::Unknown
+    )
 }
 
 /// Text from elsewhere must not break the line or control the terminal.

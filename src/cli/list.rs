@@ -21,10 +21,6 @@ const DEFAULT_LIMIT: u64 = 50;
 const MAX_PAGE: u64 = 1000;
 
 /// List calls, newest first.
-///
-/// On a terminal: a table of what fits its width. In a pipe: the sixteen fields
-/// in the order of the reference object, separated by tabs, without a heading;
-/// absent fields are empty, and line breaks in a summary become spaces.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct List {
@@ -36,7 +32,8 @@ pub struct List {
     order: Order,
 
     /// How many calls at most. Default: 50.
-    #[arg(long, value_name = "COUNT", conflicts_with = "all", help_heading = None::<&str>)]
+    #[arg(long, value_name = "COUNT",
+        value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "all", help_heading = None::<&str>)]
     limit: Option<u64>,
 
     /// All calls, however many.
@@ -89,7 +86,7 @@ impl List {
         let request = ListVoiceCallsRequest {
             filter: Some(self.filter.message()),
             order_by: self.order.order_by().to_owned(),
-            page_size: i32::try_from(limit.clamp(1, MAX_PAGE)).unwrap_or_default(),
+            page_size: i32::try_from(limit.min(MAX_PAGE)).unwrap_or_default(),
             min_revision: self.min_revision,
             ..ListVoiceCallsRequest::default()
         };
@@ -111,6 +108,10 @@ impl List {
                 note(&format!("the first {limit}; --limit or --all for more"));
             }
         }
-        output.finish()
+        output.finish()?;
+        if output.is_empty_screen() {
+            note("no call matches");
+        }
+        Ok(())
     }
 }

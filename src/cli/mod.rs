@@ -52,6 +52,10 @@ pub enum Command {
     /// Show calls.
     Get(get::Get),
     /// List calls, newest first.
+    ///
+    /// On a terminal: a table of what fits its width. In a pipe: the sixteen fields
+    /// in the order of the reference object, separated by tabs, without a heading;
+    /// absent fields are empty, and line breaks in a summary become spaces.
     List(Box<list::List>),
     /// Record a new call.
     Create(Box<create::Create>),

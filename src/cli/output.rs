@@ -102,6 +102,11 @@ impl Output {
         Ok(self.out.flush()?)
     }
 
+    /// Whether a person has been shown nothing at all.
+    pub(super) fn is_empty_screen(&self) -> bool {
+        matches!(self.form, Form::Terminal(_, None)) && !self.has_shown
+    }
+
     /// Writes what is in its form already.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         Ok(self.out.write_all(bytes)?)

@@ -31,8 +31,11 @@ pub struct Details {
     pub violations: Vec<FieldViolation>,
     /// How long the service asked to wait before a retry.
     pub retry_after: Option<Duration>,
-    /// The id under which the service's log knows the request.
+    /// Of a write: what it was sent with. Sent with the same again, it is not
+    /// applied twice.
     pub request_id: Option<String>,
+    /// The id under which the service's log knows the request.
+    pub x_request_id: Option<String>,
     /// How often the request was sent.
     pub attempts: u32,
 }
@@ -52,6 +55,19 @@ impl Error {
     pub fn reason(&self) -> Option<ErrorReason> {
         let name = self.details.reason.as_deref()?;
         ErrorReason::from_str_name(&format!("ERROR_REASON_{name}"))
+    }
+
+    /// The code as the gRPC protocol writes it, such as `NOT_FOUND`.
+    #[must_use]
+    pub fn code_name(&self) -> String {
+        let mut name = String::new();
+        for c in format!("{:?}", self.code).chars() {
+            if c.is_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(c.to_ascii_uppercase());
+        }
+        name
     }
 
     pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
@@ -95,7 +111,7 @@ impl Error {
             })
         });
         let retry_after = found.retry_info().and_then(|info| info.retry_delay);
-        let request_id = status.metadata().get("x-request-id");
+        let x_request_id = status.metadata().get("x-request-id");
         Self {
             code: status.code(),
             message: status.message().to_owned(),
@@ -106,7 +122,8 @@ impl Error {
                     .unwrap_or_default(),
                 violations: violations.map(Iterator::collect).unwrap_or_default(),
                 retry_after: retry_after.filter(|delay| !delay.is_zero()),
-                request_id: request_id
+                request_id: None,
+                x_request_id: x_request_id
                     .and_then(|id| id.to_str().ok())
                     .map(str::to_owned),
                 attempts: 0,
@@ -138,7 +155,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.code.description(), self.message)
+        write!(formatter, "{}: {}", self.code_name(), self.message)
     }
 }
 

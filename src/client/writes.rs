@@ -1,5 +1,6 @@
 //! The writes. Each carries a request id, which makes it safe to send again.
 
+use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{Client, Error, Stub, answered};
@@ -10,14 +11,27 @@ use crate::api::proto::{
 };
 
 impl Client {
+    async fn write<M: Clone, R>(
+        &self,
+        request_id: String,
+        message: M,
+        send: impl AsyncFn(Stub, Request<M>) -> Result<Response<R>, Status>,
+    ) -> Result<R, Error> {
+        let answered = self.call(message, send).await;
+        answered.map_err(|mut error| {
+            error.details.request_id = Some(request_id);
+            error
+        })
+    }
+
     /// Records a new call, and answers it as recorded.
     ///
     /// # Errors
     /// [`Error`].
     pub async fn create(&self, mut request: CreateVoiceCallRequest) -> Result<VoiceCall, Error> {
-        protect(&mut request.request_id);
+        let id = protect(&mut request.request_id);
         let send = async |mut stub: Stub, request| stub.create_voice_call(request).await;
-        answered(self.call(request, send).await?.voice_call)
+        answered(self.write(id, request, send).await?.voice_call)
     }
 
     /// Records several new calls, all or none, and answers them in order.
@@ -28,9 +42,9 @@ impl Client {
         &self,
         mut request: BatchCreateVoiceCallsRequest,
     ) -> Result<Vec<VoiceCall>, Error> {
-        protect(&mut request.request_id);
+        let id = protect(&mut request.request_id);
         let send = async |mut stub: Stub, request| stub.batch_create_voice_calls(request).await;
-        Ok(self.call(request, send).await?.voice_calls)
+        Ok(self.write(id, request, send).await?.voice_calls)
     }
 
     /// Corrects a call, and answers it as it is then.
@@ -38,9 +52,9 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn update(&self, mut request: UpdateVoiceCallRequest) -> Result<VoiceCall, Error> {
-        protect(&mut request.request_id);
+        let id = protect(&mut request.request_id);
         let send = async |mut stub: Stub, request| stub.update_voice_call(request).await;
-        answered(self.call(request, send).await?.voice_call)
+        answered(self.write(id, request, send).await?.voice_call)
     }
 
     /// Marks a call as handled, and answers it as it is then.
@@ -48,9 +62,9 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn handle(&self, mut request: HandleVoiceCallRequest) -> Result<VoiceCall, Error> {
-        protect(&mut request.request_id);
+        let id = protect(&mut request.request_id);
         let send = async |mut stub: Stub, request| stub.handle_voice_call(request).await;
-        answered(self.call(request, send).await?.voice_call)
+        answered(self.write(id, request, send).await?.voice_call)
     }
 
     /// Deletes a call softly, and answers it as it is then; `None` when there is
@@ -62,9 +76,9 @@ impl Client {
         &self,
         mut request: DeleteVoiceCallRequest,
     ) -> Result<Option<VoiceCall>, Error> {
-        protect(&mut request.request_id);
+        let id = protect(&mut request.request_id);
         let send = async |mut stub: Stub, request| stub.delete_voice_call(request).await;
-        Ok(self.call(request, send).await?.voice_call)
+        Ok(self.write(id, request, send).await?.voice_call)
     }
 
     /// Restores a deleted call, and answers it as it is then.
@@ -75,9 +89,9 @@ impl Client {
         &self,
         mut request: UndeleteVoiceCallRequest,
     ) -> Result<VoiceCall, Error> {
-        protect(&mut request.request_id);
+        let id = protect(&mut request.request_id);
         let send = async |mut stub: Stub, request| stub.undelete_voice_call(request).await;
-        answered(self.call(request, send).await?.voice_call)
+        answered(self.write(id, request, send).await?.voice_call)
     }
 
     /// Erases a call for good; answers the revision of the purge.
@@ -91,9 +105,10 @@ impl Client {
     }
 }
 
-/// Makes a write safe to send again.
-fn protect(request_id: &mut String) {
+/// Makes a write safe to send again, and answers its request id.
+fn protect(request_id: &mut String) -> String {
     if request_id.is_empty() {
         *request_id = Uuid::new_v4().to_string();
     }
+    request_id.clone()
 }

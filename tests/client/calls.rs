@@ -32,7 +32,12 @@ async fn every_method_does_what_its_rpc_does() {
     let server = Server::start().await;
     let client = client(&server.endpoint);
     let uid = reference().uid;
-    let created = client.create(creation(reference())).await.expect("created");
+    // As a task would, whose futures must be able to move between threads.
+    let creating = tokio::spawn({
+        let client = client.clone();
+        async move { client.create(creation(reference())).await }
+    });
+    let created = creating.await.expect("no panic").expect("created");
     assert_eq!((created.uid.as_str(), created.revision), (uid.as_str(), 1));
     let batch = BatchCreateVoiceCallsRequest {
         voice_calls: vec![inbound(), inbound()],
@@ -184,7 +189,7 @@ async fn an_error_names_code_reason_fields_and_metadata() {
     assert_eq!(error.code, Code::Aborted);
     assert_eq!(error.reason(), Some(ErrorReason::RevisionMismatch));
     assert_eq!(error.details.metadata["current_revision"], "1");
-    assert!(error.details.request_id.is_some());
+    assert!(error.details.x_request_id.is_some());
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use voicecall::api::proto::CreateVoiceCallRequest;
+
 use crate::{
     gate::{Act, Gate},
     program::run,
@@ -93,7 +95,7 @@ async fn what_the_service_refuses_has_a_line_a_reason_and_a_code() {
 #[tokio::test]
 async fn wrong_usage_is_2() {
     let uid = "d290f1ee-6c54-4b01-90e6-d701748f0851";
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["get"], "<UID>"),
         (&["gets"], "gets"),
         (&["create"], "--direction"),
@@ -101,6 +103,7 @@ async fn wrong_usage_is_2() {
         (&["list", "--status=answered"], "answered-by-staff"),
         (&["list", "--created-after=now"], "2026-11-23"),
         (&["list", "--limit=1", "--all"], "--limit"),
+        (&["list", "--limit=0"], "--limit"),
         (&["update", uid], "nothing to update"),
         (
             &["update", uid, "--client=a", "--clear=client"],
@@ -145,6 +148,19 @@ async fn a_service_that_does_not_answer_in_time_is_5() {
     assert_eq!(ran.code, Some(5));
     let expected = "no answer within 300ms; a write may have been applied";
     assert!(ran.stderr.contains(expected), "{}", ran.stderr);
+}
+
+#[tokio::test]
+async fn a_write_without_an_answer_tells_how_to_repeat_it_safely() {
+    let server = Server::start().await;
+    let gate = Gate::start(&server.endpoint, [Act::Hold]).await;
+    let create = ["create", "--direction", "inbound", "--timeout", "0.3"];
+    let ran = run(&gate.endpoint, &create).await;
+    let sent: CreateVoiceCallRequest = gate.seen()[0].message();
+    let id = sent.request_id;
+    let last = ran.stderr.lines().last();
+    let expected = format!("voicecall: run again with --request-id {id} it is not done twice");
+    assert_eq!((ran.code, last), (Some(5), Some(expected.as_str())));
 }
 
 #[tokio::test]

@@ -79,6 +79,13 @@ async fn eighty_columns_tell_calls_apart_and_two_hundred_tell_all() {
 }
 
 #[tokio::test]
+async fn a_person_is_told_that_there_is_nothing_to_see() {
+    let server = Server::start().await;
+    let text = run_in_terminal(&server.endpoint, &["list"], 80, &NO_COLOR).await;
+    assert_eq!(text, "voicecall: no call matches\n");
+}
+
+#[tokio::test]
 async fn deleted_calls_look_deleted() {
     let server = Server::start().await;
     let call = create(&mut server.client(), inbound()).await;

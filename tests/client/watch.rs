@@ -55,7 +55,7 @@ impl Restartable {
     }
 
     fn client(&self) -> Client {
-        Client::new(&Settings::new(&self.endpoint())).expect("good settings")
+        Client::new(&Settings::new(self.endpoint())).expect("good settings")
     }
 }
 
