@@ -11,7 +11,6 @@ use tonic_prost::ProstCodec;
 use crate::{
     Result, calls,
     guardian::{As, Guarded, directory},
-    watch::free_port,
 };
 
 /// All keys begin with it.
@@ -68,6 +67,12 @@ impl Etcd {
         }
         Err("etcd does not start; is it installed?".into())
     }
+}
+
+/// A port of this machine's that nobody listens on.
+fn free_port() -> Result<u16> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    Ok(listener.local_addr()?.port())
 }
 
 /// The version of the one that is installed.
