@@ -3,6 +3,9 @@
 //! `docs/performance.md` what the figures mean.
 
 mod bare;
+mod baseline;
+mod baseline_rows;
+mod bench;
 mod calls;
 mod driver;
 mod etcd;
@@ -11,9 +14,17 @@ mod guardian;
 mod lists;
 mod load;
 mod messages;
+mod options;
+mod pgbench;
+mod plan;
+mod plot;
 mod postgres;
+mod report;
 mod sample;
+mod seed;
 mod service;
+mod startup;
+mod sweep;
 mod watch;
 
 use std::{error::Error, process::ExitCode};
@@ -27,6 +38,8 @@ pub(crate) type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Resul
 struct Cli {
     #[command(subcommand)]
     role: Option<Role>,
+    #[command(flatten)]
+    options: options::Options,
     /// Cargo says so.
     #[arg(long, hide = true)]
     bench: bool,
@@ -41,6 +54,11 @@ enum Role {
     Watch(watch::Watch),
     /// Serve as the floor.
     Floor,
+    /// Serve as the baseline.
+    Baseline {
+        /// Where the calls are.
+        database_url: String,
+    },
 }
 
 #[global_allocator]
@@ -67,7 +85,49 @@ fn run(cli: Cli) -> Result<()> {
             Ok(())
         }),
         Some(Role::Floor) => serving(floor::serve()),
-        None => Ok(()),
+        Some(Role::Baseline { database_url }) => serving(baseline::serve(&database_url)),
+        None => side_by_side(&cli.options),
+    }
+}
+
+/// Measures everything, and prints the table.
+fn side_by_side(options: &options::Options) -> Result<()> {
+    guardian::set_root(options.dir.clone());
+    let rows = plan::plan(options);
+    let mut needed = plan::plan(options);
+    if options.plots.is_some() {
+        needed.extend(sweep::rows());
+    }
+    let mut bench = bench::Bench::set_up(options, &needed)?;
+    let nothing = |row: &plan::Row| row.entries.iter().map(|_| Vec::new()).collect();
+    let mut seen: Vec<Vec<report::Seen>> = rows.iter().map(nothing).collect();
+    for round in 1..=options.rounds {
+        for (row, seen) in rows.iter().zip(&mut seen) {
+            for (entry, seen) in row.entries.iter().zip(seen) {
+                eprintln!("round {round}: {}, {}", row.name, entry.name);
+                let sample = bench.measure(entry.measure);
+                if let Err(error) = &sample {
+                    eprintln!("failed: {error}");
+                }
+                seen.push(sample.ok());
+            }
+        }
+    }
+    println!(
+        "{}, {} calls, medians of {} rounds of {} s (least..greatest)\n",
+        bench.versions()?,
+        options.rows,
+        options.rounds,
+        options.seconds
+    );
+    println!("{}", report::table(&rows, &seen));
+    if let Some(dir) = &options.plots {
+        sweep::draw(&mut bench, dir)?;
+    }
+    if report::complete(&seen) {
+        Ok(())
+    } else {
+        Err("not everything could be measured".into())
     }
 }
 

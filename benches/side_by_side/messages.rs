@@ -6,7 +6,7 @@ use prost::{
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
 };
 
-use crate::{etcd, load::Target};
+use crate::{etcd, load::Target, plan::Server};
 
 /// What a watched server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -26,6 +26,14 @@ impl Protocol {
         match self {
             Self::Floor => Target::Voicecall,
             Self::Etcd => Target::Etcd,
+        }
+    }
+
+    /// Who serves it.
+    pub(crate) const fn server(self) -> Server {
+        match self {
+            Self::Floor => Server::Floor,
+            Self::Etcd => Server::Etcd,
         }
     }
 

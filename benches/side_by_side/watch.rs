@@ -88,29 +88,8 @@ pub(crate) async fn watch(options: &Watch) -> Result<Sample> {
         received: AtomicU64::new(0),
         ages: Mutex::new(histogram()),
     });
-    let watched = options.watched.as_ref().unwrap_or(&options.endpoint);
-    let mut watchers = JoinSet::new();
-    let mut channels = Vec::new();
-    for _ in 0..CONNECTIONS {
-        channels.push(channel(watched).await?);
-    }
-    for n in 0..options.watchers {
-        let events = open(run.protocol, channels[n % CONNECTIONS].clone()).await?;
-        let (run, aged) = (run.clone(), options.rate.is_some());
-        watchers.spawn(async move { run.read(events, aged).await });
-    }
-    let mut writers = JoinSet::new();
-    let count = if options.rate.is_some() { 1 } else { WRITERS };
-    for _ in 0..count {
-        let client = Client::new(run.protocol.target(), channel(&options.endpoint).await?);
-        let (run, options) = (run.clone(), options.clone());
-        writers.spawn(async move {
-            match options.rate {
-                Some(rate) => run.write_at(client, rate).await,
-                None => run.write_all(client, options.watchers as u64).await,
-            }
-        });
-    }
+    let mut watchers = begin_watching(options, &run).await?;
+    let mut writers = begin_writing(options, &run).await?;
     sleep(Duration::from_secs_f64(options.seconds / 4.0)).await;
     run.counting.store(true, Ordering::Relaxed);
     let (before, counted) = (run.received.load(Ordering::Relaxed), Instant::now());
@@ -138,6 +117,40 @@ pub(crate) async fn watch(options: &Watch) -> Result<Sample> {
     };
     sample.set(Metric::Rate, rate);
     Ok(sample)
+}
+
+/// Whoever watches or writes, until it ends or is no longer wanted.
+type Tasks = JoinSet<Result<()>>;
+
+async fn begin_watching(options: &Watch, run: &Arc<Run>) -> Result<Tasks> {
+    let watched = options.watched.as_ref().unwrap_or(&options.endpoint);
+    let mut channels = Vec::new();
+    for _ in 0..CONNECTIONS {
+        channels.push(channel(watched).await?);
+    }
+    let mut watchers = Tasks::new();
+    for n in 0..options.watchers {
+        let events = open(run.protocol, channels[n % CONNECTIONS].clone()).await?;
+        let (run, aged) = (run.clone(), options.rate.is_some());
+        watchers.spawn(async move { run.read(events, aged).await });
+    }
+    Ok(watchers)
+}
+
+async fn begin_writing(options: &Watch, run: &Arc<Run>) -> Result<Tasks> {
+    let mut writers = Tasks::new();
+    let count = if options.rate.is_some() { 1 } else { WRITERS };
+    for _ in 0..count {
+        let client = Client::new(run.protocol.target(), channel(&options.endpoint).await?);
+        let (run, options) = (run.clone(), options.clone());
+        writers.spawn(async move {
+            match options.rate {
+                Some(rate) => run.write_at(client, rate).await,
+                None => run.write_all(client, options.watchers as u64).await,
+            }
+        });
+    }
+    Ok(writers)
 }
 
 /// A stream of every change from now on.

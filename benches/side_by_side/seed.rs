@@ -1,0 +1,24 @@
+//! Fills a database with calls, straight by SQL.
+
+use crate::{
+    Result,
+    calls::{CLIENTS, FROM_NUMBERS, STAFF, TO_NUMBERS},
+    postgres::Postgres,
+};
+
+/// Writes calls 1 to `calls` and their changes into a migrated, empty database.
+pub(crate) fn seed(postgres: &Postgres, database: &str, calls: u64) -> Result<()> {
+    let variables = [
+        ("calls", calls),
+        ("staff", STAFF),
+        ("clients", CLIENTS),
+        ("from_numbers", FROM_NUMBERS),
+        ("to_numbers", TO_NUMBERS),
+    ];
+    let set: String = variables
+        .iter()
+        .map(|(name, value)| format!("\\set {name} {value}\n"))
+        .collect();
+    postgres.sql(database, &format!("{set}{}", include_str!("seed.sql")))?;
+    Ok(())
+}
