@@ -117,7 +117,9 @@ impl Bench {
                 let calls = self.options.rows;
                 pgbench::best(&self.postgres, "pgbench", script, calls, seconds)
             }
-            Measure::Watch(protocol, watchers) => self.watch(protocol, watchers, &[]),
+            Measure::Watch(protocol, watchers, batch) => {
+                self.watch(protocol, watchers, &["--batch", &batch.to_string()])
+            }
             Measure::Age(protocol) => {
                 let rate = AGE_RATE.to_string();
                 self.watch(protocol, AGE_WATCHERS, &["--rate", &rate])
@@ -203,7 +205,7 @@ impl Measure {
     fn servers(self) -> Vec<Server> {
         match self {
             Self::Drive(server, ..) => vec![server],
-            Self::Watch(protocol, _) | Self::Age(protocol) => vec![protocol.server()],
+            Self::Watch(protocol, ..) | Self::Age(protocol) => vec![protocol.server()],
             Self::LastPage(_) | Self::Overload | Self::Capacity | Self::Memory | Self::Start(_) => {
                 vec![Server::Ours]
             }

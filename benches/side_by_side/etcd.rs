@@ -1,7 +1,7 @@
 //! etcd, and as much of its API as is measured, written down from its
 //! documentation.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 
 use http::uri::PathAndQuery;
 use prost::{Message, bytes::Bytes};
@@ -52,7 +52,7 @@ impl Etcd {
         ] {
             command.args([flag, value]);
         }
-        let server = Guarded::start(&command, As::Us, "TERM", Path::new(&dir))?;
+        let server = Guarded::start(&command, As::Us, "TERM", &dir)?;
         let address = endpoint.trim_start_matches("http://");
         for _ in 0..200 {
             if std::net::TcpStream::connect(address).is_ok() {

@@ -1,7 +1,7 @@
 //! Processes and directories that end with this process, however it ends.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::{
         fs::{PermissionsExt, chown},
         process::CommandExt,
@@ -71,8 +71,13 @@ pub(crate) struct Guarded {
 }
 
 impl Guarded {
-    /// Starts a command that is stopped by `signal`.
+    /// Starts a command that is stopped by `signal`. What it says on standard
+    /// error goes into a file in `dir`, or to us when there is none.
     pub(crate) fn start(command: &Command, who: As, signal: &str, dir: &Path) -> Result<Self> {
+        let says = match dir.as_os_str().is_empty() {
+            true => Stdio::piped(),
+            false => File::create(dir.join("log"))?.into(),
+        };
         let mut guardian = self::command(Path::new("sh"), who)?;
         guardian.args(["-c", include_str!("guardian.sh"), "guardian", signal]);
         guardian.arg(dir).arg(command.get_program());
@@ -86,14 +91,14 @@ impl Guarded {
         // Ctrl-C is for us; the guardian acts when we have ended.
         guardian.process_group(0);
         guardian.stdin(Stdio::piped()).stdout(Stdio::null());
-        let mut guardian = guardian.stderr(Stdio::piped()).spawn()?;
+        let mut guardian = guardian.stderr(says).spawn()?;
         let control = guardian.stdin.take();
         Ok(Self { guardian, control })
     }
 
     /// What the process writes to its standard error.
     pub(crate) fn stderr(&mut self) -> Result<ChildStderr> {
-        Ok(self.guardian.stderr.take().ok_or("taken before")?)
+        Ok(self.guardian.stderr.take().ok_or("it goes elsewhere")?)
     }
 
     /// The guardian's child: the process itself.

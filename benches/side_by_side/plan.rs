@@ -49,7 +49,8 @@ pub(crate) enum Measure {
     /// The last page of a list.
     LastPage(Load),
     Pgbench(Script),
-    Watch(Protocol, usize),
+    /// Watchers, and calls in each write.
+    Watch(Protocol, usize, usize),
     Age(Protocol),
     Start(Start),
     Memory,
@@ -185,14 +186,24 @@ fn lists() -> Vec<Row> {
 }
 
 fn streams() -> Vec<Row> {
-    let floor = |watchers| {
-        let measure = Measure::Watch(Protocol::Floor, watchers);
+    let floor = |watchers, batch| {
+        let measure = Measure::Watch(Protocol::Floor, watchers, batch);
         entry("bare tonic, one event a message", measure, &[])
     };
-    let etcd = |watchers| entry("etcd watch", Measure::Watch(Protocol::Etcd, watchers), &[]);
+    let etcd = |watchers, batch| {
+        let measure = Measure::Watch(Protocol::Etcd, watchers, batch);
+        entry("etcd watch", measure, &[])
+    };
     vec![
-        row("fan-out to 100 watchers", vec![floor(100), etcd(100)]),
-        row("fan-out to 1,000 watchers", vec![floor(1000), etcd(1000)]),
+        row("fan-out to 100 watchers", vec![floor(100, 1), etcd(100, 1)]),
+        row(
+            "fan-out to 1,000 watchers",
+            vec![floor(1000, 1), etcd(1000, 1)],
+        ),
+        row(
+            "fan-out to 100 watchers, written 50 at once",
+            vec![floor(100, 50), etcd(100, 50)],
+        ),
         row(
             "write-to-watch age, 200 writes/s, 100 watchers",
             vec![

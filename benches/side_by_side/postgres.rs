@@ -50,13 +50,13 @@ impl Postgres {
         for setting in SETTINGS.into_iter().chain([socket.as_str()]) {
             postgres.args(["-c", setting]);
         }
-        postgres.args(["-c", "logging_collector=on"]);
         let server = Guarded::start(&postgres, As::Ordinary, "QUIT", &dir)?;
         let started = Instant::now();
         let ready = || fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
         while !ready().contains("ready") {
             if started.elapsed() > Duration::from_secs(30) {
-                return Err("PostgreSQL does not start".into());
+                let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
+                return Err(format!("PostgreSQL does not start: {log}").into());
             }
             sleep(Duration::from_millis(20));
         }

@@ -21,31 +21,31 @@ pub(crate) struct Service {
 
 impl Service {
     /// `voicecall serve` with these environment variables. Stopped in order, so
-    /// that an embedded database is too; then `dir` is removed.
-    pub(crate) fn voicecall(environment: &[(&str, &str)], dir: &Path) -> Result<Self> {
+    /// that an embedded database is too.
+    pub(crate) fn voicecall(environment: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_voicecall"));
         command.arg("serve");
         command.env("VOICECALL_LISTEN", "127.0.0.1:0");
         command.env("VOICECALL_LOG_FORMAT", "human");
         command.env_remove("DATABASE_URL");
         command.envs(environment.iter().copied());
-        Self::start(&command, dir)
+        Self::start(&command)
     }
 
     /// `voicecall serve` on a database.
     pub(crate) fn on(database_url: &str) -> Result<Self> {
-        Self::voicecall(&[("DATABASE_URL", database_url)], Path::new(""))
+        Self::voicecall(&[("DATABASE_URL", database_url)])
     }
 
     /// One of the servers that this program is itself.
     pub(crate) fn ourselves(role: &[&str]) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(role);
-        Self::start(&command, Path::new(""))
+        Self::start(&command)
     }
 
-    fn start(command: &Command, dir: &Path) -> Result<Self> {
-        let mut process = Guarded::start(command, As::Us, "TERM", dir)?;
+    fn start(command: &Command) -> Result<Self> {
+        let mut process = Guarded::start(command, As::Us, "TERM", Path::new(""))?;
         let mut lines = BufReader::new(process.stderr()?).lines();
         let mut log = String::new();
         for line in lines.by_ref() {

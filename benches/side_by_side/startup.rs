@@ -47,7 +47,7 @@ pub(crate) fn start(start: Start, database_url: &str) -> Result<Sample> {
 
 fn timed(environment: &[(&str, &str)]) -> Result<Sample> {
     let started = Instant::now();
-    let service = Service::voicecall(environment, Path::new(""))?;
+    let service = Service::voicecall(environment)?;
     driving(await_answer(&service.endpoint))?;
     let elapsed = started.elapsed();
     Ok(Sample::of(Metric::P50, elapsed.as_secs_f64() * 1e3))

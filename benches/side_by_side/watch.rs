@@ -53,14 +53,15 @@ pub(crate) struct Watch {
     /// Without: how many arrive, with as many writes as are delivered.
     #[arg(long)]
     pub(crate) rate: Option<f64>,
+    /// Calls in each write.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) batch: usize,
 }
 
 /// Connections that the watchers share, and that the writers share.
 const CONNECTIONS: usize = 4;
-/// Calls in one write of the fan-out, which is not to measure writes.
-const BATCH: usize = 50;
-/// Writers of the fan-out.
-const WRITERS: usize = 4;
+/// Calls that are being written at once in the fan-out.
+const WRITING: usize = 64;
 /// Events that may be on their way before the writers wait.
 const WINDOW: u64 = 400;
 
@@ -139,14 +140,18 @@ async fn begin_watching(options: &Watch, run: &Arc<Run>) -> Result<Tasks> {
 
 async fn begin_writing(options: &Watch, run: &Arc<Run>) -> Result<Tasks> {
     let mut writers = Tasks::new();
-    let count = if options.rate.is_some() { 1 } else { WRITERS };
+    let count = match options.rate {
+        Some(_) => 1,
+        None => WRITING.div_ceil(options.batch),
+    };
+    let channel = channel(&options.endpoint).await?;
     for _ in 0..count {
-        let client = Client::new(run.protocol.target(), channel(&options.endpoint).await?);
+        let client = Client::new(run.protocol.target(), channel.clone());
         let (run, options) = (run.clone(), options.clone());
         writers.spawn(async move {
             match options.rate {
                 Some(rate) => run.write_at(client, rate).await,
-                None => run.write_all(client, options.watchers as u64).await,
+                None => run.write_all(client, &options).await,
             }
         });
     }
@@ -191,15 +196,16 @@ impl Run {
     }
 
     /// Writes as fast as all watchers together receive.
-    async fn write_all(&self, mut client: Client, watchers: u64) -> Result<()> {
+    async fn write_all(&self, mut client: Client, options: &Watch) -> Result<()> {
+        let (watchers, batch) = (options.watchers as u64, options.batch);
         while !self.over.load(Ordering::Relaxed) {
             let delivered = self.received.load(Ordering::Relaxed) / watchers;
             if self.written.load(Ordering::Relaxed) > delivered + WINDOW {
                 sleep(Duration::from_millis(1)).await;
                 continue;
             }
-            self.written.fetch_add(BATCH as u64, Ordering::Relaxed);
-            write(&mut client, BATCH, None).await?;
+            self.written.fetch_add(batch as u64, Ordering::Relaxed);
+            write(&mut client, batch, None).await?;
         }
         Ok(())
     }
