@@ -53,8 +53,10 @@ pub(crate) struct Drive {
     pub(crate) rate: Option<f64>,
 }
 
-/// Connections that closed-loop requests share.
+/// Connections that closed-loop requests share, and requests that fit on one: a
+/// server takes so many and lets the others wait.
 const CONNECTIONS: usize = 4;
+const PER_CONNECTION: usize = 64;
 /// Connections that open-loop requests share, so that none of them is full.
 const OPEN_CONNECTIONS: usize = 64;
 /// Requests under way at which an open loop begins no more. They are missing in
@@ -65,7 +67,9 @@ const OPEN_LIMIT: usize = 50_000;
 pub(crate) async fn drive(options: &Drive) -> Result<Sample> {
     let connections = match options.rate {
         Some(_) => OPEN_CONNECTIONS,
-        None => CONNECTIONS.min(options.concurrency),
+        None => CONNECTIONS
+            .max(options.concurrency / PER_CONNECTION)
+            .min(options.concurrency),
     };
     let mut clients = Vec::new();
     for _ in 0..connections {

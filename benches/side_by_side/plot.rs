@@ -64,7 +64,7 @@ impl Axis {
             ticks.retain(|tick| (self.low * 0.999..=self.high * 1.001).contains(tick));
             return ticks;
         }
-        let rough = self.high / 5.0;
+        let rough = self.high / 8.0;
         let steps = [1.0, 2.0, 5.0, 10.0].map(|n| n * decade(rough));
         let step = steps.into_iter().find(|step| *step >= rough);
         let step = step.unwrap_or(rough);
@@ -197,7 +197,7 @@ fn rule(svg: &mut String, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
 fn short(figure: f64) -> String {
     if figure >= 1e6 {
         format!("{}M", figure / 1e6)
-    } else if figure >= 1e3 {
+    } else if figure >= 2e3 {
         format!("{}k", figure / 1e3)
     } else {
         format!("{}", (figure * 1e3).round() / 1e3)
