@@ -5,9 +5,10 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use protox::prost::Message;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "voicecall/v1/error_reason.proto",
     "voicecall/v1/voice_call.proto",
+    "voicecall/v1/voice_call_event.proto",
     "voicecall/v1/voice_call_filter.proto",
     "voicecall/v1/voice_call_service.proto",
 ];
@@ -24,6 +25,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .codec_path("crate::api::codec::Codec")
+        // Written by hand, to send events that were encoded once for all watchers.
+        .extern_path(
+            ".voicecall.v1.EventBatch",
+            "crate::api::event_batch::EventBatch",
+        )
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{api, postgres, server, store};
+use crate::{api, feed, postgres, server, store};
 
 /// The call-record service: gRPC on PostgreSQL.
 #[derive(Debug, Parser)]
@@ -61,6 +61,24 @@ pub struct Serve {
     )]
     pub max_concurrent_requests: usize,
 
+    /// Watches open at once; more are answered with RESOURCE_EXHAUSTED.
+    #[arg(
+        long,
+        env = "VOICECALL_MAX_WATCHES",
+        default_value_t = 20_000,
+        value_name = "COUNT"
+    )]
+    pub max_watches: usize,
+
+    /// Memory for recent changes, in bytes; watchers that are further behind read the database.
+    #[arg(
+        long,
+        env = "VOICECALL_FEED_MEMORY",
+        default_value_t = 64 * 1024 * 1024,
+        value_name = "BYTES"
+    )]
+    pub feed_memory: usize,
+
     /// Client connections at once; more wait to be accepted.
     #[arg(
         long,
@@ -88,7 +106,7 @@ pub struct Serve {
     )]
     pub read_queue: usize,
 
-    /// Database connections for lists; writes and reads by uid have their own six.
+    /// Database connections for lists; writes, look-ups and the feed have their own.
     #[arg(
         long,
         env = "VOICECALL_LIST_CONNECTIONS",
@@ -96,6 +114,26 @@ pub struct Serve {
         value_name = "COUNT"
     )]
     pub list_connections: usize,
+
+    /// How long changes are kept in the log, at least, in seconds: clients that come back later
+    /// have to start anew. They go a whole partition at a time. Default: seven days.
+    #[arg(
+        long,
+        env = "VOICECALL_LOG_RETENTION",
+        default_value_t = 7 * 24 * 3600,
+        value_name = "SECONDS"
+    )]
+    pub log_retention: u64,
+
+    /// Changes in a partition of the log.
+    #[arg(
+        long,
+        env = "VOICECALL_LOG_PARTITION",
+        default_value_t = 20_000_000,
+        value_name = "COUNT",
+        value_parser = clap::value_parser!(i64).range(100_000..)
+    )]
+    pub log_partition: i64,
 
     /// Time for requests under way to end after SIGTERM, in seconds.
     #[arg(
@@ -182,11 +220,19 @@ impl Serve {
             api: api::Limits {
                 max_request_bytes: self.max_request_bytes,
                 max_concurrent_requests: self.max_concurrent_requests,
+                max_watches: self.max_watches,
+            },
+            feed: feed::Limits {
+                memory_bytes: self.feed_memory,
             },
             store: store::Limits {
                 write_queue: self.write_queue.max(1),
                 read_queue: self.read_queue.max(1),
                 list_connections: self.list_connections.max(1),
+                retention: store::Retention {
+                    keep: Duration::from_secs(self.log_retention),
+                    partition_len: self.log_partition,
+                },
             },
             max_connections: self.max_connections.max(1),
             migrate: !self.no_migrate,

@@ -7,6 +7,7 @@
 //! - [`domain`]: calls, commands and the state machine; pure
 //! - [`store`]: calls in PostgreSQL: the group-commit writer, reads, the change
 //!   log
+//! - [`feed`]: every change, in order, for those who watch
 //! - [`api`]: the gRPC API: requests to commands, errors to statuses
 //! - [`server`]: sockets, health, an end in order
 //! - [`postgres`]: the embedded PostgreSQL, on its own beside the layers
@@ -20,6 +21,7 @@ pub mod api;
 pub mod commands;
 pub mod config;
 pub mod domain;
+pub mod feed;
 pub mod postgres;
 pub mod server;
 pub mod store;

@@ -36,7 +36,8 @@ pub(super) fn call(call: Call) -> proto::VoiceCall {
     }
 }
 
-fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+/// The time's message.
+pub(super) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     let (seconds, nanos) = time.parts();
     prost_types::Timestamp { seconds, nanos }
 }

@@ -12,7 +12,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::{proto::ErrorReason, violations::Violations};
 use crate::{
     domain::{Revision, machine::Rejection},
-    store::{ReadError, WriteError},
+    feed::SnapshotError,
+    store::{LogError, ReadError, WriteError},
 };
 
 /// The domain of every `google.rpc.ErrorInfo` that the service sends.
@@ -39,6 +40,14 @@ pub enum Error {
     MessageTooLarge(TooLarge),
     /// There is no such call.
     NotFound(uuid::Uuid),
+    /// There was such a call, and it was purged.
+    Purged(uuid::Uuid),
+    /// The resume token is torn, or of a version that is not known.
+    InvalidResumeToken,
+    /// The change log cannot be read from a point on.
+    Log(LogError),
+    /// What the watcher needs next is not kept any more.
+    WatcherTooSlow,
     /// A write was refused or failed.
     Write {
         /// Why.
@@ -70,6 +79,23 @@ pub enum TooLarge {
 impl From<Violations> for Error {
     fn from(violations: Violations) -> Self {
         Self::InvalidFields(violations)
+    }
+}
+
+impl From<LogError> for Error {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+impl From<SnapshotError> for Error {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Log(LogError::Compacted { .. }) | SnapshotError::TooSlow => {
+                Self::WatcherTooSlow
+            }
+            SnapshotError::Log(error) => Self::Log(error),
+        }
     }
 }
 
@@ -183,6 +209,18 @@ fn parts(error: Error) -> Parts {
             "the answer would be larger than 2 MiB; ask for less at once",
         ),
         Error::NotFound(uid) => rejection(Rejection::NotFound { uid }),
+        Error::Purged(uid) => rejection(Rejection::Purged { uid }),
+        Error::InvalidResumeToken => Parts::new(
+            Code::InvalidArgument,
+            ErrorReason::InvalidResumeToken,
+            "resume_token is damaged, or of a version that this server does not know",
+        ),
+        Error::Log(error) => log(error),
+        Error::WatcherTooSlow => Parts::new(
+            Code::ResourceExhausted,
+            ErrorReason::WatcherTooSlow,
+            "read too slowly: what comes next is not kept any more; start again with a snapshot",
+        ),
         Error::Write {
             error,
             has_request_id,
@@ -229,6 +267,32 @@ fn write(error: WriteError, has_request_id: bool) -> Parts {
     }
 }
 
+fn log(error: LogError) -> Parts {
+    match error {
+        LogError::Read(error) => read(error),
+        LogError::Compacted { oldest_revision } => Parts::new(
+            Code::OutOfRange,
+            ErrorReason::RevisionCompacted,
+            format!(
+                "changes are kept from revision {oldest_revision} on; start again with a snapshot"
+            ),
+        )
+        .with("oldest_revision", oldest_revision),
+        LogError::Ahead { head_revision } => Parts::new(
+            Code::OutOfRange,
+            ErrorReason::RevisionAhead,
+            format!("the newest revision is {head_revision}"),
+        )
+        .with("head_revision", head_revision),
+        LogError::Reset => Parts::new(
+            Code::FailedPrecondition,
+            ErrorReason::FeedReset,
+            "the changes that this point belongs to are not in this database, or not any more; \
+             start again with a snapshot",
+        ),
+    }
+}
+
 fn read(error: ReadError) -> Parts {
     match error {
         ReadError::Overloaded => overloaded(),
@@ -246,6 +310,8 @@ fn rejection(rejection: Rejection) -> Parts {
     let parts = |code, reason, uid: uuid::Uuid| Parts::new(code, reason, message).with("uid", uid);
     match rejection {
         Rejection::NotFound { uid } => parts(Code::NotFound, ErrorReason::CallNotFound, uid),
+        Rejection::Purged { uid } => parts(Code::NotFound, ErrorReason::CallPurged, uid),
+        Rejection::UidPurged { uid } => parts(Code::AlreadyExists, ErrorReason::CallPurged, uid),
         Rejection::AlreadyExists { uid } => {
             parts(Code::AlreadyExists, ErrorReason::CallAlreadyExists, uid)
         }

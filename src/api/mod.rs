@@ -5,6 +5,9 @@
 //! - `parse`, `fields`, `uids` and `filter` turn requests into commands and queries,
 //!   `convert` turns calls into messages, `size` keeps messages below 2 MiB
 //! - [`page_token`] makes and reads page tokens
+//! - `watch` is the stream of changes, `events` their pages and messages,
+//!   [`event_batch`] a message that is encoded once for all, [`resume_token`] a
+//!   place among them
 //! - [`error`] turns every error into a status, in one place
 //! - `edge` is what all requests pass: deadlines, limits, request ids
 //!
@@ -15,14 +18,18 @@ mod context;
 mod convert;
 mod edge;
 pub mod error;
+pub mod event_batch;
+mod events;
 mod fields;
 mod filter;
 pub mod page_token;
 mod parse;
+pub mod resume_token;
 mod service;
 mod size;
 mod uids;
 pub mod violations;
+mod watch;
 
 /// The API's messages and its server, generated from `proto/`.
 #[expect(
@@ -44,7 +51,7 @@ use tonic_health::server::HealthReporter;
 use tower::util::BoxCloneSyncService;
 
 use self::{edge::Edge, proto::voice_call_service_server::VoiceCallServiceServer};
-use crate::store::Store;
+use crate::{feed::Feed, store::Store};
 
 /// The full name of the service, for health checks.
 pub const SERVICE_NAME: &str = "voicecall.v1.VoiceCallService";
@@ -56,6 +63,8 @@ pub struct Limits {
     pub max_request_bytes: usize,
     /// Requests under way at once; more are refused.
     pub max_concurrent_requests: usize,
+    /// Watches open at once; more are refused.
+    pub max_watches: usize,
 }
 
 /// The API as a service of HTTP requests.
@@ -70,11 +79,13 @@ pub type Api =
 /// meet.
 pub fn api(
     store: Store,
+    feed: Feed,
     limits: Limits,
     draining: CancellationToken,
 ) -> Result<(Api, HealthReporter), tonic_reflection::server::Error> {
-    let service = VoiceCallServiceServer::new(service::Service::new(store))
-        .max_decoding_message_size(limits.max_request_bytes);
+    let service = service::Service::new(store, feed, limits.max_watches, draining.clone());
+    let service =
+        VoiceCallServiceServer::new(service).max_decoding_message_size(limits.max_request_bytes);
     let (health_reporter, health) = tonic_health::server::health_reporter();
     let rest = Routes::new(health)
         .add_service(reflection().build_v1()?)

@@ -185,6 +185,17 @@ pub(super) fn undelete(mut request: proto::UndeleteVoiceCallRequest) -> Result<P
 }
 
 /// A min_revision; 0 is no wait.
+pub(super) fn purge(mut request: proto::PurgeVoiceCallRequest) -> Result<Parsed, Violations> {
+    let mut violations = Violations::default();
+    let request_id = mem::take(&mut request.request_id);
+    let key = request_key("PurgeVoiceCall", &request_id, &request, &mut violations);
+    let uid = uid(&request.uid, "uid", &mut violations);
+    let command = Command::Purge {
+        uid: violations.or(uid)?,
+    };
+    Ok(Parsed::new(Action::One(command), key))
+}
+
 pub(super) fn min_revision(revision: i64) -> Result<Revision, Violations> {
     let mut violations = Violations::default();
     if revision < 0 {

@@ -1,21 +1,28 @@
 //! The handlers: parse, call, convert.
 
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::{Stream, StreamExt};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
     context::Context,
     convert,
     error::{Error, TooLarge},
-    filter,
+    events, filter,
     page_token::{self, ListKey},
     parse::{self, Parsed},
     proto::{self, voice_call_service_server::VoiceCallService},
     size::Room,
     uids,
     violations::Violations,
+    watch,
 };
 use crate::{
     domain::Uuid,
+    feed::Feed,
     store::{PageQuery, Store, Written},
 };
 
@@ -29,17 +36,33 @@ const LOOKUP_CHUNK: usize = 250;
 #[derive(Clone)]
 pub(super) struct Service {
     store: Store,
+    feed: Feed,
+    /// Watches that may be open, all together.
+    watches: Arc<Semaphore>,
+    draining: CancellationToken,
 }
 
 impl Service {
-    pub(super) fn new(store: Store) -> Self {
-        Self { store }
+    pub(super) fn new(
+        store: Store,
+        feed: Feed,
+        max_watches: usize,
+        draining: CancellationToken,
+    ) -> Self {
+        Self {
+            store,
+            feed,
+            watches: Arc::new(Semaphore::new(max_watches)),
+            draining,
+        }
     }
 
-    async fn write(&self, parsed: Parsed) -> Result<Written, Error> {
+    async fn write(&self, parsed: Parsed, context: Context) -> Result<Written, Error> {
         let has_request_id = parsed.write.request.is_some();
         let written = if parsed.validate_only {
-            self.store.preview(parsed.write, Context::now()).await
+            let deadline = context.read_deadline();
+            let preview = self.store.preview(parsed.write, Context::now(), deadline);
+            preview.await
         } else {
             self.store.write(parsed.write).await
         };
@@ -49,9 +72,13 @@ impl Service {
         })
     }
 
-    async fn write_one(&self, parsed: Parsed) -> Result<Option<proto::VoiceCall>, Error> {
-        let written = self.write(parsed).await?;
-        Ok(written.into_iter().next().map(convert::shared))
+    async fn write_one(
+        &self,
+        parsed: Parsed,
+        context: Context,
+    ) -> Result<Option<proto::VoiceCall>, Error> {
+        let written = self.write(parsed, context).await?;
+        Ok(written.calls.into_iter().next().map(convert::shared))
     }
 
     /// Looks up calls in chunks until they fill the answer.
@@ -88,6 +115,7 @@ impl VoiceCallService for Service {
         &self,
         request: Request<proto::CreateVoiceCallRequest>,
     ) -> Result<Response<proto::CreateVoiceCallResponse>, Status> {
+        let context = Context::of(&request);
         let request = request.into_inner();
         let uid_is_ours = request
             .voice_call
@@ -95,7 +123,7 @@ impl VoiceCallService for Service {
             .is_some_and(|call| call.uid.is_empty());
         let parsed = parse::create(request, Context::now()).map_err(Error::from)?;
         let preview = parsed.validate_only;
-        let mut voice_call = self.write_one(parsed).await?;
+        let mut voice_call = self.write_one(parsed, context).await?;
         if preview && uid_is_ours {
             // The call will get another uid than the one it was tried with.
             voice_call.iter_mut().for_each(|call| call.uid.clear());
@@ -107,15 +135,16 @@ impl VoiceCallService for Service {
         &self,
         request: Request<proto::BatchCreateVoiceCallsRequest>,
     ) -> Result<Response<proto::BatchCreateVoiceCallsResponse>, Status> {
+        let context = Context::of(&request);
         let request = request.into_inner();
         let mut room = Room::for_calls_to_create();
         if !request.voice_calls.iter().all(|call| room.take(call)) {
             return Err(Error::MessageTooLarge(TooLarge::Answer).into());
         }
         let parsed = parse::batch_create(request, Context::now()).map_err(Error::from)?;
-        let written = self.write(parsed).await?;
+        let written = self.write(parsed, context).await?;
         Ok(Response::new(proto::BatchCreateVoiceCallsResponse {
-            voice_calls: written.into_iter().map(convert::shared).collect(),
+            voice_calls: written.calls.into_iter().map(convert::shared).collect(),
         }))
     }
 
@@ -132,7 +161,13 @@ impl VoiceCallService for Service {
             .await
             .map_err(Error::from)?;
         let calls = self.store.get(vec![uid]).await.map_err(Error::from)?;
-        let call = calls.into_iter().next().ok_or(Error::NotFound(uid))?;
+        let Some(call) = calls.into_iter().next() else {
+            let purged = self.store.is_purged(uid, context.read_deadline()).await;
+            return Err(match purged.map_err(Error::from)? {
+                true => Error::Purged(uid).into(),
+                false => Error::NotFound(uid).into(),
+            });
+        };
         Ok(Response::new(proto::GetVoiceCallResponse {
             voice_call: Some(convert::shared(call)),
         }))
@@ -199,8 +234,9 @@ impl VoiceCallService for Service {
         &self,
         request: Request<proto::UpdateVoiceCallRequest>,
     ) -> Result<Response<proto::UpdateVoiceCallResponse>, Status> {
+        let context = Context::of(&request);
         let parsed = parse::update(request.into_inner(), Context::now()).map_err(Error::from)?;
-        let voice_call = self.write_one(parsed).await?;
+        let voice_call = self.write_one(parsed, context).await?;
         Ok(Response::new(proto::UpdateVoiceCallResponse { voice_call }))
     }
 
@@ -208,8 +244,9 @@ impl VoiceCallService for Service {
         &self,
         request: Request<proto::HandleVoiceCallRequest>,
     ) -> Result<Response<proto::HandleVoiceCallResponse>, Status> {
+        let context = Context::of(&request);
         let parsed = parse::handle(request.into_inner()).map_err(Error::from)?;
-        let voice_call = self.write_one(parsed).await?;
+        let voice_call = self.write_one(parsed, context).await?;
         Ok(Response::new(proto::HandleVoiceCallResponse { voice_call }))
     }
 
@@ -217,8 +254,9 @@ impl VoiceCallService for Service {
         &self,
         request: Request<proto::DeleteVoiceCallRequest>,
     ) -> Result<Response<proto::DeleteVoiceCallResponse>, Status> {
+        let context = Context::of(&request);
         let parsed = parse::delete(request.into_inner()).map_err(Error::from)?;
-        let voice_call = self.write_one(parsed).await?;
+        let voice_call = self.write_one(parsed, context).await?;
         Ok(Response::new(proto::DeleteVoiceCallResponse { voice_call }))
     }
 
@@ -226,11 +264,58 @@ impl VoiceCallService for Service {
         &self,
         request: Request<proto::UndeleteVoiceCallRequest>,
     ) -> Result<Response<proto::UndeleteVoiceCallResponse>, Status> {
+        let context = Context::of(&request);
         let parsed = parse::undelete(request.into_inner()).map_err(Error::from)?;
-        let voice_call = self.write_one(parsed).await?;
+        let voice_call = self.write_one(parsed, context).await?;
         Ok(Response::new(proto::UndeleteVoiceCallResponse {
             voice_call,
         }))
+    }
+
+    async fn purge_voice_call(
+        &self,
+        request: Request<proto::PurgeVoiceCallRequest>,
+    ) -> Result<Response<proto::PurgeVoiceCallResponse>, Status> {
+        let context = Context::of(&request);
+        let parsed = parse::purge(request.into_inner()).map_err(Error::from)?;
+        let revision = self.write(parsed, context).await?.revision;
+        Ok(Response::new(proto::PurgeVoiceCallResponse { revision }))
+    }
+
+    async fn list_voice_call_changes(
+        &self,
+        request: Request<proto::ListVoiceCallChangesRequest>,
+    ) -> Result<Response<proto::ListVoiceCallChangesResponse>, Status> {
+        let deadline = Context::of(&request).read_deadline();
+        let request = request.into_inner();
+        let min_revision = request.min_revision;
+        let query = events::parse(request).map_err(Error::from)?;
+        let reached = self.store.wait_for(min_revision, deadline).await;
+        reached.map_err(Error::from)?;
+        let page = events::list(&self.store, &self.feed, query, deadline).await?;
+        Ok(Response::new(page))
+    }
+
+    type WatchVoiceCallsStream =
+        Pin<Box<dyn Stream<Item = Result<proto::WatchVoiceCallsResponse, Status>> + Send>>;
+
+    async fn watch_voice_calls(
+        &self,
+        request: Request<proto::WatchVoiceCallsRequest>,
+    ) -> Result<Response<Self::WatchVoiceCallsStream>, Status> {
+        let context = Context::of(&request);
+        let query = watch::parse(request.into_inner()).map_err(Error::from)?;
+        let permit = Arc::clone(&self.watches).try_acquire_owned();
+        let permit = permit.map_err(|_| Error::Overloaded)?;
+        let ends = watch::Ends {
+            draining: self.draining.clone(),
+            deadline: context.deadline,
+        };
+        let stream = watch::start(&self.feed, query, ends, context.read_deadline()).await?;
+        Ok(Response::new(Box::pin(stream.inspect(move |_| {
+            // Held for as long as the stream lives.
+            let _ = &permit;
+        }))))
     }
 }
 

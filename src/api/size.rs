@@ -3,8 +3,6 @@
 
 use prost::{Message, length_delimiter_len};
 
-use super::proto;
-
 /// The most bytes in a message that the service sends.
 pub(super) const MAX_ANSWER_BYTES: usize = 2 * 1024 * 1024;
 
@@ -39,10 +37,10 @@ impl Room {
         }
     }
 
-    /// Takes the room for a call, if there is enough. The first always fits, as
-    /// no call is that large.
-    pub(super) fn take(&mut self, call: &proto::VoiceCall) -> bool {
-        let len = call.encoded_len() + self.added_to_call;
+    /// Takes the room for a call or an event, if there is enough. The first
+    /// always fits, as none is that large.
+    pub(super) fn take(&mut self, item: &impl Message) -> bool {
+        let len = item.encoded_len() + self.added_to_call;
         let needed = 1 + length_delimiter_len(len) + len;
         let fits = needed <= self.left || self.is_empty;
         if fits {

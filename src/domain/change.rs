@@ -17,9 +17,21 @@ pub enum ChangeKind {
     Deleted,
     /// It was restored.
     Undeleted,
+    /// It was erased, and all that the log held of it.
+    Purged,
 }
 
 impl ChangeKind {
+    /// Every kind this release knows.
+    pub const ALL: [Self; 6] = [
+        Self::Created,
+        Self::Updated,
+        Self::Handled,
+        Self::Deleted,
+        Self::Undeleted,
+        Self::Purged,
+    ];
+
     /// The word for it in SQL and in logs.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -29,19 +41,30 @@ impl ChangeKind {
             Self::Handled => "handled",
             Self::Deleted => "deleted",
             Self::Undeleted => "undeleted",
+            Self::Purged => "purged",
         }
+    }
+
+    /// The kind with this word; `None`: one that a newer release wrote.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
     }
 }
 
 /// One change, as the state machine prepares it and the change log keeps it.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// What happened.
-    pub kind: ChangeKind,
-    /// The state before; `None` when the call is new.
+    /// Its position in the log; 0 until it is committed.
+    pub revision: Revision,
+    /// What happened; `None` is something that a newer release knows.
+    pub kind: Option<ChangeKind>,
+    /// To which call.
+    pub uid: Uuid,
+    /// The state before; `None` when the call is new, or purged since.
     pub before: Option<Arc<Call>>,
-    /// The state after.
-    pub after: Arc<Call>,
+    /// The state after; `None` when the call is purged, now or since.
+    pub after: Option<Arc<Call>>,
     /// Who did it; `None` when nobody had to say who they are.
     pub actor: Option<Arc<str>>,
     /// By which request, if the client named it.
@@ -53,9 +76,14 @@ pub struct Change {
 }
 
 impl Change {
-    /// The change's position in the log; 0 until it is committed.
+    /// The change without anything of the call's content, as it stands in the
+    /// log once the call is purged.
     #[must_use]
-    pub fn revision(&self) -> Revision {
-        self.after.revision
+    pub fn erased(&self) -> Self {
+        Self {
+            before: None,
+            after: None,
+            ..self.clone()
+        }
     }
 }

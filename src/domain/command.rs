@@ -150,6 +150,11 @@ pub enum Command {
         /// The revision the call must be at.
         expected_revision: Option<Revision>,
     },
+    /// Erase a call and all that is known of it.
+    Purge {
+        /// Which call.
+        uid: Uuid,
+    },
 }
 
 impl Command {
@@ -161,7 +166,8 @@ impl Command {
             Self::Update { uid, .. }
             | Self::Handle { uid, .. }
             | Self::Delete { uid, .. }
-            | Self::Undelete { uid, .. } => *uid,
+            | Self::Undelete { uid, .. }
+            | Self::Purge { uid } => *uid,
         }
     }
 
@@ -169,7 +175,7 @@ impl Command {
     #[must_use]
     pub const fn expected_revision(&self) -> Option<Revision> {
         match self {
-            Self::Create(_) => None,
+            Self::Create(_) | Self::Purge { .. } => None,
             Self::Update {
                 expected_revision, ..
             }

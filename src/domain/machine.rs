@@ -12,11 +12,30 @@ use super::{
     command::WhenMissing,
 };
 
+/// What there is under a uid.
+#[derive(Debug, Clone, Copy)]
+pub enum State<'a> {
+    /// Nothing, and there never was.
+    Absent,
+    /// A call.
+    Call(&'a Call),
+    /// A call once; it was purged, and its uid stays reserved.
+    Purged,
+}
+
+impl<'a> From<Option<&'a Call>> for State<'a> {
+    fn from(call: Option<&'a Call>) -> Self {
+        call.map_or(Self::Absent, Self::Call)
+    }
+}
+
 /// What a command comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// The call is now in this state.
     Change(ChangeKind, Arc<Call>),
+    /// The call is to be erased.
+    Purge,
     /// The call is as the client wants it already.
     Unchanged,
     /// There is no call, and the client is content with that.
@@ -35,6 +54,18 @@ pub enum Rejection {
     /// The uid is taken.
     #[error("there is already a call {uid}")]
     AlreadyExists {
+        /// The call that was named.
+        uid: Uuid,
+    },
+    /// The call was purged.
+    #[error("call {uid} was purged")]
+    Purged {
+        /// The call that was named.
+        uid: Uuid,
+    },
+    /// The uid was that of a purged call, and stays taken.
+    #[error("call {uid} was purged, and its uid cannot be used again")]
+    UidPurged {
         /// The call that was named.
         uid: Uuid,
     },
@@ -80,14 +111,16 @@ pub enum Rejection {
     },
 }
 
-/// What `command` makes of the call's present `state` (`None`: there is none).
+/// What `command` makes of the call's present `state`.
 ///
 /// # Errors
 /// [`Rejection`]: the command does not fit the state.
-pub fn apply(state: Option<&Call>, command: &Command) -> Result<Step, Rejection> {
+pub fn apply<'a>(state: impl Into<State<'a>>, command: &Command) -> Result<Step, Rejection> {
     let uid = command.uid();
-    let Some(call) = state else {
-        return apply_to_missing(uid, command);
+    let call = match state.into() {
+        State::Absent => return apply_to_missing(uid, command),
+        State::Purged => return apply_to_purged(uid, command),
+        State::Call(call) => call,
     };
     if let Some(expected) = command.expected_revision()
         && expected != call.revision
@@ -107,6 +140,26 @@ pub fn apply(state: Option<&Call>, command: &Command) -> Result<Step, Rejection>
         } => handle(call, handled_by_staff_uid, *handled_at),
         Command::Delete { allow_missing, .. } => delete(call, *allow_missing),
         Command::Undelete { .. } => undelete(call),
+        Command::Purge { .. } => Ok(Step::Purge),
+    }
+}
+
+fn apply_to_purged(uid: Uuid, command: &Command) -> Result<Step, Rejection> {
+    match command {
+        Command::Delete {
+            allow_missing: true,
+            ..
+        } => Ok(Step::Absent),
+        Command::Create(_)
+        | Command::Update {
+            when_missing: WhenMissing::Create(_) | WhenMissing::RequireDirection,
+            ..
+        } => Err(Rejection::UidPurged { uid }),
+        Command::Update { .. }
+        | Command::Handle { .. }
+        | Command::Delete { .. }
+        | Command::Undelete { .. }
+        | Command::Purge { .. } => Err(Rejection::Purged { uid }),
     }
 }
 
@@ -138,7 +191,8 @@ fn apply_to_missing(uid: Uuid, command: &Command) -> Result<Step, Rejection> {
         Command::Update { .. }
         | Command::Handle { .. }
         | Command::Delete { .. }
-        | Command::Undelete { .. } => return Err(Rejection::NotFound { uid }),
+        | Command::Undelete { .. }
+        | Command::Purge { .. } => return Err(Rejection::NotFound { uid }),
     };
     Ok(Step::Change(ChangeKind::Created, Arc::new(create(draft))))
 }

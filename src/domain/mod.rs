@@ -7,6 +7,7 @@
 //!   `(state, command) -> change | error`
 //! - [`change`]: one entry of the change log
 //! - [`filter`]: which calls are meant, as a predicate
+//! - [`view`]: what a change means to those who keep what a filter matches
 //! - [`list`]: how a list is ordered and where a page of it begins
 //!
 //! Every other layer builds on this one; it knows none of them.
@@ -20,6 +21,7 @@ pub mod list;
 pub mod machine;
 pub mod text;
 pub mod time;
+pub mod view;
 
 pub use call::{Attributes, Call, Direction, Seconds, Status};
 pub use change::{Change, ChangeKind};

@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use crate::{
     api::{self, Api},
+    feed::{self, Feed},
     store::{Connector, OpenError, Store, StoreTasks},
 };
 
@@ -37,6 +38,8 @@ pub struct Settings {
     pub api: api::Limits,
     /// The store's limits.
     pub store: crate::store::Limits,
+    /// The feed's limits.
+    pub feed: feed::Limits,
     /// Connections at once; more wait to be accepted.
     pub max_connections: usize,
     /// Whether to migrate the database, or only to check it.
@@ -74,11 +77,19 @@ pub async fn run(
 ) -> Result<(), Error> {
     let address = listener.local_addr()?;
     let draining = CancellationToken::new();
-    let (store, store_tasks) = Store::new(connector, settings.store);
-    let availability = store.availability();
-    let (api, health) = api::api(store, settings.api, draining.clone())?;
-    // Owns the accept loop, the connections and the health task.
+    let (store, following, store_tasks) = Store::new(connector, settings.store);
+    // Owns the accept loop, the connections, the feed's follower and the health
+    // task.
     let tasks = TaskTracker::new();
+    let feed = Feed::start(
+        store.clone(),
+        following,
+        settings.feed,
+        &tasks,
+        draining.clone(),
+    );
+    let availability = store.availability();
+    let (api, health) = api::api(store, feed, settings.api, draining.clone())?;
     tasks.spawn(report_health(health, availability, draining.clone()));
     tasks.spawn(accept(
         listener,

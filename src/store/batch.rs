@@ -19,7 +19,7 @@ use super::{
 };
 use crate::domain::{
     Call, Change, ChangeKind, Command, Draft, Revision, Timestamp, Uuid,
-    machine::{self, Rejection, Step},
+    machine::{self, Rejection, State, Step},
 };
 
 /// A write, and the caller who waits for its result.
@@ -67,8 +67,17 @@ pub(super) struct Batch {
     pub(super) reads: Vec<(Uuid, Revision)>,
 }
 
-/// The states that were read, by uid.
-pub(super) type States = HashMap<Uuid, Arc<Call>>;
+/// What there is under a uid; what is in no map was never there.
+#[derive(Debug, Clone)]
+pub(super) enum Known {
+    /// A call.
+    Call(Arc<Call>),
+    /// A call once, which was purged.
+    Purged,
+}
+
+/// What was read, by uid.
+pub(super) type States = HashMap<Uuid, Known>;
 
 /// Plans one batch; answers it and the writes that must wait for the next one.
 ///
@@ -94,13 +103,13 @@ pub(super) fn plan(pending: Vec<Pending>, states: &States) -> (Batch, Vec<Pendin
         }
         let outcome = apply(&pending.write, states, &mut batch);
         if let Outcome::Changes(range) = &outcome {
-            for change in &batch.changes[range.clone()] {
-                changed.insert(change.after.uid);
-            }
+            changed.extend(batch.changes[range.clone()].iter().map(|change| change.uid));
         }
         match outcome {
-            Outcome::Unchanged(call) if request.is_none() => pending.answer(Ok(vec![call])),
-            Outcome::Absent if request.is_none() => pending.answer(Ok(Vec::new())),
+            Outcome::Unchanged(call) if request.is_none() => {
+                pending.answer(Ok(Written::calls(vec![call])));
+            }
+            Outcome::Absent if request.is_none() => pending.answer(Ok(Written::default())),
             Outcome::Rejected(error) if request.is_none() => pending.answer(Err(error)),
             outcome => batch.entries.push(Entry { pending, outcome }),
         }
@@ -117,12 +126,12 @@ fn apply(write: &Write, states: &States, batch: &mut Batch) -> Outcome {
         }
         Action::One(command) => apply_one(write, command, states, batch),
         Action::CreateAll(drafts) => {
-            let taken = drafts
-                .iter()
-                .position(|draft| states.contains_key(&draft.uid));
-            if let Some(place) = taken {
-                let rejection = Rejection::AlreadyExists {
-                    uid: drafts[place].uid,
+            for (place, draft) in drafts.iter().enumerate() {
+                let uid = draft.uid;
+                let rejection = match states.get(&uid) {
+                    None => continue,
+                    Some(Known::Call(_)) => Rejection::AlreadyExists { uid },
+                    Some(Known::Purged) => Rejection::UidPurged { uid },
                 };
                 return Outcome::Rejected(WriteError::Rejected { place, rejection });
             }
@@ -138,18 +147,31 @@ fn apply(write: &Write, states: &States, batch: &mut Batch) -> Outcome {
 }
 
 fn apply_one(write: &Write, command: &Command, states: &States, batch: &mut Batch) -> Outcome {
-    let state = states.get(&command.uid());
-    match machine::apply(state.map(Arc::as_ref), command) {
+    let uid = command.uid();
+    let (state, call) = match states.get(&uid) {
+        None => (State::Absent, None),
+        Some(Known::Purged) => (State::Purged, None),
+        Some(Known::Call(call)) => (State::Call(call), Some(call)),
+    };
+    let step = machine::apply(state, command);
+    let change = match &step {
         Ok(Step::Change(kind, after)) => {
-            let read_revision = state.map_or(0, |call| call.revision);
-            batch.reads.push((after.uid, read_revision));
-            let start = batch.changes.len();
-            batch
-                .changes
-                .push(change(write, kind, state.cloned(), after, true));
-            Outcome::Changes(start..start + 1)
+            change(write, *kind, call.cloned(), Arc::clone(after), true)
         }
-        Ok(Step::Unchanged) => match state {
+        Ok(Step::Purge) => purged(write, uid),
+        _ => return unchanged(step, call),
+    };
+    batch
+        .reads
+        .push((uid, call.map_or(0, |call| call.revision)));
+    batch.changes.push(change);
+    Outcome::Changes(batch.changes.len() - 1..batch.changes.len())
+}
+
+/// The outcome of a step that makes no change.
+fn unchanged(step: Result<Step, Rejection>, call: Option<&Arc<Call>>) -> Outcome {
+    match step {
+        Ok(Step::Unchanged | Step::Change(..) | Step::Purge) => match call {
             Some(call) => Outcome::Unchanged(Arc::clone(call)),
             None => Outcome::Absent,
         },
@@ -174,12 +196,28 @@ fn change(
     transaction_end: bool,
 ) -> Change {
     Change {
-        kind,
+        revision: 0,
+        kind: Some(kind),
+        uid: after.uid,
         before,
-        after,
+        after: Some(after),
         actor: write.principal.clone(),
         request_id: write.request.map(|request| request.id),
         transaction_end,
+        changed_at: Timestamp::AT_COMMIT,
+    }
+}
+
+fn purged(write: &Write, uid: Uuid) -> Change {
+    Change {
+        revision: 0,
+        kind: Some(ChangeKind::Purged),
+        uid,
+        before: None,
+        after: None,
+        actor: write.principal.clone(),
+        request_id: write.request.map(|request| request.id),
+        transaction_end: true,
         changed_at: Timestamp::AT_COMMIT,
     }
 }
@@ -198,27 +236,36 @@ impl Batch {
             .collect()
     }
 
-    /// The revision of its last change, if the log was at `head_before`.
-    pub(super) fn last_revision(&self, head_before: Revision) -> Revision {
-        // No batch has so many changes that they do not fit.
-        head_before + Revision::try_from(self.changes.len()).unwrap_or(0)
-    }
-
-    /// Puts into the changes what the commit decided, and answers every caller.
-    pub(super) fn answer(mut self, head_before: Revision, committed_at: Timestamp) {
+    /// Puts into the changes what the commit decided; answers the last revision.
+    pub(super) fn commit(&mut self, head_before: Revision, committed_at: Timestamp) -> Revision {
         let mut revision = head_before;
         for change in &mut self.changes {
             revision += 1;
+            change.revision = revision;
             change.changed_at = committed_at;
-            Arc::make_mut(&mut change.after).commit(revision, committed_at);
+            if let Some(after) = &mut change.after {
+                Arc::make_mut(after).commit(revision, committed_at);
+            }
         }
-        let mut changed = self.changes.into_iter().map(|change| change.after);
+        revision
+    }
+
+    /// Answers every caller, once it is committed.
+    pub(super) fn answer(self) {
+        let mut changes = self.changes.into_iter();
         for Entry { pending, outcome } in self.entries {
             pending.answer(match outcome {
                 // The entries' ranges follow one another.
-                Outcome::Changes(range) => Ok(changed.by_ref().take(range.len()).collect()),
-                Outcome::Unchanged(call) => Ok(vec![call]),
-                Outcome::Absent => Ok(Vec::new()),
+                Outcome::Changes(range) => {
+                    let mut written = Written::default();
+                    for change in changes.by_ref().take(range.len()) {
+                        written.revision = change.revision;
+                        written.calls.extend(change.after);
+                    }
+                    Ok(written)
+                }
+                Outcome::Unchanged(call) => Ok(Written::calls(vec![call])),
+                Outcome::Absent => Ok(Written::default()),
                 Outcome::Rejected(error) => Err(error),
             });
         }

@@ -12,10 +12,12 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::{
     batch::{Batch, Entry, Outcome},
+    log::Position,
     row::{from_sql_time, old_values, to_sql_time},
 };
 use crate::domain::{
-    Change, PhoneNumber, Revision, Summary, Timestamp, Url, Uuid, text::Identifier,
+    Attributes, Change, ChangeKind, Identifier, PhoneNumber, Revision, Seconds, Summary, Timestamp,
+    Url, Uuid,
 };
 
 /// What the database made of a batch. Only `Committed` has written anything.
@@ -23,7 +25,7 @@ use crate::domain::{
 pub(super) enum Reply {
     /// Written: the changes follow `head_before`, at `committed_at`.
     Committed {
-        head_before: Revision,
+        head_before: Position,
         committed_at: Timestamp,
     },
     /// Not written: the entries at these places were recorded before, or some of
@@ -42,7 +44,7 @@ pub(super) async fn commit(
     let statement = CommitBatch::new(stamp, batch);
     let requests = statement.request_places.clone();
     let row: ReplyRow = statement.get_result(connection).await?;
-    let (head_before, committed_at, repeated, stale, refusal) = row;
+    let (head_revision, head_stamp, committed_at, repeated, stale, refusal) = row;
     if let Some(sqlstate) = refusal {
         return Ok(Reply::Refused(sqlstate));
     }
@@ -56,9 +58,9 @@ pub(super) async fn commit(
             repeated: places.into_iter().filter_map(place_of).collect(),
         });
     }
-    match (head_before, committed_at) {
-        (Some(head_before), Some(committed_at)) => Ok(Reply::Committed {
-            head_before,
+    match (head_revision, head_stamp, committed_at) {
+        (Some(revision), Some(stamp), Some(committed_at)) => Ok(Reply::Committed {
+            head_before: Position { revision, stamp },
             committed_at: from_sql_time(committed_at),
         }),
         _ => Err(diesel::result::Error::NotFound),
@@ -67,6 +69,7 @@ pub(super) async fn commit(
 
 type ReplyRow = (
     Option<Revision>,
+    Option<i64>,
     Option<PgTimestamp>,
     Option<Vec<i32>>,
     Option<Vec<Uuid>>,
@@ -97,10 +100,10 @@ struct CommitBatch<'a> {
     old_values: Vec<Option<String>>,
     uids: Vec<Uuid>,
     durations: Vec<Option<i32>>,
-    created_ats: Vec<PgTimestamp>,
-    updated_ats: Vec<PgTimestamp>,
-    statuses: Vec<&'a str>,
-    directions: Vec<&'a str>,
+    created_ats: Vec<Option<PgTimestamp>>,
+    updated_ats: Vec<Option<PgTimestamp>>,
+    statuses: Vec<Option<&'a str>>,
+    directions: Vec<Option<&'a str>>,
     staff_uids: Vec<Option<&'a str>>,
     client_uids: Vec<Option<&'a str>>,
     from_numbers: Vec<Option<&'a str>>,
@@ -152,45 +155,54 @@ impl<'a> CommitBatch<'a> {
     }
 
     fn push_change(&mut self, change: &'a Change) {
-        let call = &*change.after;
-        let a = &call.attributes;
-        let name = |id: &'a Option<Identifier>| id.as_ref().map(Identifier::as_str);
-        let number = |number: &'a Option<PhoneNumber>| number.as_ref().map(PhoneNumber::as_str);
-        let url = |url: &'a Option<Url>| url.as_ref().map(Url::as_str);
-        self.kinds.push(change.kind.word());
+        let call = change.after.as_deref();
+        let a = call.map(|call| &call.attributes);
+        let name = |field: fn(&Attributes) -> &Option<Identifier>| {
+            a.and_then(|a| field(a).as_ref()).map(Identifier::as_str)
+        };
+        let number = |field: fn(&Attributes) -> &Option<PhoneNumber>| {
+            a.and_then(|a| field(a).as_ref()).map(PhoneNumber::as_str)
+        };
+        let url = |field: fn(&Attributes) -> &Option<Url>| {
+            a.and_then(|a| field(a).as_ref()).map(Url::as_str)
+        };
+        self.kinds.push(change.kind.map_or("", ChangeKind::word));
         self.actors.push(change.actor.as_deref());
         self.request_ids.push(change.request_id);
         self.transaction_ends.push(change.transaction_end);
-        self.old_values.push(
-            change
-                .before
-                .as_ref()
-                .map(|before| old_values(before, call)),
-        );
-        self.uids.push(call.uid);
+        self.old_values.push(match (&change.before, call) {
+            (Some(before), Some(after)) => Some(old_values(before, after)),
+            _ => None,
+        });
+        self.uids.push(change.uid);
         self.durations
-            .push(a.duration.map(|duration| duration.get()));
-        self.created_ats.push(to_sql_time(call.created_at));
-        self.updated_ats.push(to_sql_time(call.updated_at));
-        self.statuses.push(a.status.word());
-        self.directions.push(a.direction.word());
-        self.staff_uids.push(name(&a.staff_uid));
-        self.client_uids.push(name(&a.client_uid));
-        self.from_numbers.push(number(&a.from_number));
-        self.to_numbers.push(number(&a.to_number));
-        self.recording_urls.push(url(&a.recording_url));
-        self.call_summaries
-            .push(a.call_summary.as_ref().map(Summary::as_str));
-        self.external_app_urls.push(url(&a.external_app_url));
+            .push(a.and_then(|a| a.duration).map(Seconds::get));
+        self.created_ats
+            .push(call.map(|call| to_sql_time(call.created_at)));
+        self.updated_ats
+            .push(call.map(|call| to_sql_time(call.updated_at)));
+        self.statuses.push(a.map(|a| a.status.word()));
+        self.directions.push(a.map(|a| a.direction.word()));
+        self.staff_uids.push(name(|a| &a.staff_uid));
+        self.client_uids.push(name(|a| &a.client_uid));
+        self.from_numbers.push(number(|a| &a.from_number));
+        self.to_numbers.push(number(|a| &a.to_number));
+        self.recording_urls.push(url(|a| &a.recording_url));
+        let summary = a.and_then(|a| a.call_summary.as_ref());
+        self.call_summaries.push(summary.map(Summary::as_str));
+        self.external_app_urls.push(url(|a| &a.external_app_url));
         self.handled_by_staff_uids
-            .push(name(&a.handled_by_staff_uid));
-        self.handled_ats.push(a.handled_at.map(to_sql_time));
-        self.deleted_ats.push(call.deleted_at.map(to_sql_time));
+            .push(name(|a| &a.handled_by_staff_uid));
+        self.handled_ats
+            .push(a.and_then(|a| a.handled_at).map(to_sql_time));
+        self.deleted_ats
+            .push(call.and_then(|call| call.deleted_at).map(to_sql_time));
     }
 }
 
 impl Query for CommitBatch<'_> {
     type SqlType = (
+        Nullable<BigInt>,
         Nullable<BigInt>,
         Nullable<Timestamptz>,
         Nullable<Array<Integer>>,
@@ -213,7 +225,8 @@ impl QueryFragment<Pg> for CommitBatch<'_> {
             };
         }
         out.push_sql(
-            "SELECT head_revision, committed_at, repeated, stale, refusal FROM commit_batch(",
+            "SELECT head_revision, head_stamp, committed_at, repeated, stale, refusal \
+             FROM commit_batch(",
         );
         out.push_bind_param::<BigInt, _>(&self.stamp)?;
         bind! {
@@ -234,10 +247,10 @@ impl QueryFragment<Pg> for CommitBatch<'_> {
             Array<Nullable<Text>> => old_values,
             Array<SqlUuid> => uids,
             Array<Nullable<Integer>> => durations,
-            Array<Timestamptz> => created_ats,
-            Array<Timestamptz> => updated_ats,
-            Array<Text> => statuses,
-            Array<Text> => directions,
+            Array<Nullable<Timestamptz>> => created_ats,
+            Array<Nullable<Timestamptz>> => updated_ats,
+            Array<Nullable<Text>> => statuses,
+            Array<Nullable<Text>> => directions,
             Array<Nullable<Text>> => staff_uids,
             Array<Nullable<Text>> => client_uids,
             Array<Nullable<Text>> => from_numbers,

@@ -31,16 +31,25 @@ pub(super) enum Role {
     Read,
     /// Lists: statements of many shapes, planned for their values.
     List,
+    /// Reads the change log.
+    Log,
+    /// Listens for the word that there are changes.
+    Listen,
+    /// Spreads that word; it is only a hint, so its commit need not be durable.
+    Notify,
     /// Looks after the database: migrations, partitions, pings.
     Maintain,
 }
 
 impl Role {
-    fn application_name(self) -> &'static str {
+    pub(super) fn application_name(self) -> &'static str {
         match self {
             Self::Write => "voicecall writer",
             Self::Read => "voicecall reader",
             Self::List => "voicecall lists",
+            Self::Log => "voicecall log",
+            Self::Listen => "voicecall listener",
+            Self::Notify => "voicecall notifier",
             Self::Maintain => "voicecall maintenance",
         }
     }
@@ -51,6 +60,9 @@ impl Role {
                 "-c lock_timeout=10s -c idle_in_transaction_session_timeout=10s -c jit=off"
             }
             Self::Read => "-c statement_timeout=10s -c jit=off -c enable_seqscan=off",
+            Self::Log => "-c plan_cache_mode=force_custom_plan -c jit=off -c enable_seqscan=off",
+            Self::Listen => "-c jit=off",
+            Self::Notify => "-c synchronous_commit=off -c jit=off",
             Self::List => "-c plan_cache_mode=force_custom_plan -c jit=off",
             Self::Maintain => "-c lock_timeout=10s",
         }

@@ -4,16 +4,17 @@
 use std::sync::Arc;
 
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 use tracing::{error, warn};
 
 use super::{
     availability::Availability,
-    batch::{self, Batch, Pending, States},
+    batch::{self, Batch, Known, Pending, States},
     commit::{self, Reply},
     connection::{Connector, Role},
     error::{WriteError, breaks_connection, is_lost},
     head::Head,
+    log::{Commit, Position},
     outcome::{self, Backend, Fate},
     queue::Queue,
     reader, records,
@@ -24,6 +25,10 @@ use crate::domain::{Revision, Timestamp};
 const MAX_STALE_REPEATS: u32 = 3;
 /// What `commit_batch` locks first; taken ahead by a batch that keeps losing.
 const BEGIN_LOCKED: &str = "BEGIN; SELECT pg_advisory_xact_lock(8642101, 1)";
+
+/// Where committed batches go besides their callers: bounded, and never waited
+/// for.
+pub(super) type Commits = mpsc::Sender<Commit>;
 
 /// A connection, and who is at its other end.
 struct Session {
@@ -39,22 +44,14 @@ pub(super) struct Lane {
     connector: Connector,
     availability: Availability,
     head: Head,
+    /// Who wants to hear of commits.
+    commits: Commits,
     /// Kept from batch to batch, unless it breaks.
     session: Option<Session>,
 }
 
 /// A batch that is committed, and not answered yet.
-struct Committed {
-    batch: Batch,
-    head_before: Revision,
-    committed_at: Timestamp,
-}
-
-impl Committed {
-    fn answer(self) {
-        self.batch.answer(self.head_before, self.committed_at);
-    }
-}
+struct Committed(Batch);
 
 /// What became of a group of writes.
 enum Written {
@@ -84,12 +81,14 @@ impl Lane {
         connector: Connector,
         availability: Availability,
         head: Head,
+        commits: Commits,
     ) -> Self {
         Self {
             turn,
             connector,
             availability,
             head,
+            commits,
             session: None,
         }
     }
@@ -112,7 +111,9 @@ impl Lane {
                 }
             }
             drop(queue);
-            committed.into_iter().for_each(Committed::answer);
+            committed
+                .into_iter()
+                .for_each(|Committed(batch)| batch.answer());
         }
     }
 
@@ -124,8 +125,7 @@ impl Lane {
                 answer_all(group, &WriteError::Unavailable);
                 return Written::Answered;
             };
-            let locked = repeats >= MAX_STALE_REPEATS;
-            let attempt = self.attempt(&mut session, group, locked, postponed).await;
+            let attempt = self.attempt(&mut session, group, repeats, postponed).await;
             let attempt = match attempt {
                 Ok(attempt) => {
                     self.session = Some(session);
@@ -155,14 +155,15 @@ impl Lane {
         &mut self,
         session: &mut Session,
         group: Vec<Pending>,
-        locked: bool,
+        repeats: u32,
         postponed: &mut Vec<Pending>,
     ) -> Result<Attempt, Lost> {
+        let locked = repeats >= MAX_STALE_REPEATS;
         let connection = &mut session.connection;
         if locked && let Err(error) = connection.batch_execute(BEGIN_LOCKED).await {
             return Err(Lost::before(group, &error));
         }
-        let states = match read_states(connection, &group).await {
+        let states = match read_states(connection, &group, repeats > 0).await {
             Ok(states) => states,
             Err(error) => return Err(Lost::before(group, &error)),
         };
@@ -201,7 +202,11 @@ impl Lane {
             Some(Reply::Committed {
                 head_before,
                 committed_at,
-            }) => Ok(self.committed(batch, head_before, committed_at)),
+            }) => {
+                let attempt = self.committed(batch, head_before.revision, committed_at);
+                self.hand_over(&attempt, head_before, stamp, committed_at);
+                Ok(attempt)
+            }
             Some(Reply::Conflict { repeated }) => settle(connection, batch, &repeated).await,
             Some(Reply::Refused(sqlstate)) if is_passing(&sqlstate) => {
                 warn!(sqlstate, "the database cannot commit a batch now");
@@ -212,13 +217,29 @@ impl Lane {
         }
     }
 
-    fn committed(&self, batch: Batch, head_before: Revision, committed_at: Timestamp) -> Attempt {
-        self.head.advance(batch.last_revision(head_before));
-        Attempt::Commit(Committed {
-            batch,
-            head_before,
-            committed_at,
-        })
+    fn committed(
+        &self,
+        mut batch: Batch,
+        head_before: Revision,
+        committed_at: Timestamp,
+    ) -> Attempt {
+        self.head.advance(batch.commit(head_before, committed_at));
+        Attempt::Commit(Committed(batch))
+    }
+
+    /// Hands the changes to who wants to hear of them, without waiting: who
+    /// cannot keep up finds them in the log.
+    fn hand_over(&self, attempt: &Attempt, before: Position, stamp: i64, committed_at: Timestamp) {
+        if let Attempt::Commit(Committed(batch)) = attempt
+            && !batch.changes.is_empty()
+        {
+            let _ = self.commits.try_send(Commit {
+                before,
+                stamp,
+                changes: batch.changes.clone(),
+                committed_at,
+            });
+        }
     }
 
     /// What is left to do after the session was lost.
@@ -312,6 +333,7 @@ fn log_unless_away(error: &diesel::result::Error) {
 async fn read_states(
     connection: &mut AsyncPgConnection,
     group: &[Pending],
+    repeated: bool,
 ) -> diesel::QueryResult<States> {
     let mut uids: Vec<_> = group
         .iter()
@@ -323,10 +345,25 @@ async fn read_states(
     uids.sort_unstable();
     uids.dedup();
     let calls = reader::load(connection, &uids).await?;
-    Ok(calls
+    let mut states: States = calls
         .into_iter()
-        .map(|call| (call.uid, Arc::new(call)))
-        .collect())
+        .map(|call| (call.uid, Known::Call(Arc::new(call))))
+        .collect();
+    // A uid that is to be new is looked up among the purged ones by the commit,
+    // which finds it stale if it is there.
+    let mut missing: Vec<_> = group
+        .iter()
+        .filter(|pending| repeated || !pending.write.only_creates())
+        .flat_map(|pending| pending.write.named_uids())
+        .filter(|uid| !states.contains_key(uid))
+        .collect();
+    if !missing.is_empty() {
+        missing.sort_unstable();
+        missing.dedup();
+        let purged = reader::purged(connection, &missing).await?;
+        states.extend(purged.into_iter().map(|uid| (uid, Known::Purged)));
+    }
+    Ok(states)
 }
 
 /// After a conflict: answers the repeated requests from their records, and

@@ -1,8 +1,6 @@
 //! Pages of calls: keyset pagination, each page and the revision it is true at
 //! in one statement, hence one snapshot.
 
-use std::time::Duration;
-
 use diesel::{
     dsl::sql,
     pg::Pg,
@@ -10,25 +8,20 @@ use diesel::{
     query_builder::{AstPass, Query, QueryFragment, QueryId},
     sql_types::{BigInt, Bool, Nullable, Timestamptz, Uuid as SqlUuid},
 };
-use diesel_async::{
-    AsyncPgConnection, RunQueryDsl,
-    pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, deadpool},
-};
-use futures_util::{FutureExt, future};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use tokio::time::Instant;
-use tracing::{error, warn};
 
 use super::{
-    availability::Availability,
-    connection::{Connector, Role},
-    error::{ReadError, is_lost},
+    error::ReadError,
     filter_sql::filtered,
     outcome,
+    pool::Pool,
+    reader,
     row::{CallRow, to_sql_time},
     schema::voice_calls as t,
 };
 use crate::domain::{
-    Call, Filter, Revision,
+    Call, Filter, Revision, Uuid,
     list::{Order, OrderField, PageKey},
 };
 
@@ -54,45 +47,15 @@ pub struct Page {
     pub revision: Revision,
 }
 
-/// Reads pages over a bounded pool of connections.
+/// Reads pages.
 #[derive(Clone)]
 pub(super) struct Lists {
-    pool: deadpool::Pool<AsyncPgConnection>,
-    availability: Availability,
+    pool: Pool,
 }
 
 impl Lists {
-    pub(super) fn new(
-        connector: &Connector,
-        availability: &Availability,
-        connections: usize,
-    ) -> Self {
-        let connector = connector.clone();
-        let mut config = ManagerConfig::default();
-        config.recycling_method = RecyclingMethod::Fast;
-        config.custom_setup = Box::new(move |_| {
-            let connector = connector.clone();
-            async move {
-                let connection = connector.connect(Role::List).await;
-                let mut connection = connection
-                    .map_err(|error| ConnectionError::BadConnection(error.to_string()))?;
-                // Filters have too many shapes to keep a statement for each.
-                diesel_async::AsyncConnection::set_prepared_statement_cache_size(
-                    &mut connection,
-                    diesel::connection::CacheSize::Disabled,
-                );
-                Ok(connection)
-            }
-            .boxed()
-        });
-        let manager = AsyncDieselConnectionManager::new_with_config("", config);
-        let pool = deadpool::Pool::builder(manager)
-            .max_size(connections)
-            .build();
-        Self {
-            pool: pool.expect("a pool without timeouts needs no runtime"),
-            availability: availability.clone(),
-        }
+    pub(super) fn new(pool: Pool) -> Self {
+        Self { pool }
     }
 
     /// Reads a page; the database gives up at the deadline.
@@ -102,6 +65,7 @@ impl Lists {
         deadline: Instant,
     ) -> Result<Page, ReadError> {
         let rows: Vec<(Revision, Option<CallRow>)> = self
+            .pool
             .run(deadline, async |connection: &AsyncPgConnection| {
                 page_query(query).load(&mut &*connection).await
             })
@@ -121,54 +85,23 @@ impl Lists {
 
     /// The newest revision in the log.
     pub(super) async fn head(&self, deadline: Instant) -> Result<Revision, ReadError> {
-        self.run(deadline, async |connection: &AsyncPgConnection| {
-            outcome::head(connection).await
-        })
-        .await
-    }
-
-    /// Runs a statement under a statement_timeout that ends at the deadline,
-    /// which is set in the same round trip.
-    async fn run<T>(
-        &self,
-        deadline: Instant,
-        statement: impl AsyncFnOnce(&AsyncPgConnection) -> QueryResult<T>,
-    ) -> Result<T, ReadError> {
-        if !self.availability.is_up() {
-            return Err(ReadError::Unavailable);
-        }
-        let connection = tokio::time::timeout_at(deadline, self.pool.get())
+        self.pool
+            .run(deadline, async |connection: &AsyncPgConnection| {
+                outcome::head(connection).await
+            })
             .await
-            .map_err(|_| ReadError::DeadlineExceeded)?
-            .map_err(|_| {
-                self.availability.report_down();
-                ReadError::Unavailable
-            })?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = set_timeout(&connection, left);
-        match future::try_join(timeout, statement(&connection)).await {
-            Ok(((), value)) => Ok(value),
-            Err(error) if is_lost(&connection, &error).await => {
-                warn!("a list lost its connection to the database");
-                self.availability.report_down();
-                Err(ReadError::Unavailable)
-            }
-            Err(_) if Instant::now() >= deadline => Err(ReadError::DeadlineExceeded),
-            Err(error) => {
-                error!(%error, "the database refuses a list");
-                Err(ReadError::Internal)
-            }
-        }
     }
-}
 
-async fn set_timeout(connection: &AsyncPgConnection, left: Duration) -> QueryResult<()> {
-    // Rounded up: an error before the deadline is taken for the database's own.
-    let millis = left.as_millis().saturating_add(1).min(3_600_000);
-    diesel::sql_query(format!("SET statement_timeout = {millis}"))
-        .execute(&mut &*connection)
-        .await
-        .map(|_| ())
+    /// Whether a call with this uid was purged.
+    pub(super) async fn is_purged(&self, uid: Uuid, deadline: Instant) -> Result<bool, ReadError> {
+        let purged = self
+            .pool
+            .run(deadline, async |connection: &AsyncPgConnection| {
+                reader::purged(connection, &[uid]).await
+            })
+            .await?;
+        Ok(!purged.is_empty())
+    }
 }
 
 fn page_query(page: &PageQuery) -> WithHead<impl QueryFragment<Pg> + Send> {
@@ -217,7 +150,7 @@ impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for WithHead<Q> {
         out.unsafe_to_cache_prepared();
         out.push_sql(
             "SELECT head.revision, page.* FROM \
-             (SELECT coalesce(max(revision), 0) AS revision FROM voice_call_changes) head \
+             (SELECT coalesce(max(last_revision), 0) AS revision FROM voice_call_batches) head \
              LEFT JOIN (",
         );
         self.page.walk_ast(out.reborrow())?;

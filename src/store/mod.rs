@@ -7,7 +7,8 @@
 //!   broke; `records` answers repeated requests
 //! - `reader` looks calls up by uid, coalesced; `list` reads pages of them, with
 //!   the filter as SQL (`filter_sql`)
-//! - `migrations`, `partitions`, `availability` look after the database
+//! - [`Log`] reads the change log; `signal` is the word that it has grown
+//! - `migrations`, `partitions`, `log_partitions`, `availability` look after the database
 //! - `connection` makes the connections, by TLS (`tls`) as the URL asks (`url`)
 //!
 //! It deliberately knows nothing of gRPC, of deadlines' origin, or of who may do
@@ -22,14 +23,18 @@ mod filter_sql;
 mod head;
 mod lane;
 mod list;
+mod log;
+mod log_partitions;
 mod migrations;
 mod outcome;
 mod partitions;
+mod pool;
 mod queue;
 mod reader;
 mod records;
 mod row;
 mod schema;
+mod signal;
 mod tls;
 mod url;
 mod write;
@@ -38,7 +43,7 @@ mod writer;
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -47,14 +52,27 @@ use tracing::warn;
 pub use connection::Connector;
 pub use error::{OpenError, ReadError, WriteError};
 pub use list::{Page, PageQuery};
+pub use log::{Commit, Entry, Log, LogError, LogPage, Position, Tail};
+pub use log_partitions::Retention;
 pub use migrations::{check as check_migrations, migrate};
+pub use signal::Signal;
 pub use write::{Action, RequestKey, Write, Written};
 
-use self::{availability::Availability, head::Head, list::Lists, reader::Reader, writer::Writer};
+use self::{
+    availability::Availability, connection::Role, head::Head, list::Lists, pool::Pool,
+    reader::Reader, writer::Writer,
+};
 use crate::domain::{
     Call, Command, Revision, Timestamp, Uuid,
-    machine::{self, Step},
+    machine::{self, State, Step},
 };
+
+/// Commits that wait to be taken by who follows them; the rest is in the log.
+const COMMITS_LEN: usize = 64;
+/// Connections that read the log: for the one who follows it, and for all who
+/// have to catch up.
+const FOLLOW_CONNECTIONS: usize = 1;
+const CATCH_UP_CONNECTIONS: usize = 4;
 
 /// How long a read waits for its min_revision at most.
 const MAX_REVISION_WAIT: Duration = Duration::from_secs(5);
@@ -74,6 +92,8 @@ pub struct Limits {
     pub read_queue: usize,
     /// Connections for lists.
     pub list_connections: usize,
+    /// How the change log is kept.
+    pub retention: Retention,
 }
 
 /// The calls, their changes, and the answers to requests. Clones share it.
@@ -85,8 +105,20 @@ pub struct Store {
     writer: Writer,
     reader: Reader,
     lists: Lists,
+    log: Log,
     head: Head,
     availability: Availability,
+}
+
+/// What one follower of the log needs: the commits of this process as they take
+/// place, the log for all else, and the word of other replicas.
+pub struct Following {
+    /// Commits of this process; what did not fit is in the log.
+    pub commits: mpsc::Receiver<Commit>,
+    /// The log, over a connection that nobody else uses.
+    pub log: Log,
+    /// To hear of other replicas' commits, and tell them of ours.
+    pub signal: Signal,
 }
 
 /// Opens the store and ends its tasks, which it owns.
@@ -94,6 +126,8 @@ pub struct Store {
 pub struct StoreTasks {
     connector: Connector,
     availability: Availability,
+    retention: Retention,
+    signal: Signal,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -101,24 +135,42 @@ pub struct StoreTasks {
 impl Store {
     /// A store on the database that `connector` reaches.
     #[must_use]
-    pub fn new(connector: Connector, limits: Limits) -> (Self, StoreTasks) {
+    pub fn new(connector: Connector, limits: Limits) -> (Self, Following, StoreTasks) {
         let tasks = TaskTracker::new();
         let availability = Availability::new();
         let head = Head::default();
+        let signal = Signal::new();
+        let (commits, committed) = mpsc::channel(COMMITS_LEN);
+        let pool = |role, connections| Pool::new(&connector, &availability, role, connections);
+        let following = Following {
+            commits: committed,
+            log: Log::new(pool(Role::Log, FOLLOW_CONNECTIONS)),
+            signal: signal.clone(),
+        };
         let store = Self {
-            writer: Writer::start(&connector, &availability, &head, limits.write_queue, &tasks),
+            writer: Writer::start(
+                &connector,
+                &availability,
+                &head,
+                &commits,
+                limits.write_queue,
+                &tasks,
+            ),
             reader: Reader::start(&connector, &availability, limits.read_queue, &tasks),
-            lists: Lists::new(&connector, &availability, limits.list_connections),
+            lists: Lists::new(pool(Role::List, limits.list_connections)),
+            log: Log::new(pool(Role::Log, CATCH_UP_CONNECTIONS)),
             head,
             availability: availability.clone(),
         };
         let tasks = StoreTasks {
             connector,
             availability,
+            retention: limits.retention,
+            signal,
             tasks,
             stop: CancellationToken::new(),
         };
-        (store, tasks)
+        (store, following, tasks)
     }
 
     /// Writes, durably. The write takes place or not as a whole.
@@ -134,24 +186,35 @@ impl Store {
     ///
     /// # Errors
     /// [`WriteError`], as its variants say.
-    pub async fn preview(&self, write: Write, now: Timestamp) -> Result<Written, WriteError> {
+    pub async fn preview(
+        &self,
+        write: Write,
+        now: Timestamp,
+        deadline: Instant,
+    ) -> Result<Written, WriteError> {
         let command = match write.action {
             Action::One(command) => command,
             Action::CreateFresh(draft) => Command::Create(draft),
             Action::CreateAll(_) => return Err(WriteError::Internal),
         };
-        let state = self.get(vec![command.uid()]).await?.pop();
-        let step = machine::apply(state.as_deref(), &command);
+        let uid = command.uid();
+        let call = self.get(vec![uid]).await?.pop();
+        let state = match call.as_deref() {
+            Some(call) => State::Call(call),
+            None if self.is_purged(uid, deadline).await? => State::Purged,
+            None => State::Absent,
+        };
+        let step = machine::apply(state, &command);
         match step.map_err(|rejection| WriteError::Rejected {
             place: 0,
             rejection,
         })? {
             Step::Change(_, mut call) => {
                 Arc::make_mut(&mut call).commit(0, now);
-                Ok(vec![call])
+                Ok(Written::calls(vec![call]))
             }
-            Step::Unchanged => Ok(state.into_iter().collect()),
-            Step::Absent => Ok(Vec::new()),
+            Step::Unchanged => Ok(Written::calls(call.into_iter().collect())),
+            Step::Absent | Step::Purge => Ok(Written::default()),
         }
     }
 
@@ -162,6 +225,20 @@ impl Store {
     /// [`ReadError`], as its variants say.
     pub async fn get(&self, uids: Vec<Uuid>) -> Result<Vec<Arc<Call>>, ReadError> {
         self.reader.get(uids).await
+    }
+
+    /// Whether a call with this uid was purged.
+    ///
+    /// # Errors
+    /// [`ReadError`], as its variants say.
+    pub async fn is_purged(&self, uid: Uuid, deadline: Instant) -> Result<bool, ReadError> {
+        self.lists.is_purged(uid, deadline).await
+    }
+
+    /// The change log.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 
     /// Reads a page of a list.
@@ -228,8 +305,14 @@ impl StoreTasks {
         self.tasks.spawn(partitions::keep(
             connector.clone(),
             self.availability.clone(),
+            self.retention,
             stop.clone(),
         ));
+        let (listen, notify) = (self.signal.clone(), self.signal.clone());
+        self.tasks
+            .spawn(listen.listen(connector.clone(), stop.clone()));
+        self.tasks
+            .spawn(notify.notify(connector.clone(), stop.clone()));
         Ok(())
     }
 
@@ -239,7 +322,7 @@ impl StoreTasks {
         } else {
             check_migrations(&self.connector).await?;
         }
-        partitions::tend(&self.connector)
+        partitions::tend(&self.connector, self.retention)
             .await
             .map_err(OpenError::Connect)
     }

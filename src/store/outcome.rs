@@ -162,7 +162,7 @@ struct Head {
 
 /// The newest revision in the log; 0 when there is none.
 pub(super) async fn head(connection: &AsyncPgConnection) -> QueryResult<Revision> {
-    let head: Head = sql_query("SELECT max(revision) AS revision FROM voice_call_changes")
+    let head: Head = sql_query("SELECT max(last_revision) AS revision FROM voice_call_batches")
         .get_result(&mut &*connection)
         .await?;
     Ok(head.revision.unwrap_or(0))

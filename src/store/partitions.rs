@@ -1,5 +1,6 @@
 //! The partitions of the request records: six hours each, made a day ahead and
-//! dropped when they are past keeping, by one replica at a time.
+//! dropped when they are past keeping; and those of the change log
+//! (`log_partitions`). One replica at a time looks after them.
 //!
 //! None of it stops a writer: a partition is made beside the table and attached,
 //! and detached concurrently before it is dropped, because the plain forms of
@@ -18,9 +19,11 @@ use tracing::warn;
 use super::{
     availability::Availability,
     connection::{Connector, Role},
+    log_partitions::{self, Retention},
 };
 
-const CHECK_EVERY: Duration = Duration::from_secs(600);
+const CHECK_EVERY: Duration = Duration::from_secs(60);
+const MIN_CHECK_EVERY: Duration = Duration::from_millis(200);
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 const SPAN_SECONDS: i64 = 6 * 3600;
 /// Partitions made ahead: a day.
@@ -55,14 +58,17 @@ struct Partition {
 pub(super) async fn keep(
     connector: Connector,
     availability: Availability,
+    retention: Retention,
     stop: CancellationToken,
 ) {
+    // A short retention wants to be looked after more often.
+    let check_every = CHECK_EVERY.min(retention.keep / 4).max(MIN_CHECK_EVERY);
     loop {
-        let pause = match tend(&connector).await {
-            Ok(()) => CHECK_EVERY,
+        let pause = match tend(&connector, retention).await {
+            Ok(()) => check_every,
             Err(error) => {
                 if availability.is_up() {
-                    warn!(%error, "cannot tend the partitions of the request records; trying again");
+                    warn!(%error, "cannot tend the partitions; trying again");
                 }
                 RETRY_AFTER
             }
@@ -75,17 +81,17 @@ pub(super) async fn keep(
 }
 
 /// Makes and drops partitions once, unless another replica is at it.
-pub(super) async fn tend(connector: &Connector) -> Result<(), String> {
+pub(super) async fn tend(connector: &Connector, retention: Retention) -> Result<(), String> {
     let mut connection = connector
         .connect(Role::Maintain)
         .await
         .map_err(|error| error.to_string())?;
-    tend_on(&mut connection)
+    tend_on(&mut connection, retention)
         .await
         .map_err(|error| error.to_string())
 }
 
-async fn tend_on(connection: &mut AsyncPgConnection) -> QueryResult<()> {
+async fn tend_on(connection: &mut AsyncPgConnection, retention: Retention) -> QueryResult<()> {
     let present = current_slot(connection).await?;
     if !sql_query(TRY_LOCK)
         .get_result::<Held>(connection)
@@ -107,9 +113,10 @@ async fn tend_on(connection: &mut AsyncPgConnection) -> QueryResult<()> {
     let oldest_kept = name(present - BEHIND);
     for Partition { name, attached } in &partitions {
         if *name < oldest_kept {
-            drop_one(connection, name, *attached).await?;
+            drop_partition(connection, "request_records", name, *attached).await?;
         }
     }
+    log_partitions::tend(connection, retention).await?;
     connection.batch_execute(UNLOCK).await
 }
 
@@ -151,15 +158,17 @@ async fn make(connection: &mut AsyncPgConnection, slot: i64) -> QueryResult<()> 
         .await
 }
 
-async fn drop_one(
+/// Drops a partition of `table` without locking the table against writers.
+pub(super) async fn drop_partition(
     connection: &mut AsyncPgConnection,
+    table: &str,
     name: &str,
     attached: bool,
 ) -> QueryResult<()> {
     if attached {
         connection
             .batch_execute(&format!(
-                "ALTER TABLE request_records DETACH PARTITION {name} CONCURRENTLY"
+                "ALTER TABLE {table} DETACH PARTITION {name} CONCURRENTLY"
             ))
             .await?;
     }

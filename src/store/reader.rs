@@ -23,7 +23,7 @@ use super::{
     connection::{Connector, Role},
     error::{ReadError, is_lost},
     row::CallRow,
-    schema::voice_calls,
+    schema::{purged_calls, voice_calls},
 };
 use crate::domain::{Call, Uuid};
 
@@ -193,6 +193,18 @@ pub(super) async fn load(
 ) -> QueryResult<Vec<Call>> {
     let rows: Vec<CallRow> = ByUid { uids }.load(connection).await?;
     Ok(rows.into_iter().map(Call::from).collect())
+}
+
+/// Those of these uids whose calls were purged.
+pub(super) async fn purged(
+    connection: &AsyncPgConnection,
+    uids: &[Uuid],
+) -> QueryResult<Vec<Uuid>> {
+    purged_calls::table
+        .filter(purged_calls::uid.eq_any(uids))
+        .select(purged_calls::uid)
+        .load(&mut &*connection)
+        .await
 }
 
 struct ByUid<'a> {

@@ -1,19 +1,18 @@
 //! Request records: what was answered to a request id, rebuilt from the change
-//! log; and the partitions that the records live and go in.
+//! log.
 
 use std::sync::Arc;
 
 use diesel::{dsl::sql, prelude::*, sql_types::Bool};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use serde_json::Value;
 
 use super::{
     error::WriteError,
-    row::{CallRow, STATE_AFTER, with_old_values},
+    row::{CallRow, ChangeRow},
     schema::{request_records, voice_call_changes, voice_calls},
     write::{RequestKey, Written},
 };
-use crate::domain::{Call, Revision, Uuid};
+use crate::domain::{Call, ChangeKind, Revision, Uuid, machine::Rejection};
 
 /// What was answered to this request of this principal; `None` when there is no
 /// record of it (any more).
@@ -39,59 +38,70 @@ pub(super) async fn recorded_answer(
     let Some((fingerprint, uid, revision, change_count)) = record else {
         return Ok(None);
     };
-    if fingerprint != request.fingerprint {
+    // A purge leaves a nil fingerprint, which any request fits.
+    if !fingerprint.is_nil() && fingerprint != request.fingerprint {
         return Ok(Some(Err(WriteError::RequestIdReused)));
     }
-    let calls = if change_count > 0 {
-        states_after(connection, revision, i64::from(change_count)).await?
-    } else if revision > 0 {
-        state_at(connection, uid, revision)
-            .await?
-            .into_iter()
-            .collect()
-    } else {
-        Vec::new()
-    };
-    Ok(Some(Ok(calls.into_iter().map(Arc::new).collect())))
+    if change_count > 0 {
+        let last = revision + i64::from(change_count) - 1;
+        return Ok(Some(changes_answer(connection, revision, last).await?));
+    }
+    Ok(Some(match revision {
+        0 => Ok(Written::default()),
+        _ => state_at(connection, uid, revision).await?,
+    }))
 }
 
-/// The states after `count` changes from `first` on.
-async fn states_after(
+/// What the request was answered that made the changes from `first` to `last`.
+async fn changes_answer(
     connection: &mut AsyncPgConnection,
     first: Revision,
-    count: i64,
-) -> QueryResult<Vec<Call>> {
-    let rows: Vec<CallRow> = voice_call_changes::table
-        .filter(voice_call_changes::revision.between(first, first + count - 1))
+    last: Revision,
+) -> QueryResult<Result<Written, WriteError>> {
+    let rows: Vec<ChangeRow> = voice_call_changes::table
+        .filter(voice_call_changes::revision.between(first, last))
         .order(voice_call_changes::revision)
-        .select(STATE_AFTER)
+        .select(ChangeRow::as_select())
         .load(connection)
         .await?;
-    Ok(rows.into_iter().map(Call::from).collect())
+    let mut written = Written {
+        calls: Vec::with_capacity(rows.len()),
+        revision: last,
+    };
+    for change in rows.into_iter().map(ChangeRow::into_change) {
+        match change.after {
+            Some(call) => written.calls.push(call),
+            // Its own answer had no call.
+            None if change.kind == Some(ChangeKind::Purged) => {}
+            None => return Ok(Err(purged(change.uid))),
+        }
+    }
+    Ok(Ok(written))
 }
 
-/// The call's state at `revision`, which may be older than the log: then it is
-/// the state before the next change of the call, or the present one.
+/// What a request was answered that found the call at `revision` and changed
+/// nothing. The log may not reach back so far: then it is the state before the
+/// next change of the call, or the present one.
 async fn state_at(
     connection: &mut AsyncPgConnection,
     uid: Uuid,
     revision: Revision,
-) -> QueryResult<Option<Call>> {
-    let next: Option<(CallRow, Option<Value>)> = voice_call_changes::table
+) -> QueryResult<Result<Written, WriteError>> {
+    let next: Option<ChangeRow> = voice_call_changes::table
         .filter(voice_call_changes::uid.eq(uid))
         .filter(voice_call_changes::revision.ge(revision))
         .order(voice_call_changes::revision)
-        .select((STATE_AFTER, voice_call_changes::old_values.nullable()))
+        .select(ChangeRow::as_select())
         .first(connection)
         .await
         .optional()?;
-    if let Some((row, old_values)) = next {
-        let after = Call::from(row);
-        return Ok(Some(if after.revision == revision {
-            after
+    if let Some(change) = next.map(ChangeRow::into_change) {
+        let state = if change.revision == revision {
+            change.after
         } else {
-            with_old_values(after, &old_values.unwrap_or_default())
-        }));
+            change.before
+        };
+        return Ok(state.map_or_else(|| Err(purged(uid)), |call| Ok(Written::calls(vec![call]))));
     }
     let row: Option<CallRow> = voice_calls::table
         .find(uid)
@@ -99,5 +109,15 @@ async fn state_at(
         .first(connection)
         .await
         .optional()?;
-    Ok(row.map(Call::from))
+    Ok(row.map_or_else(
+        || Err(purged(uid)),
+        |row| Ok(Written::calls(vec![Arc::new(Call::from(row))])),
+    ))
+}
+
+fn purged(uid: Uuid) -> WriteError {
+    WriteError::Rejected {
+        place: 0,
+        rejection: Rejection::Purged { uid },
+    }
 }

@@ -1,6 +1,8 @@
 //! Rows to calls, and a call's values to SQL. What the database holds was
 //! checked on its way in, and is not checked again.
 
+use std::sync::Arc;
+
 use diesel::{
     data_types::PgTimestamp,
     deserialize::{self, FromSql, FromSqlRow},
@@ -10,12 +12,12 @@ use diesel::{
 use serde_json::{Map, Value};
 
 use super::schema::{
-    sql_types::{VoiceCallDirection, VoiceCallStatus},
+    sql_types::{VoiceCallChangeKind, VoiceCallDirection, VoiceCallStatus},
     voice_call_changes, voice_calls,
 };
 use crate::domain::{
-    Attributes, Call, Direction, Field, Identifier, PhoneNumber, Seconds, Status, Summary,
-    Timestamp, Url, Uuid,
+    Attributes, Call, Change, ChangeKind, Direction, Field, Identifier, PhoneNumber, Revision,
+    Seconds, Status, Summary, Timestamp, Url, Uuid,
 };
 
 /// Microseconds from 1970, where our times begin, to 2000, where PostgreSQL's do.
@@ -59,8 +61,19 @@ impl FromSql<VoiceCallDirection, Pg> for DirectionWord {
     }
 }
 
-/// One row of `voice_calls`; the state in an entry of the change log has the
-/// same columns and the same names.
+/// The kind of a change read by its word.
+#[derive(Debug, FromSqlRow)]
+pub(super) struct KindWord(Option<ChangeKind>);
+
+impl FromSql<VoiceCallChangeKind, Pg> for KindWord {
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        Ok(Self(ChangeKind::from_word(std::str::from_utf8(
+            value.as_bytes(),
+        )?)))
+    }
+}
+
+/// One row of `voice_calls`.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = voice_calls, check_for_backend(Pg))]
 pub(super) struct CallRow {
@@ -83,47 +96,83 @@ pub(super) struct CallRow {
     revision: i64,
 }
 
-/// The columns of the state after a change, in the order of [`CallRow`].
-pub(super) type StateAfter = (
-    voice_call_changes::uid,
-    voice_call_changes::duration,
-    voice_call_changes::created_at,
-    voice_call_changes::updated_at,
-    voice_call_changes::status,
-    voice_call_changes::direction,
-    voice_call_changes::staff_uid,
-    voice_call_changes::client_uid,
-    voice_call_changes::from_number,
-    voice_call_changes::to_number,
-    voice_call_changes::recording_url,
-    voice_call_changes::call_summary,
-    voice_call_changes::external_app_url,
-    voice_call_changes::handled_by_staff_uid,
-    voice_call_changes::handled_at,
-    voice_call_changes::deleted_at,
-    voice_call_changes::revision,
-);
+/// One entry of the log.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = voice_call_changes, check_for_backend(Pg))]
+pub(super) struct ChangeRow {
+    pub(super) revision: Revision,
+    pub(super) stamp: i64,
+    changed_at: PgTimestamp,
+    kind: KindWord,
+    actor: Option<String>,
+    request_id: Option<Uuid>,
+    transaction_end: bool,
+    old_values: Option<Value>,
+    uid: Uuid,
+    duration: Option<i32>,
+    created_at: Option<PgTimestamp>,
+    updated_at: Option<PgTimestamp>,
+    status: Option<StatusWord>,
+    direction: Option<DirectionWord>,
+    staff_uid: Option<String>,
+    client_uid: Option<String>,
+    from_number: Option<String>,
+    to_number: Option<String>,
+    recording_url: Option<String>,
+    call_summary: Option<String>,
+    external_app_url: Option<String>,
+    handled_by_staff_uid: Option<String>,
+    handled_at: Option<PgTimestamp>,
+    deleted_at: Option<PgTimestamp>,
+}
 
-/// See [`StateAfter`].
-pub(super) const STATE_AFTER: StateAfter = (
-    voice_call_changes::uid,
-    voice_call_changes::duration,
-    voice_call_changes::created_at,
-    voice_call_changes::updated_at,
-    voice_call_changes::status,
-    voice_call_changes::direction,
-    voice_call_changes::staff_uid,
-    voice_call_changes::client_uid,
-    voice_call_changes::from_number,
-    voice_call_changes::to_number,
-    voice_call_changes::recording_url,
-    voice_call_changes::call_summary,
-    voice_call_changes::external_app_url,
-    voice_call_changes::handled_by_staff_uid,
-    voice_call_changes::handled_at,
-    voice_call_changes::deleted_at,
-    voice_call_changes::revision,
-);
+impl ChangeRow {
+    /// The entry as a change; the states of a purged call are gone.
+    pub(super) fn into_change(self) -> Change {
+        let (uid, revision) = (self.uid, self.revision);
+        let mut change = Change {
+            revision,
+            kind: self.kind.0,
+            uid,
+            before: None,
+            after: None,
+            actor: self.actor.map(Into::into),
+            request_id: self.request_id,
+            transaction_end: self.transaction_end,
+            changed_at: from_sql_time(self.changed_at),
+        };
+        if let (Some(created_at), Some(updated_at), Some(status), Some(direction)) = (
+            self.created_at,
+            self.updated_at,
+            self.status,
+            self.direction,
+        ) {
+            let after = Call::from(CallRow {
+                uid,
+                duration: self.duration,
+                created_at,
+                updated_at,
+                status,
+                direction,
+                staff_uid: self.staff_uid,
+                client_uid: self.client_uid,
+                from_number: self.from_number,
+                to_number: self.to_number,
+                recording_url: self.recording_url,
+                call_summary: self.call_summary,
+                external_app_url: self.external_app_url,
+                handled_by_staff_uid: self.handled_by_staff_uid,
+                handled_at: self.handled_at,
+                deleted_at: self.deleted_at,
+                revision,
+            });
+            let old_values = self.old_values.as_ref();
+            change.before = old_values.map(|old| Arc::new(with_old_values(after.clone(), old)));
+            change.after = Some(Arc::new(after));
+        }
+        change
+    }
+}
 
 impl From<CallRow> for Call {
     fn from(row: CallRow) -> Self {

@@ -11,6 +11,11 @@ pub(super) mod sql_types {
     #[derive(diesel::sql_types::SqlType)]
     #[diesel(postgres_type(name = "voice_call_direction"))]
     pub struct VoiceCallDirection;
+
+    /// `voice_call_change_kind`, which travels as its word.
+    #[derive(diesel::sql_types::SqlType)]
+    #[diesel(postgres_type(name = "voice_call_change_kind"))]
+    pub struct VoiceCallChangeKind;
 }
 
 diesel::table! {
@@ -39,20 +44,24 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::{BigInt, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid};
-    use super::sql_types::{VoiceCallDirection, VoiceCallStatus};
+    use diesel::sql_types::{BigInt, Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid};
+    use super::sql_types::{VoiceCallChangeKind, VoiceCallDirection, VoiceCallStatus};
 
     voice_call_changes (revision) {
         revision -> BigInt,
         stamp -> BigInt,
         changed_at -> Timestamptz,
+        kind -> VoiceCallChangeKind,
+        actor -> Nullable<Text>,
+        request_id -> Nullable<Uuid>,
+        transaction_end -> Bool,
         old_values -> Nullable<Jsonb>,
         uid -> Uuid,
         duration -> Nullable<Integer>,
-        created_at -> Timestamptz,
-        updated_at -> Timestamptz,
-        status -> VoiceCallStatus,
-        direction -> VoiceCallDirection,
+        created_at -> Nullable<Timestamptz>,
+        updated_at -> Nullable<Timestamptz>,
+        status -> Nullable<VoiceCallStatus>,
+        direction -> Nullable<VoiceCallDirection>,
         staff_uid -> Nullable<Text>,
         client_uid -> Nullable<Text>,
         from_number -> Nullable<Text>,
@@ -63,6 +72,29 @@ diesel::table! {
         handled_by_staff_uid -> Nullable<Text>,
         handled_at -> Nullable<Timestamptz>,
         deleted_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    purged_calls (uid) {
+        uid -> Uuid,
+        revision -> BigInt,
+    }
+}
+
+diesel::table! {
+    voice_call_batches (last_revision) {
+        last_revision -> BigInt,
+        stamp -> BigInt,
+        committed_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    feed (only_row) {
+        only_row -> Bool,
+        feed_id -> Uuid,
+        oldest_revision -> BigInt,
     }
 }
 

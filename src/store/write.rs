@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::{Call, Command, Draft, Uuid};
+use crate::domain::{Call, Command, Draft, Revision, Uuid};
 
 /// One request to write: applied as a whole or not at all.
 #[derive(Debug)]
@@ -36,11 +36,38 @@ pub struct RequestKey {
     pub fingerprint: Uuid,
 }
 
-/// The result of a write: the calls as they are now, in the order of the
-/// request. Empty when there is no call and the client is content with that.
-pub type Written = Vec<Arc<Call>>;
+/// The result of a write.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Written {
+    /// The calls as they are now, in the order of the request. Empty when there
+    /// is no call: the client is content with that, or it was purged.
+    pub calls: Vec<Arc<Call>>,
+    /// The newest revision among the calls and the request's changes; 0 when
+    /// there is neither.
+    pub revision: Revision,
+}
+
+impl Written {
+    /// The result that these calls are.
+    pub(super) fn calls(calls: Vec<Arc<Call>>) -> Self {
+        let revision = calls.iter().map(|call| call.revision).max();
+        Self {
+            calls,
+            revision: revision.unwrap_or(0),
+        }
+    }
+}
 
 impl Write {
+    /// Whether all it needs to know of the calls it names is whether they exist,
+    /// which the commit checks anyway.
+    pub(super) fn only_creates(&self) -> bool {
+        matches!(
+            self.action,
+            Action::One(Command::Create(_)) | Action::CreateFresh(_) | Action::CreateAll(_)
+        )
+    }
+
     /// How many changes it makes at most.
     pub(super) fn len(&self) -> usize {
         match &self.action {

@@ -21,7 +21,7 @@ use super::{
     connection::Connector,
     error::WriteError,
     head::Head,
-    lane::Lane,
+    lane::{Commits, Lane},
     queue::Queue,
     write::{Write, Written},
 };
@@ -43,6 +43,7 @@ impl Writer {
         connector: &Connector,
         availability: &Availability,
         head: &Head,
+        commits: &Commits,
         queue_len: usize,
         tasks: &TaskTracker,
     ) -> Self {
@@ -54,6 +55,7 @@ impl Writer {
                 connector.clone(),
                 availability.clone(),
                 head.clone(),
+                commits.clone(),
             );
             tasks.spawn(lane.run());
         }

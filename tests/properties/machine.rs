@@ -8,7 +8,7 @@ use voicecall::domain::{
     Attributes, Call, ChangeKind, Command, Direction, Draft, Field, FieldSet, Identifier, Patch,
     PhoneNumber, Seconds, Status, Summary, Timestamp, Url,
     command::WhenMissing,
-    machine::{self, Rejection, Step},
+    machine::{self, Rejection, State, Step},
 };
 
 use crate::{any_time, config};
@@ -171,6 +171,7 @@ fn any_command() -> impl Strategy<Value = Command> {
             uid: UID,
             expected_revision,
         }),
+        Just(Command::Purge { uid: UID }),
     ]
 }
 
@@ -178,7 +179,7 @@ fn any_command() -> impl Strategy<Value = Command> {
 fn unconditional(command: &Command) -> Command {
     let mut command = command.clone();
     match &mut command {
-        Command::Create(_) => {}
+        Command::Create(_) | Command::Purge { .. } => {}
         Command::Update {
             expected_revision, ..
         }
@@ -231,6 +232,7 @@ proptest! {
         match machine::apply(Some(&call), &command) {
             Ok(Step::Change(kind, after)) => check_change(&call, kind, &after)?,
             Ok(Step::Absent) => prop_assert!(false, "there is a call"),
+            Ok(Step::Purge) => prop_assert!(matches!(command, Command::Purge { .. }), "{command:?}"),
             Ok(Step::Unchanged) | Err(_) => {}
         }
     }
@@ -290,9 +292,9 @@ proptest! {
             return Ok(());
         };
         Arc::make_mut(&mut after).commit(7, Timestamp::clamped(0));
-        match machine::apply(Some(&after), &command) {
+        match machine::apply(Some(&*after), &command) {
             Ok(Step::Change(..)) => prop_assert!(false, "{kind:?} twice"),
-            Ok(Step::Absent) => prop_assert!(false, "there is a call"),
+            Ok(Step::Absent | Step::Purge) => prop_assert!(false, "there is a call"),
             Ok(Step::Unchanged) => {}
             Err(rejection) => prop_assert!(
                 matches!(rejection, Rejection::Deleted { .. } | Rejection::NotDeleted { .. }),
@@ -314,7 +316,7 @@ proptest! {
                 prop_assert!(call.created_at != Timestamp::AT_COMMIT);
                 prop_assert!(call.attributes.handled_at != Some(Timestamp::AT_COMMIT));
             }
-            Ok(Step::Unchanged) => prop_assert!(false, "there is nothing to be unchanged"),
+            Ok(Step::Unchanged | Step::Purge) => prop_assert!(false, "there is nothing"),
             Ok(Step::Absent) => {
                 let content = matches!(command, Command::Delete { allow_missing: true, .. });
                 prop_assert!(content, "{command:?}");
@@ -342,6 +344,21 @@ proptest! {
             was_closed |= !call.attributes.status.is_open();
             prop_assert_eq!(was_closed, !call.attributes.status.is_open());
             prop_assert_eq!((call.uid, call.created_at), (UID, created_at));
+        }
+    }
+
+    #[test]
+    fn of_a_purged_call_comes_nothing_but_refusals(command in any_command()) {
+        match machine::apply(State::Purged, &command) {
+            Ok(Step::Absent) => {
+                let content = matches!(command, Command::Delete { allow_missing: true, .. });
+                prop_assert!(content, "{command:?}");
+            }
+            Ok(step) => prop_assert!(false, "{step:?}"),
+            Err(rejection) => prop_assert!(
+                matches!(rejection, Rejection::Purged { .. } | Rejection::UidPurged { .. }),
+                "{rejection:?}"
+            ),
         }
     }
 }

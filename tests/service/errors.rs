@@ -1,11 +1,12 @@
 //! The table of errors: each condition has its code, its reason, its metadata
 //! and, where a retry helps, a delay before it.
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Code;
 use tower::{Service, ServiceExt};
 use voicecall::{
     api::{self, proto},
+    feed::Feed,
     store::{Connector, Store},
 };
 
@@ -184,10 +185,13 @@ async fn more_writes_than_the_queue_holds_are_overload_and_the_others_are_done()
 #[tokio::test]
 async fn a_server_that_drains_sends_clients_elsewhere() {
     let connector = Connector::new("host=/nowhere user=nobody").expect("valid");
-    let (store, _tasks) = Store::new(connector, settings().store);
+    let (store, following, _tasks) = Store::new(connector, settings().store);
     let draining = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let stop = draining.clone();
+    let feed = Feed::start(store.clone(), following, settings().feed, &tasks, stop);
     let limits = settings().api;
-    let (mut api, _health) = api::api(store, limits, draining.clone()).expect("it is built");
+    let (mut api, _health) = api::api(store, feed, limits, draining.clone()).expect("it is built");
     let mut post = async || {
         let request = http::Request::post("/voicecall.v1.VoiceCallService/GetVoiceCall")
             .header("content-type", "application/grpc")
@@ -292,7 +296,9 @@ async fn a_commit_of_which_nobody_can_say_what_became_is_told_as_such() {
             .expect("it is held");
         // The database loses the log's tail, as a bad failover does.
         let lose = "DELETE FROM voice_call_changes \
-            WHERE revision = (SELECT max(revision) FROM voice_call_changes)";
+                WHERE revision = (SELECT max(revision) FROM voice_call_changes); \
+            DELETE FROM voice_call_batches \
+                WHERE last_revision = (SELECT max(last_revision) FROM voice_call_batches)";
         blocker.batch_execute(lose).await.expect("it is lost");
         let mut client = server.client();
         let has_id = !request_id.is_empty();

@@ -235,7 +235,7 @@ impl World {
             delete(&mut client, uid).await.expect("it is there");
         }
         let connector = Connector::new(&server.database_url).expect("valid");
-        let (store, tasks) = Store::new(connector, settings().store);
+        let (store, _following, tasks) = Store::new(connector, settings().store);
         tasks.open(false).await.expect("it is there");
         let everything = Filter {
             show_deleted: true,

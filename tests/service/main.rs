@@ -29,4 +29,5 @@ mod server;
 mod support;
 mod times;
 mod update;
+mod watch;
 mod wire;

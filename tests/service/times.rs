@@ -117,7 +117,8 @@ async fn updated_at_and_changed_at_never_run_backwards_even_if_the_clock_does() 
     // The clock stepped back by an hour: the log is an hour ahead of it.
     let sql = "UPDATE voice_call_changes SET changed_at = changed_at + interval '1 hour', \
             updated_at = updated_at + interval '1 hour'; \
-        UPDATE voice_calls SET updated_at = updated_at + interval '1 hour'";
+        UPDATE voice_calls SET updated_at = updated_at + interval '1 hour'; \
+        UPDATE voice_call_batches SET committed_at = committed_at + interval '1 hour'";
     database.batch_execute(sql).await.expect("it is done");
     let mut latest = micros(created.updated_at) + 3_600_000_000;
     let mut calls = vec![

@@ -6,6 +6,7 @@ pub(crate) mod postgres;
 pub(crate) mod raw;
 pub(crate) mod secured;
 pub(crate) mod server;
+pub(crate) mod watcher;
 pub(crate) mod writes;
 
 use std::{collections::HashMap, time::Duration};

@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
 use voicecall::{
     api::{self, proto::voice_call_service_client::VoiceCallServiceClient},
+    feed,
     server::{self, Settings},
     store::{self, Connector},
 };
@@ -26,11 +27,19 @@ pub(crate) fn settings() -> Settings {
         api: api::Limits {
             max_request_bytes: 4 * 1024 * 1024,
             max_concurrent_requests: 4096,
+            max_watches: 4096,
         },
         store: store::Limits {
             write_queue: 4096,
             read_queue: 4096,
             list_connections: 4,
+            retention: store::Retention {
+                keep: Duration::from_secs(7 * 24 * 3600),
+                partition_len: 1_000_000,
+            },
+        },
+        feed: feed::Limits {
+            memory_bytes: 64 * 1024 * 1024,
         },
         max_connections: 1024,
         migrate: true,

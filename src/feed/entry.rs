@@ -1,0 +1,104 @@
+//! One change in memory.
+
+use std::{mem::size_of, sync::OnceLock};
+
+use bytes::Bytes;
+
+use crate::{
+    domain::{Call, Change, Identifier, PhoneNumber, Revision, Summary, Url},
+    store::{self, Position},
+};
+
+/// One change, decoded once and encoded once for all who want it.
+#[derive(Debug)]
+pub struct Entry {
+    change: Change,
+    stamp: i64,
+    size: usize,
+    encoded: OnceLock<Bytes>,
+    encoded_with_previous: OnceLock<Bytes>,
+}
+
+impl From<store::Entry> for Entry {
+    fn from(store::Entry { change, stamp }: store::Entry) -> Self {
+        Self::new(change, stamp)
+    }
+}
+
+impl Entry {
+    /// The change, in the batch with this stamp.
+    pub(super) fn new(change: Change, stamp: i64) -> Self {
+        let states = [&change.before, &change.after];
+        let states: usize = states.into_iter().flatten().map(|call| size(call)).sum();
+        Self {
+            // The encoded forms are about as large as the states.
+            size: size_of::<Self>() + 2 * states,
+            change,
+            stamp,
+            encoded: OnceLock::new(),
+            encoded_with_previous: OnceLock::new(),
+        }
+    }
+
+    /// The change.
+    #[must_use]
+    pub fn change(&self) -> &Change {
+        &self.change
+    }
+
+    /// Where it is in the log.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position {
+            revision: self.change.revision,
+            stamp: self.stamp,
+        }
+    }
+
+    /// The change's encoded form, with the state before or without, which the
+    /// first who wants it makes for all.
+    pub fn encoded(&self, with_previous: bool, encode: impl FnOnce(&Change) -> Bytes) -> &Bytes {
+        let slot = if with_previous {
+            &self.encoded_with_previous
+        } else {
+            &self.encoded
+        };
+        slot.get_or_init(|| encode(&self.change))
+    }
+
+    /// What it takes in memory, about.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    pub(super) fn revision(&self) -> Revision {
+        self.change.revision
+    }
+
+    /// The entry without what it says of a call that was purged since.
+    pub(super) fn erased(&self) -> Self {
+        Self::new(self.change.erased(), self.stamp)
+    }
+}
+
+fn size(call: &Call) -> usize {
+    let a = &call.attributes;
+    let names = [&a.staff_uid, &a.client_uid, &a.handled_by_staff_uid];
+    let numbers = [&a.from_number, &a.to_number];
+    let urls = [&a.recording_url, &a.external_app_url];
+    let len = |text: Option<&str>| text.map_or(0, str::len);
+    size_of::<Call>()
+        + names
+            .into_iter()
+            .map(|name| len(name.as_ref().map(Identifier::as_str)))
+            .sum::<usize>()
+        + numbers
+            .into_iter()
+            .map(|one| len(one.as_ref().map(PhoneNumber::as_str)))
+            .sum::<usize>()
+        + urls
+            .into_iter()
+            .map(|url| len(url.as_ref().map(Url::as_str)))
+            .sum::<usize>()
+        + len(a.call_summary.as_ref().map(Summary::as_str))
+}

@@ -1,0 +1,121 @@
+//! The change feed: every change of the log, in order, in memory while it is
+//! recent, for those who watch.
+//!
+//! - [`Feed`] is the whole of it to the layers above; one per process
+//! - `follower` keeps it at the head of the log: the batches of this process come
+//!   from memory, all else from the log
+//! - `hub` is what the follower and the cursors share: a `ring` of the last
+//!   entries, the head, and the mailboxes of those who want few of them (`index`)
+//! - [`Cursor`] is one watcher's place in it; `scan` reads on from any place, from
+//!   the ring or the log
+//! - [`Snapshot`] reads the calls as they all were at one revision
+//!
+//! It deliberately knows nothing of messages, except that an entry is encoded
+//! once for all, and nothing of rates or rights.
+
+mod cursor;
+mod entry;
+mod follower;
+mod hub;
+mod index;
+mod ring;
+mod scan;
+mod snapshot;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use cursor::{Cursor, Delivery, Point};
+pub use entry::Entry;
+pub use scan::Scan;
+pub use snapshot::{Snapshot, SnapshotError};
+
+use self::{follower::Follower, hub::Hub};
+use crate::{
+    domain::{Filter, Revision},
+    store::{Following, LogError, Position, Store, Tail},
+};
+
+/// How large the feed may grow.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of recent changes in memory, about.
+    pub memory_bytes: usize,
+}
+
+/// The feed. Clones share it.
+#[derive(Clone)]
+pub struct Feed {
+    hub: Arc<Hub>,
+    store: Store,
+}
+
+impl Feed {
+    /// A feed over the store, kept by a task that `tasks` owns and `stop` ends.
+    #[must_use]
+    pub fn start(
+        store: Store,
+        following: Following,
+        limits: Limits,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let hub = Arc::new(Hub::new(limits.memory_bytes));
+        tasks.spawn(Follower::new(Arc::clone(&hub), following, stop).run());
+        Self { hub, store }
+    }
+
+    /// Where the log ends, by the database's own word.
+    ///
+    /// # Errors
+    /// [`LogError::Read`].
+    pub async fn tail(&self, deadline: Instant) -> Result<Tail, LogError> {
+        Ok(self.store.log().tail(deadline).await?)
+    }
+
+    /// The position of a revision.
+    ///
+    /// # Errors
+    /// [`LogError`], but never [`LogError::Reset`].
+    pub async fn position(
+        &self,
+        revision: Revision,
+        deadline: Instant,
+    ) -> Result<Position, LogError> {
+        self.store.log().position(revision, deadline).await
+    }
+
+    /// Whether one can go on from this position.
+    ///
+    /// # Errors
+    /// [`LogError`]: why not.
+    pub async fn check(&self, position: Position, deadline: Instant) -> Result<(), LogError> {
+        if self.hub.holds(position) {
+            return Ok(());
+        }
+        self.store.log().after(position, 0, deadline).await?;
+        Ok(())
+    }
+
+    /// A cursor behind `position`, which was checked. While it lives the head is
+    /// confirmed at least once in `interval`.
+    #[must_use]
+    pub fn cursor(&self, filter: Arc<Filter>, position: Position, interval: Duration) -> Cursor {
+        let scan = self.scan(position);
+        Cursor::new(Arc::clone(&self.hub), scan, filter, interval)
+    }
+
+    /// Reads on from a position, which was checked.
+    #[must_use]
+    pub fn scan(&self, position: Position) -> Scan {
+        Scan::new(Arc::clone(&self.hub), self.store.log().clone(), position)
+    }
+
+    /// The calls that the filter matches, as they are now.
+    #[must_use]
+    pub fn snapshot(&self, filter: Arc<Filter>) -> Snapshot {
+        Snapshot::new(self.clone(), filter)
+    }
+}

@@ -1,0 +1,83 @@
+//! The last entries of the log, without a gap, bounded by their size.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::Entry;
+use crate::{
+    domain::{Revision, Uuid},
+    store::Position,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Ring {
+    entries: VecDeque<Arc<Entry>>,
+    size: usize,
+    max_size: usize,
+}
+
+impl Ring {
+    pub(super) fn new(max_size: usize) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            size: 0,
+            max_size,
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+        self.size = 0;
+    }
+
+    /// Adds the entry that follows the last one.
+    pub(super) fn push(&mut self, entry: Arc<Entry>) {
+        self.size += entry.size();
+        self.entries.push_back(entry);
+        while self.size > self.max_size
+            && let Some(oldest) = self.entries.pop_front()
+        {
+            self.size -= oldest.size();
+        }
+    }
+
+    /// The entry at this revision.
+    pub(super) fn at(&self, revision: Revision) -> Option<&Arc<Entry>> {
+        let first = self.entries.front()?.revision();
+        let place = usize::try_from(revision.checked_sub(first)?).ok()?;
+        self.entries.get(place)
+    }
+
+    /// The entries after this position, at most `limit`; `None` when the ring
+    /// does not reach back to it. An entry at the position that has another stamp
+    /// is none of it.
+    pub(super) fn after(&self, position: Position, limit: usize) -> Option<Vec<Arc<Entry>>> {
+        let first = self.entries.front()?.revision();
+        let skip = usize::try_from((position.revision + 1).checked_sub(first)?).ok()?;
+        match self.at(position.revision) {
+            Some(own) if own.position() != position => return None,
+            _ => {}
+        }
+        Some(
+            self.entries
+                .iter()
+                .skip(skip)
+                .take(limit)
+                .cloned()
+                .collect(),
+        )
+    }
+
+    /// Blanks all entries of a call.
+    pub(super) fn erase(&mut self, uid: Uuid) {
+        for entry in self
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.change().uid == uid)
+        {
+            let erased = entry.erased();
+            self.size = self.size + erased.size() - entry.size();
+            *entry = Arc::new(erased);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The calls as they all were at one revision, however slowly they are read.
+//!
+//! Pages are read in short statements of their own, so nothing in the database
+//! waits for the reader. What changed after the first page is put back: the log
+//! tells which calls were in the filter then, and the page that covers such a
+//! call's place in the order gives it as it was. A call that was changed only
+//! after its page had been read came in that page.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::time::Instant;
+
+use super::{Feed, Scan};
+use crate::{
+    domain::{
+        Call, Filter, Revision,
+        list::{Order, OrderField, PageKey},
+    },
+    store::{LogError, PageQuery, Position},
+};
+
+/// Calls in one statement.
+const PAGE: usize = 250;
+/// Changed calls that are remembered until their page comes: 32 bytes each.
+const MAX_CHANGED: usize = 500_000;
+
+const ORDER: Order = Order {
+    field: OrderField::CreatedAt,
+    descending: false,
+};
+
+/// Why a snapshot cannot be read on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// More calls have changed meanwhile than are remembered.
+    #[error("more calls changed than a snapshot can put back")]
+    TooSlow,
+}
+
+/// See the module.
+pub struct Snapshot {
+    feed: Feed,
+    filter: Arc<Filter>,
+    /// Since the first page.
+    at: Option<At>,
+    /// The last place that was given.
+    after: Option<PageKey>,
+    complete: bool,
+}
+
+struct At {
+    /// The revision of all.
+    position: Position,
+    /// Where looking for changes has come to.
+    scan: Scan,
+    /// Calls that were in the filter and have changed since, whose place has not
+    /// come yet: where, and their first change.
+    changed: BTreeMap<PageKey, Revision>,
+}
+
+impl Snapshot {
+    pub(super) fn new(feed: Feed, filter: Arc<Filter>) -> Self {
+        Self {
+            feed,
+            filter,
+            at: None,
+            after: None,
+            complete: false,
+        }
+    }
+
+    /// The position of which all its calls are; `None` before the first page.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.at.as_ref().map(|at| at.position)
+    }
+
+    /// The next calls, by created_at and uid; `None` after the last.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub async fn next(&mut self, deadline: Instant) -> Result<Option<Vec<Call>>, SnapshotError> {
+        if self.complete {
+            return Ok(None);
+        }
+        let query = PageQuery {
+            filter: Filter::clone(&self.filter),
+            order: ORDER,
+            after: self.after,
+            limit: PAGE,
+        };
+        let page = self.feed.store.page(&query, deadline).await;
+        let page = page.map_err(LogError::from)?;
+        self.look_for_changes(page.revision, deadline).await?;
+        // Set by the look.
+        let Some(at) = &mut self.at else {
+            return Ok(None);
+        };
+        self.complete = page.calls.len() < PAGE;
+        let last = page.calls.last().map(|call| ORDER.key(call));
+        let mut calls = page.calls;
+        calls.retain(|call| call.revision <= at.position.revision);
+        let rest = match last {
+            Some(last) if !self.complete => {
+                self.after = Some(last);
+                let mut rest = at.changed.split_off(&last);
+                // The key itself belongs to this page.
+                let own = rest.remove_entry(&last);
+                at.changed.extend(own);
+                rest
+            }
+            _ => BTreeMap::new(),
+        };
+        let put_back: Vec<Revision> = std::mem::replace(&mut at.changed, rest)
+            .into_values()
+            .collect();
+        if !put_back.is_empty() {
+            let changes = self.feed.store.log().at(&put_back, deadline).await;
+            let changes = changes.map_err(LogError::from)?;
+            // Those of calls that were purged since are blank.
+            calls.extend(
+                changes
+                    .into_iter()
+                    .filter_map(|change| change.before.map(Arc::unwrap_or_clone)),
+            );
+            calls.sort_unstable_by_key(|call| ORDER.key(call));
+        }
+        Ok(Some(calls))
+    }
+
+    /// Takes note of the calls that have changed up to `revision`, the page's.
+    async fn look_for_changes(
+        &mut self,
+        revision: Revision,
+        deadline: Instant,
+    ) -> Result<(), SnapshotError> {
+        let Some(at) = &mut self.at else {
+            let position = self.feed.position(revision, deadline).await?;
+            self.at = Some(At {
+                position,
+                scan: self.feed.scan(position),
+                changed: BTreeMap::new(),
+            });
+            return Ok(());
+        };
+        while at.scan.position().revision < revision {
+            for entry in at.scan.take(revision, |_| true).await? {
+                let change = entry.change();
+                // The first change since: it was at or before our revision then.
+                let before = change.before.as_ref();
+                let Some(before) = before.filter(|call| call.revision <= at.position.revision)
+                else {
+                    continue;
+                };
+                let place = ORDER.key(before);
+                if Some(place) > self.after && self.filter.matches(before) {
+                    at.changed.insert(place, change.revision);
+                }
+            }
+            if at.changed.len() > MAX_CHANGED {
+                return Err(SnapshotError::TooSlow);
+            }
+        }
+        Ok(())
+    }
+}
