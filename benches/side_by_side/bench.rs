@@ -10,6 +10,7 @@ use crate::{
     Result, driving,
     etcd::{self, Etcd},
     load::{Load, Target, channel},
+    memory,
     messages::Protocol,
     options::Options,
     pgbench,
@@ -24,7 +25,7 @@ use crate::{
 /// Seeded calls in etcd, and in the database that is next to empty.
 const FEW: u64 = 10_000;
 /// Writes a second while ages are measured, and who watches them.
-const AGE_RATE: f64 = 200.0;
+const AGE_RATE: &str = "200";
 const AGE_WATCHERS: usize = 100;
 /// How much more than the capacity an overload offers.
 const OVERLOAD: f64 = 3.0;
@@ -120,17 +121,15 @@ impl Bench {
             Measure::Watch(protocol, watchers, batch) => {
                 self.watch(protocol, watchers, &["--batch", &batch.to_string()])
             }
-            Measure::Age(protocol) => {
-                let rate = AGE_RATE.to_string();
-                self.watch(protocol, AGE_WATCHERS, &["--rate", &rate])
+            Measure::Age(protocol) => self.watch(protocol, AGE_WATCHERS, &["--rate", AGE_RATE]),
+            Measure::ReplicaAge => {
+                let watched = self.endpoint(Server::Replica)?;
+                let options = ["--rate", AGE_RATE, "--watched", watched];
+                self.watch(Protocol::Voicecall, AGE_WATCHERS, &options)
             }
+            Measure::WatcherMemory => memory::of_watchers(&self.postgres.url("ours")),
             Measure::Start(start) => startup::start(start, &self.postgres.url("ours")),
-            Measure::Memory => {
-                let fresh = Service::on(&self.postgres.url("ours"))?;
-                // The first request makes what all others need.
-                driving(crate::load::await_answer(&fresh.endpoint))?;
-                Ok(Sample::of(Metric::Mib, fresh.resident_mib()?))
-            }
+            Measure::Memory => memory::idle(&self.postgres.url("ours")),
             Measure::Overload => self.overload(),
             Measure::Capacity => Ok(self.capacity.clone()),
         }
@@ -186,6 +185,9 @@ impl Bench {
 
     fn watch(&self, protocol: Protocol, watchers: usize, more: &[&str]) -> Result<Sample> {
         let server = protocol.server();
+        if server == Server::Ours {
+            self.postgres.checkpoint()?;
+        }
         let mut arguments = vec!["watch".to_owned()];
         for (flag, value) in [
             ("--protocol", word(protocol)?),
@@ -206,9 +208,13 @@ impl Measure {
         match self {
             Self::Drive(server, ..) => vec![server],
             Self::Watch(protocol, ..) | Self::Age(protocol) => vec![protocol.server()],
-            Self::LastPage(_) | Self::Overload | Self::Capacity | Self::Memory | Self::Start(_) => {
-                vec![Server::Ours]
-            }
+            Self::LastPage(_)
+            | Self::Overload
+            | Self::Capacity
+            | Self::Memory
+            | Self::WatcherMemory
+            | Self::Start(_) => vec![Server::Ours],
+            Self::ReplicaAge => vec![Server::Ours, Server::Replica],
             Self::Pgbench(_) => Vec::new(),
         }
     }

@@ -101,20 +101,28 @@ impl Floor {
     }
 }
 
-/// A message as large as that of an event: the call, what the server adds to it,
-/// and the change.
+/// An event as the service tells it, in a message of its own.
 fn event(call: &proto::VoiceCall) -> Bytes {
     let call = proto::VoiceCall {
         call_summary: call.call_summary.clone(),
         ..calls::stored()
     };
-    let mut bytes = call.encode_to_vec();
-    bytes.resize(bytes.len() + CHANGE_BYTES, 0);
-    bytes.into()
+    let change = proto::VoiceCallChange {
+        revision: call.revision,
+        uid: call.uid.clone(),
+        changed_at: call.updated_at,
+        kind: proto::VoiceCallChangeKind::Created.into(),
+        voice_call: Some(call),
+        request_id: calls::request_id(),
+        transaction_end: true,
+        ..Default::default()
+    };
+    let event = proto::VoiceCallEvent {
+        r#type: proto::VoiceCallEventType::Entered.into(),
+        change: Some(change),
+    };
+    event.encode_to_vec().into()
 }
-
-/// Revision, time, kind, request id and the frames of an event.
-const CHANGE_BYTES: usize = 80;
 
 struct Watch(Floor);
 

@@ -13,6 +13,7 @@ mod floor;
 mod guardian;
 mod lists;
 mod load;
+mod memory;
 mod messages;
 mod options;
 mod pgbench;

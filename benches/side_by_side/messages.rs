@@ -2,29 +2,37 @@
 //! were sent.
 
 use prost::{
+    Message,
     bytes::Bytes,
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
 };
+
+use voicecall::api::proto::{self, watch_voice_calls_request};
 
 use crate::{etcd, load::Target, plan::Server};
 
 /// What a watched server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Protocol {
+    /// Ours.
+    Voicecall,
     /// The bare tonic service: each message is an event.
     Floor,
     /// etcd's Watch.
     Etcd,
 }
 
-/// `WatchResponse.events`.
+/// `WatchVoiceCallsResponse.event_batch`, and its `EventBatch.events`.
+const EVENT_BATCH: u32 = 3;
+const EVENTS: u32 = 1;
+/// etcd's `WatchResponse.events`.
 const ETCD_EVENTS: u32 = 11;
 
 impl Protocol {
     /// How it is written to.
     pub(crate) const fn target(self) -> Target {
         match self {
-            Self::Floor => Target::Voicecall,
+            Self::Voicecall | Self::Floor => Target::Voicecall,
             Self::Etcd => Target::Etcd,
         }
     }
@@ -32,6 +40,7 @@ impl Protocol {
     /// Who serves it.
     pub(crate) const fn server(self) -> Server {
         match self {
+            Self::Voicecall => Server::Ours,
             Self::Floor => Server::Floor,
             Self::Etcd => Server::Etcd,
         }
@@ -39,7 +48,7 @@ impl Protocol {
 
     pub(crate) const fn path(self) -> &'static str {
         match self {
-            Self::Floor => "/voicecall.v1.VoiceCallService/WatchVoiceCalls",
+            Self::Voicecall | Self::Floor => "/voicecall.v1.VoiceCallService/WatchVoiceCalls",
             Self::Etcd => "/etcdserverpb.Watch/Watch",
         }
     }
@@ -47,7 +56,14 @@ impl Protocol {
     /// The request for everything from now on.
     pub(crate) fn request(self) -> Bytes {
         match self {
-            Self::Floor => Bytes::new(),
+            Self::Voicecall | Self::Floor => {
+                let start = watch_voice_calls_request::Start::Live(proto::Live {});
+                let request = proto::WatchVoiceCallsRequest {
+                    start: Some(start),
+                    ..Default::default()
+                };
+                request.encode_to_vec().into()
+            }
             Self::Etcd => etcd::watch_request(),
         }
     }
@@ -56,39 +72,40 @@ impl Protocol {
     pub(crate) const fn confirms(self) -> bool {
         match self {
             Self::Floor => false,
-            Self::Etcd => true,
+            Self::Voicecall | Self::Etcd => true,
         }
     }
 
     /// How many events are in a message.
     pub(crate) fn events(self, message: &Bytes) -> u64 {
         match self {
+            Self::Voicecall => fields(message, EVENT_BATCH)
+                .map(|batch| fields(batch, EVENTS).count() as u64)
+                .sum(),
             Self::Floor => 1,
-            Self::Etcd => count(message, ETCD_EVENTS),
+            Self::Etcd => fields(message, ETCD_EVENTS).count() as u64,
         }
     }
 }
 
-/// How often a message has a field.
-fn count(message: &Bytes, wanted: u32) -> u64 {
-    let mut rest = &message[..];
-    let mut found = 0;
-    while let Ok((field, wire_type)) = decode_key(&mut rest) {
-        found += u64::from(field == wanted);
-        if skip(wire_type, field, &mut rest).is_none() {
-            break;
+/// The messages in a field of a message.
+fn fields(message: &[u8], wanted: u32) -> impl Iterator<Item = &[u8]> {
+    let mut rest = message;
+    std::iter::from_fn(move || {
+        loop {
+            let (field, wire_type) = decode_key(&mut rest).ok()?;
+            if wire_type != WireType::LengthDelimited {
+                skip_field(wire_type, field, &mut rest, DecodeContext::default()).ok()?;
+                continue;
+            }
+            let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
+            let (content, after) = rest.split_at_checked(length)?;
+            rest = after;
+            if field == wanted {
+                return Some(content);
+            }
         }
-    }
-    found
-}
-
-fn skip(wire_type: WireType, field: u32, rest: &mut &[u8]) -> Option<()> {
-    if wire_type == WireType::LengthDelimited {
-        let length = usize::try_from(decode_varint(rest).ok()?).ok()?;
-        *rest = rest.get(length..)?;
-        return Some(());
-    }
-    skip_field(wire_type, field, rest, DecodeContext::default()).ok()
+    })
 }
 
 const MARK: &[u8] = b"sent at microsecond ";

@@ -5,6 +5,7 @@ use crate::{
     calls::{CLIENTS, FROM_NUMBERS, STAFF, TO_NUMBERS},
     postgres::Postgres,
     sample::{Metric, Sample},
+    seed,
 };
 
 /// What it runs.
@@ -53,7 +54,13 @@ COMMIT;
 
 /// Makes ready for updates.
 pub(crate) fn prepare(postgres: &Postgres, database: &str, calls: u64) -> Result<()> {
-    let sql = format!("CREATE SEQUENCE pgbench_revision START {}", calls + 1);
+    let sql = format!(
+        "CREATE SEQUENCE pgbench_revision START {}; \
+         CREATE TABLE pgbench_changes PARTITION OF voice_call_changes \
+             FOR VALUES FROM ({}) TO (MAXVALUE)",
+        calls + 1,
+        seed::partition_end(calls)
+    );
     postgres.sql(database, &sql).map(drop)
 }
 

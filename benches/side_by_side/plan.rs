@@ -52,8 +52,12 @@ pub(crate) enum Measure {
     /// Watchers, and calls in each write.
     Watch(Protocol, usize, usize),
     Age(Protocol),
+    /// The same with writes on another replica.
+    ReplicaAge,
     Start(Start),
     Memory,
+    /// What each of 10,000 watchers adds.
+    WatcherMemory,
     /// The mixed load, three times as much as can be answered.
     Overload,
     /// The mixed load, as much as can be answered; measured before the overload.
@@ -186,40 +190,48 @@ fn lists() -> Vec<Row> {
 }
 
 fn streams() -> Vec<Row> {
-    let floor = |watchers, batch| {
-        let measure = Measure::Watch(Protocol::Floor, watchers, batch);
-        entry("bare tonic, one event a message", measure, &[])
+    use Metric::{P50, P99, Rate};
+    let fan_out = |name, watchers, batch, floor, etcd| {
+        let measure = |protocol| Measure::Watch(protocol, watchers, batch);
+        let goal = |bound: Option<f64>| bound.map(|bound| (Rate, bound));
+        row(
+            name,
+            vec![
+                entry("voicecall", measure(Protocol::Voicecall), &[]),
+                entry(
+                    "bare tonic, one event a message",
+                    measure(Protocol::Floor),
+                    goal(floor).as_slice(),
+                ),
+                entry("etcd watch", measure(Protocol::Etcd), goal(etcd).as_slice()),
+            ],
+        )
     };
-    let etcd = |watchers, batch| {
-        let measure = Measure::Watch(Protocol::Etcd, watchers, batch);
-        entry("etcd watch", measure, &[])
-    };
+    let (one, many) = ("fan-out to 100 watchers", "fan-out to 1,000 watchers");
     vec![
-        row("fan-out to 100 watchers", vec![floor(100, 1), etcd(100, 1)]),
-        row(
-            "fan-out to 1,000 watchers",
-            vec![floor(1000, 1), etcd(1000, 1)],
-        ),
-        row(
-            "fan-out to 100 watchers, written 50 at once",
-            vec![floor(100, 50), etcd(100, 50)],
-        ),
+        fan_out(one, 100, 1, Some(1.2), Some(2.5)),
+        fan_out(many, 1000, 1, Some(1.2), Some(1.5)),
+        fan_out("fan-out to 100, written 50 at once", 100, 50, None, None),
         row(
             "write-to-watch age, 200 writes/s, 100 watchers",
             vec![
-                entry("etcd watch", Measure::Age(Protocol::Etcd), &[]),
+                entry("voicecall", Measure::Age(Protocol::Voicecall), &[]),
                 entry(
-                    "bare tonic, not durable",
-                    Measure::Age(Protocol::Floor),
-                    &[],
+                    "etcd watch",
+                    Measure::Age(Protocol::Etcd),
+                    &[(P50, 1.0), (P99, 1.0)],
                 ),
             ],
+        ),
+        row(
+            "the same age when another replica writes",
+            vec![entry("voicecall", Measure::ReplicaAge, &[(P99, 20.0)])],
         ),
     ]
 }
 
 fn rest(rows: u64) -> Vec<Row> {
-    use Metric::{Mib, P50, Rate, RefusedP99};
+    use Metric::{KibEach, Mib, P50, Rate, RefusedP99};
     let start = |name, start, bound| {
         let ours = entry("voicecall", Measure::Start(start), &[(P50, bound)]);
         row(name, vec![ours])
@@ -241,6 +253,14 @@ fn rest(rows: u64) -> Vec<Row> {
         row(
             "memory, idle",
             vec![entry("voicecall", Measure::Memory, &[(Mib, 40.0)])],
+        ),
+        row(
+            "memory of an idle watcher, of 10,000",
+            vec![entry(
+                "voicecall",
+                Measure::WatcherMemory,
+                &[(KibEach, 10.0)],
+            )],
         ),
         start("start, external database", Start::External, 150.0),
         start("start, embedded, stopped cleanly", Start::Embedded, 600.0),

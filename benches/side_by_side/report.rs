@@ -62,6 +62,7 @@ fn figures(entry: &Entry, seen: &Seen) -> [String; 9] {
         (Metric::Refused, "refused ", "/s"),
         (Metric::RefusedP99, "refused in p99 ", " ms"),
         (Metric::Mib, "", " MiB"),
+        (Metric::KibEach, "", " KiB"),
     ] {
         let figure = show(metric);
         if !figure.is_empty() {
@@ -128,6 +129,7 @@ fn by_itself(goal: Goal, seen: &Seen) -> [String; 3] {
         Metric::P99 => ("p99 ", " ms"),
         Metric::RefusedP99 => ("refused ", " ms"),
         Metric::Mib => ("", " MiB"),
+        Metric::KibEach => ("", " KiB"),
         _ => ("", ""),
     };
     let goal_text = format!("{name}≤ {}{unit}", goal.bound);
@@ -182,7 +184,7 @@ impl Spread {
 const fn digits(metric: Metric) -> usize {
     match metric {
         Metric::Rate | Metric::Offered | Metric::Refused => 0,
-        Metric::Mib => 1,
+        Metric::Mib | Metric::KibEach => 1,
         _ => 2,
     }
 }

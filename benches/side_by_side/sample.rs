@@ -24,10 +24,12 @@ pub(crate) enum Metric {
     RefusedP99,
     /// Memory occupied, in MiB.
     Mib,
+    /// Memory occupied by one of many, in KiB.
+    KibEach,
 }
 
 impl Metric {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Rate,
         Self::P50,
         Self::P99,
@@ -35,6 +37,7 @@ impl Metric {
         Self::Refused,
         Self::RefusedP99,
         Self::Mib,
+        Self::KibEach,
     ];
 
     const fn name(self) -> &'static str {
@@ -46,6 +49,7 @@ impl Metric {
             Self::Refused => "refused",
             Self::RefusedP99 => "refused_p99",
             Self::Mib => "mib",
+            Self::KibEach => "kib_each",
         }
     }
 }

@@ -1,6 +1,6 @@
 -- Calls 1 to :calls and the changes that created them, as the service would have
--- written them over a year. Indexes are made afterwards, which is several times
--- faster than to keep them.
+-- written them in six days, which is within the log's retention. Indexes are made
+-- afterwards, which is several times faster than to keep them.
 
 SET synchronous_commit = off;
 SET maintenance_work_mem = '512MB';
@@ -12,6 +12,16 @@ FROM pg_index
 WHERE indrelid IN ('voice_calls'::regclass, 'voice_call_changes'::regclass)
     AND NOT indisprimary;
 SELECT format('DROP INDEX %s', name) FROM dropped \gexec
+
+-- The log's first partition reaches as far as a new database's does.
+SELECT format('CREATE TABLE voice_call_changes_%s_%s PARTITION OF voice_call_changes
+        FOR VALUES FROM (%s) TO (%s)',
+    lpad(made::text, 16, '0'), lpad(:partition_end::text, 16, '0'), made, :partition_end)
+FROM (
+    SELECT max(substring(inhrelid::regclass::text, '[0-9]+$')::bigint) AS made
+    FROM pg_inherits WHERE inhparent = 'voice_call_changes'::regclass
+) partitions
+WHERE made < :partition_end \gexec
 
 INSERT INTO voice_call_changes (
     revision, stamp, changed_at, kind, transaction_end, uid, duration, created_at, updated_at,
@@ -35,7 +45,7 @@ SELECT
     CASE WHEN n % 10 = 1 THEN '5ca1ab1e-0000-4000-8000-' || lpad((n % :staff)::text, 12, '0') END,
     CASE WHEN n % 10 = 1 THEN at END
 FROM generate_series(1::bigint, :calls) n,
-    LATERAL (SELECT now() - interval '1 year' * (1 - n::double precision / :calls) AS at) times;
+    LATERAL (SELECT now() - interval '6 days' * (1 - n::double precision / :calls) AS at) times;
 
 INSERT INTO voice_calls (
     uid, duration, created_at, updated_at, status, direction, staff_uid, client_uid,
@@ -48,6 +58,9 @@ SELECT
     handled_by_staff_uid, handled_at, revision
 FROM voice_call_changes;
 
+INSERT INTO voice_call_batches (last_revision, stamp, committed_at)
+SELECT max(revision), stamp, max(changed_at) FROM voice_call_changes GROUP BY stamp;
+
 SELECT definition FROM dropped \gexec
-VACUUM (ANALYZE) voice_calls, voice_call_changes;
+VACUUM (ANALYZE) voice_calls, voice_call_changes, voice_call_batches;
 CHECKPOINT;

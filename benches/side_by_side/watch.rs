@@ -53,13 +53,18 @@ pub(crate) struct Watch {
     /// Without: how many arrive, with as many writes as are delivered.
     #[arg(long)]
     pub(crate) rate: Option<f64>,
+    /// Write nothing: say when all watch, and watch until standard input ends.
+    #[arg(long)]
+    pub(crate) hold: bool,
     /// Calls in each write.
     #[arg(long, default_value_t = 1)]
     pub(crate) batch: usize,
 }
 
-/// Connections that the watchers share, and that the writers share.
+/// Connections that the watchers share, and watchers that fit on one: a server
+/// takes so many and lets the others wait.
 const CONNECTIONS: usize = 4;
+const PER_CONNECTION: usize = 100;
 /// Calls that are being written at once in the fan-out.
 const WRITING: usize = 64;
 /// Events that may be on their way before the writers wait.
@@ -90,6 +95,12 @@ pub(crate) async fn watch(options: &Watch) -> Result<Sample> {
         ages: Mutex::new(histogram()),
     });
     let mut watchers = begin_watching(options, &run).await?;
+    if options.hold {
+        println!("watching");
+        let end = || std::io::read_to_string(std::io::stdin());
+        tokio::task::spawn_blocking(end).await??;
+        return Ok(Sample::default());
+    }
     let mut writers = begin_writing(options, &run).await?;
     sleep(Duration::from_secs_f64(options.seconds / 4.0)).await;
     run.counting.store(true, Ordering::Relaxed);
@@ -126,12 +137,12 @@ type Tasks = JoinSet<Result<()>>;
 async fn begin_watching(options: &Watch, run: &Arc<Run>) -> Result<Tasks> {
     let watched = options.watched.as_ref().unwrap_or(&options.endpoint);
     let mut channels = Vec::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..CONNECTIONS.max(options.watchers / PER_CONNECTION) {
         channels.push(channel(watched).await?);
     }
     let mut watchers = Tasks::new();
     for n in 0..options.watchers {
-        let events = open(run.protocol, channels[n % CONNECTIONS].clone()).await?;
+        let events = open(run.protocol, channels[n % channels.len()].clone()).await?;
         let (run, aged) = (run.clone(), options.rate.is_some());
         watchers.spawn(async move { run.read(events, aged).await });
     }
