@@ -1,10 +1,6 @@
 //! Starts everybody who is measured, and takes the figures one at a time.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{collections::BTreeMap, path::Path, process::Command};
 
 use crate::{
     Result, driving,
@@ -24,8 +20,7 @@ use crate::{
 
 /// Seeded calls in etcd, and in the database that is next to empty.
 const FEW: u64 = 10_000;
-/// Writes a second while ages are measured, and who watches them.
-const AGE_RATE: &str = "200";
+/// Who watches while ages are measured.
 const AGE_WATCHERS: usize = 100;
 /// How much more than the capacity an overload offers.
 const OVERLOAD: f64 = 3.0;
@@ -121,10 +116,12 @@ impl Bench {
             Measure::Watch(protocol, watchers, batch) => {
                 self.watch(protocol, watchers, &["--batch", &batch.to_string()])
             }
-            Measure::Age(protocol) => self.watch(protocol, AGE_WATCHERS, &["--rate", AGE_RATE]),
+            Measure::Age(protocol, rate) => {
+                self.watch(protocol, AGE_WATCHERS, &["--rate", &rate.to_string()])
+            }
             Measure::ReplicaAge => {
                 let watched = self.endpoint(Server::Replica)?;
-                let options = ["--rate", AGE_RATE, "--watched", watched];
+                let options = ["--rate", "200", "--watched", watched];
                 self.watch(Protocol::Voicecall, AGE_WATCHERS, &options)
             }
             Measure::WatcherMemory => memory::of_watchers(&self.postgres.url("ours")),
@@ -168,19 +165,38 @@ impl Bench {
             Server::Etcd => Target::Etcd,
             _ => Target::Voicecall,
         };
-        let mut arguments = vec!["drive".to_owned()];
-        for (flag, value) in [
+        let options = [
             ("--target", word(target)?),
             ("--endpoint", self.endpoint(server)?.to_owned()),
             ("--load", word(load)?),
             ("--calls", calls.to_string()),
             ("--concurrency", concurrency.to_string()),
             ("--seconds", self.options.seconds.to_string()),
-        ] {
-            arguments.extend([flag.to_owned(), value]);
-        }
-        arguments.extend(more.iter().map(|word| (*word).to_owned()));
-        driver(&arguments)
+        ];
+        driver("drive", options, more)
+    }
+
+    /// Loads, one request at a time, on a database of another size.
+    pub(crate) fn on_size(&self, calls: u64, loads: &[Load]) -> Result<Vec<Sample>> {
+        let name = format!("size_{calls}");
+        make_database(&self.postgres, &name, calls)?;
+        let service = Service::on(&self.postgres.url(&name))?;
+        let samples = loads.iter().map(|load| {
+            let options = [
+                ("--target", word(Target::Voicecall)?),
+                ("--endpoint", service.endpoint.clone()),
+                ("--load", word(*load)?),
+                ("--calls", calls.to_string()),
+                ("--concurrency", "1".to_owned()),
+                ("--seconds", self.options.seconds.to_string()),
+            ];
+            driver("drive", options, &[])
+        });
+        let samples = samples.collect::<Result<_>>()?;
+        drop(service);
+        self.postgres
+            .sql("postgres", &format!("DROP DATABASE {name}"))?;
+        Ok(samples)
     }
 
     fn watch(&self, protocol: Protocol, watchers: usize, more: &[&str]) -> Result<Sample> {
@@ -188,17 +204,13 @@ impl Bench {
         if server == Server::Ours {
             self.postgres.checkpoint()?;
         }
-        let mut arguments = vec!["watch".to_owned()];
-        for (flag, value) in [
+        let options = [
             ("--protocol", word(protocol)?),
             ("--endpoint", self.endpoint(server)?.to_owned()),
             ("--watchers", watchers.to_string()),
             ("--seconds", self.options.seconds.to_string()),
-        ] {
-            arguments.extend([flag.to_owned(), value]);
-        }
-        arguments.extend(more.iter().map(|word| (*word).to_owned()));
-        driver(&arguments)
+        ];
+        driver("watch", options, more)
     }
 }
 
@@ -207,7 +219,7 @@ impl Measure {
     fn servers(self) -> Vec<Server> {
         match self {
             Self::Drive(server, ..) => vec![server],
-            Self::Watch(protocol, ..) | Self::Age(protocol) => vec![protocol.server()],
+            Self::Watch(protocol, ..) | Self::Age(protocol, _) => vec![protocol.server()],
             Self::LastPage(_)
             | Self::Overload
             | Self::Capacity
@@ -238,8 +250,16 @@ fn make_database(postgres: &Postgres, name: &str, calls: u64) -> Result<()> {
 }
 
 /// Runs this program as a driver, and reads what it has seen.
-fn driver(arguments: &[String]) -> Result<Sample> {
+fn driver<const N: usize>(
+    role: &str,
+    options: [(&str, String); N],
+    more: &[&str],
+) -> Result<Sample> {
     let mut driver = Command::new(std::env::current_exe()?);
-    driver.args(arguments).stdin(Stdio::null());
+    driver.arg(role);
+    for (flag, value) in options {
+        driver.args([flag, &value]);
+    }
+    driver.args(more);
     Sample::from_json(&run(&mut driver)?)
 }

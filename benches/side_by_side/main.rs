@@ -96,13 +96,36 @@ fn side_by_side(options: &options::Options) -> Result<()> {
     guardian::set_root(options.dir.clone());
     let rows = plan::plan(options);
     let mut needed = plan::plan(options);
-    if options.plots.is_some() {
+    if options.docs.is_some() {
         needed.extend(sweep::rows());
     }
     let mut bench = bench::Bench::set_up(options, &needed)?;
+    let seen = rounds(options.rounds, &rows, &mut bench);
+    let table = format!(
+        "{}, {} calls, medians of {} rounds of {} s (least..greatest):\n\n{}",
+        bench.versions()?,
+        options.rows,
+        options.rounds,
+        options.seconds,
+        report::table(&rows, &seen)
+    );
+    println!("{table}");
+    if let Some(docs) = &options.docs {
+        report::put_into(&docs.join("performance.md"), &table)?;
+        sweep::draw(&mut bench, options.rows, &docs.join("performance"))?;
+    }
+    if report::complete(&seen) {
+        Ok(())
+    } else {
+        Err("not everything could be measured".into())
+    }
+}
+
+/// Takes all figures in turn, several times.
+fn rounds(count: usize, rows: &[plan::Row], bench: &mut bench::Bench) -> Vec<Vec<report::Seen>> {
     let nothing = |row: &plan::Row| row.entries.iter().map(|_| Vec::new()).collect();
     let mut seen: Vec<Vec<report::Seen>> = rows.iter().map(nothing).collect();
-    for round in 1..=options.rounds {
+    for round in 1..=count {
         for (row, seen) in rows.iter().zip(&mut seen) {
             for (entry, seen) in row.entries.iter().zip(seen) {
                 eprintln!("round {round}: {}, {}", row.name, entry.name);
@@ -114,22 +137,7 @@ fn side_by_side(options: &options::Options) -> Result<()> {
             }
         }
     }
-    println!(
-        "{}, {} calls, medians of {} rounds of {} s (least..greatest)\n",
-        bench.versions()?,
-        options.rows,
-        options.rounds,
-        options.seconds
-    );
-    println!("{}", report::table(&rows, &seen));
-    if let Some(dir) = &options.plots {
-        sweep::draw(&mut bench, dir)?;
-    }
-    if report::complete(&seen) {
-        Ok(())
-    } else {
-        Err("not everything could be measured".into())
-    }
+    seen
 }
 
 /// Runs a driver: on one thread.

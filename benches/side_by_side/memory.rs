@@ -44,7 +44,8 @@ pub(crate) fn of_watchers(database_url: &str) -> Result<Sample> {
         .spawn()?;
     let mut line = String::new();
     let output = driver.stdout.take().ok_or("no pipe")?;
-    BufReader::new(output).read_line(&mut line)?;
+    let mut output = BufReader::new(output);
+    output.read_line(&mut line)?;
     let after = service.resident_mib();
     // It ends with its standard input.
     drop(driver.stdin.take());

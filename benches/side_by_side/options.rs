@@ -17,9 +17,10 @@ pub(crate) struct Options {
     /// Only rows whose name has one of these words.
     #[arg(long, value_name = "WORD", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
-    /// Measure and draw the plots too, into this directory.
+    /// Measure and draw the plots too, and put them and the table into the
+    /// documentation in this directory.
     #[arg(long, value_name = "DIR")]
-    pub(crate) plots: Option<PathBuf>,
+    pub(crate) docs: Option<PathBuf>,
     /// Where the databases are made. A file system that is only memory makes
     /// every sync free.
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]

@@ -51,8 +51,9 @@ pub(crate) enum Measure {
     Pgbench(Script),
     /// Watchers, and calls in each write.
     Watch(Protocol, usize, usize),
-    Age(Protocol),
-    /// The same with writes on another replica.
+    /// Writes a second.
+    Age(Protocol, u32),
+    /// The same, 200 a second, with writes on another replica.
     ReplicaAge,
     Start(Start),
     Memory,
@@ -215,10 +216,10 @@ fn streams() -> Vec<Row> {
         row(
             "write-to-watch age, 200 writes/s, 100 watchers",
             vec![
-                entry("voicecall", Measure::Age(Protocol::Voicecall), &[]),
+                entry("voicecall", Measure::Age(Protocol::Voicecall, 200), &[]),
                 entry(
                     "etcd watch",
-                    Measure::Age(Protocol::Etcd),
+                    Measure::Age(Protocol::Etcd, 200),
                     &[(P50, 1.0), (P99, 1.0)],
                 ),
             ],

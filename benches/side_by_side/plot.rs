@@ -12,7 +12,6 @@ pub(crate) struct Line {
 pub(crate) struct Chart<'a> {
     pub(crate) title: &'a str,
     pub(crate) x: &'a str,
-    pub(crate) y: &'a str,
     /// Whether y is logarithmic; else it begins at 0.
     pub(crate) logarithmic: bool,
     pub(crate) lines: Vec<Line>,
@@ -26,7 +25,9 @@ const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
 
 /// Told apart by those who do not see all colours, too.
-const COLOURS: [&str; 5] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#555555"];
+const COLOURS: [&str; 6] = [
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#555555", "#e69f00",
+];
 
 /// How figures become places on an axis.
 struct Axis {
@@ -110,7 +111,6 @@ impl Chart<'_> {
         text(&mut svg, (LEFT, 22.0), "start\" font-size=\"15", self.title);
         let middle = (LEFT + WIDTH - RIGHT) / 2.0;
         text(&mut svg, (middle, HEIGHT - 12.0), "middle", self.x);
-        text(&mut svg, (LEFT - 8.0, TOP - 4.0), "end", self.y);
         self.draw_axes(&mut svg, &x, &y);
         self.draw_lines(&mut svg, &x, &y);
         svg.push_str("</svg>\n");

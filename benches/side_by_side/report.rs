@@ -1,6 +1,9 @@
 //! The table.
 
+use std::{fs, path::Path};
+
 use crate::{
+    Result,
     plan::{Entry, Goal, Row},
     sample::{Metric, Sample},
 };
@@ -48,6 +51,18 @@ pub(crate) fn table(rows: &[Row], seen: &[Vec<Seen>]) -> String {
 pub(crate) fn complete(seen: &[Vec<Seen>]) -> bool {
     seen.iter().flatten().flatten().all(Option::is_some)
 }
+
+/// Puts the table into a document, between two comments.
+pub(crate) fn put_into(document: &Path, table: &str) -> Result<()> {
+    let text = fs::read_to_string(document)?;
+    let (before, rest) = text.split_once(BEGIN).ok_or("no place for the table")?;
+    let (_, after) = rest.split_once(END).ok_or("no place for the table")?;
+    let text = format!("{before}{BEGIN}\n{table}\n{END}{after}");
+    Ok(fs::write(document, text)?)
+}
+
+const BEGIN: &str = "<!-- the table: written by the benchmark -->";
+const END: &str = "<!-- the end of the table -->";
 
 fn figures(entry: &Entry, seen: &Seen) -> [String; 9] {
     let all = |metric| {
