@@ -127,8 +127,13 @@ async fn closed_loop(
 
 /// What an open loop has seen.
 struct Seen {
+    /// When counting begins. Latencies are of what was due since, rates of what
+    /// was answered since.
+    counted: Instant,
     answered: Histogram<u64>,
     refused: Histogram<u64>,
+    answers: u64,
+    refusals: u64,
     failed: u64,
 }
 
@@ -145,6 +150,9 @@ async fn open_loop(
     let end = counted + time;
     let mut under_way = JoinSet::new();
     let mut seen = Seen {
+        counted,
+        answers: 0,
+        refusals: 0,
         answered: histogram(),
         refused: histogram(),
         failed: 0,
@@ -162,7 +170,7 @@ async fn open_loop(
             tokio::task::yield_now().await;
         }
         while let Some(ended) = under_way.try_join_next() {
-            seen.note(ended?, counted);
+            seen.note(ended?);
         }
         if Instant::now() > end {
             break;
@@ -179,11 +187,14 @@ async fn open_loop(
         due += 1;
     }
     let seconds = counted.elapsed().as_secs_f64();
+    while let Some(ended) = under_way.try_join_next() {
+        seen.note(ended?);
+    }
     // What is answered later was not answered in this time.
-    let in_time = seen.answered.len() as f64 / seconds;
+    let (answers, refusals) = (seen.answers as f64, seen.refusals as f64);
     let rest = async {
         while let Some(ended) = under_way.join_next().await {
-            seen.note(ended?, counted);
+            seen.note(ended?);
         }
         Ok::<_, tokio::task::JoinError>(())
     };
@@ -192,22 +203,29 @@ async fn open_loop(
         return Err(format!("{} requests failed otherwise than by refusal", seen.failed).into());
     }
     let mut sample = Sample::latencies(&seen.answered);
-    sample.set(Metric::Rate, in_time);
+    sample.set(Metric::Rate, answers / seconds);
     sample.set(Metric::Offered, begun as f64 / seconds);
     sample.set(Metric::RefusedP99, quantile(&seen.refused, 0.99));
-    sample.set(Metric::Refused, seen.refused.len() as f64 / seconds);
+    sample.set(Metric::Refused, refusals / seconds);
     Ok(sample)
 }
 
 impl Seen {
-    fn note(&mut self, (due, latency, code): (Instant, Duration, Option<Code>), counted: Instant) {
-        if due < counted {
+    fn note(&mut self, (due, latency, code): (Instant, Duration, Option<Code>)) {
+        if due + latency < self.counted {
             return;
         }
-        match code {
-            None => self.answered.saturating_record(micros(latency)),
-            Some(Code::ResourceExhausted) => self.refused.saturating_record(micros(latency)),
-            Some(_) => self.failed += 1,
+        let (count, latencies) = match code {
+            None => (&mut self.answers, &mut self.answered),
+            Some(Code::ResourceExhausted) => (&mut self.refusals, &mut self.refused),
+            Some(_) => {
+                self.failed += 1;
+                return;
+            }
+        };
+        *count += 1;
+        if due >= self.counted {
+            latencies.saturating_record(micros(latency));
         }
     }
 }
