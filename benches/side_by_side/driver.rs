@@ -199,18 +199,24 @@ async fn open_loop(
         Ok::<_, tokio::task::JoinError>(())
     };
     tokio::time::timeout(Duration::from_secs(20), rest).await??;
-    if seen.failed > 0 {
-        return Err(format!("{} requests failed otherwise than by refusal", seen.failed).into());
-    }
-    let mut sample = Sample::latencies(&seen.answered);
-    sample.set(Metric::Rate, answers / seconds);
+    let mut sample = seen.sample()?;
     sample.set(Metric::Offered, begun as f64 / seconds);
-    sample.set(Metric::RefusedP99, quantile(&seen.refused, 0.99));
+    sample.set(Metric::Rate, answers / seconds);
     sample.set(Metric::Refused, refusals / seconds);
     Ok(sample)
 }
 
 impl Seen {
+    /// The latencies.
+    fn sample(&self) -> Result<Sample> {
+        if self.failed > 0 {
+            return Err(format!("{} requests failed and were not refused", self.failed).into());
+        }
+        let mut sample = Sample::latencies(&self.answered);
+        sample.set(Metric::RefusedP99, quantile(&self.refused, 0.99));
+        Ok(sample)
+    }
+
     fn note(&mut self, (due, latency, code): (Instant, Duration, Option<Code>)) {
         if due + latency < self.counted {
             return;
