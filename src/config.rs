@@ -4,11 +4,11 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{api, feed, postgres, server, store};
+use crate::{api, cli, feed, postgres, server, store};
 
 /// The call-record service: gRPC on PostgreSQL.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(version, about, max_term_width = 100, after_help = cli::EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -22,6 +22,9 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Bring the database to this release's schema, and end.
     Migrate(Migrate),
+    /// Ask a running service.
+    #[command(flatten)]
+    Client(Box<cli::Command>),
 }
 
 /// Settings of `voicecall serve`.

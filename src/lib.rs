@@ -11,6 +11,8 @@
 //! - [`api`]: the gRPC API: requests to commands, errors to statuses
 //! - [`server`]: sockets, health, an end in order
 //! - [`postgres`]: the embedded PostgreSQL, on its own beside the layers
+//! - [`client`]: the client library, which knows the API's messages alone, and
+//!   [`cli`]: the command line over it
 //! - [`config`] and [`commands`]: the program's settings and what it does with
 //!   them
 //!
@@ -18,6 +20,8 @@
 //! invariants that each layer keeps.
 
 pub mod api;
+pub mod cli;
+pub mod client;
 pub mod commands;
 pub mod config;
 pub mod domain;

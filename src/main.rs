@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use voicecall::config::{Cli, Command};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Client(command) => return voicecall::cli::run(&command, &mut Cli::command()),
         Command::Serve(settings) => voicecall::commands::serve(&settings),
         Command::Migrate(settings) => voicecall::commands::migrate(&settings),
     };

@@ -1,6 +1,7 @@
 # A PostgreSQL cluster that lives as long as its standard input is open, and
 # leaves nothing behind. Arguments: directory of the server binaries, directory
-# to make the cluster in, port (of the socket), further settings as -c flags.
+# to make the cluster in, port (of the socket), further settings as -c flags. With
+# STANDBY_OF (a connection string) it is a copy of that cluster that follows it.
 #
 # Commands on standard input, each answered with a line: "kill" ends every
 # process of the server at once (SIGKILL), "start" starts it again.
@@ -15,7 +16,7 @@ start() {
             -c unix_socket_directories="$dir" -c max_connections=200 "$@" >>"$dir/log" 2>&1 &
         pid=$!
         while kill -0 "$pid" 2>/dev/null; do
-            if grep -q ready "$dir/data/postmaster.pid" 2>/dev/null; then
+            if grep -qE "ready|standby" "$dir/data/postmaster.pid" 2>/dev/null; then
                 echo started
                 return
             fi
@@ -37,7 +38,14 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 1' INT TERM HUP
 
-"$bin/initdb" -D "$dir/data" -U voicecall -E UTF8 --locale=C -A trust --no-sync >"$dir/log" 2>&1 || {
+create() {
+    if [ -n "${STANDBY_OF:-}" ]; then
+        "$bin/pg_basebackup" -D "$dir/data" -d "$STANDBY_OF" -R -X stream -c fast --no-sync
+    else
+        "$bin/initdb" -D "$dir/data" -U voicecall -E UTF8 --locale=C -A trust --no-sync
+    fi
+}
+create >"$dir/log" 2>&1 || {
     cat "$dir/log" >&2
     exit 1
 }

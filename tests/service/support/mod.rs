@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub(crate) mod bad_values;
+pub(crate) mod history;
 pub(crate) mod ledger;
 pub(crate) mod postgres;
 pub(crate) mod raw;

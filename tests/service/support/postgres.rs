@@ -45,11 +45,28 @@ impl Cluster {
         Self::start_with(durability, 5432, |_| Vec::new())
     }
 
+    /// A standby that follows this cluster.
+    pub(crate) fn standby(&self) -> Self {
+        let primary = self.url("postgres");
+        Self::launch(Durability::Durable, self.port, Some(&primary), |_| {
+            Vec::new()
+        })
+    }
+
     /// The same with a port and settings (`name=value`) of its own. `prepare`
     /// gets the directory and may leave files for the server in it.
     pub(crate) fn start_with(
         durability: Durability,
         port: u16,
+        prepare: impl FnOnce(&Path) -> Vec<String>,
+    ) -> Self {
+        Self::launch(durability, port, None, prepare)
+    }
+
+    fn launch(
+        durability: Durability,
+        port: u16,
+        standby_of: Option<&str>,
         prepare: impl FnOnce(&Path) -> Vec<String>,
     ) -> Self {
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
@@ -71,6 +88,7 @@ impl Cluster {
         for setting in prepare(&dir) {
             command.args(["-c", &setting]);
         }
+        command.env("STANDBY_OF", standby_of.unwrap_or_default());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.process_group(0).current_dir("/");
         if let Some((uid, gid)) = unprivileged_account() {

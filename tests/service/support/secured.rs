@@ -89,7 +89,7 @@ pub(crate) fn free_port() -> u16 {
 
 /// Two authorities, and what they vouch for. `alone` is a server that is its own
 /// authority.
-fn make_certificates(dir: &Path) {
+pub(crate) fn make_certificates(dir: &Path) {
     let certificate = |name: &str, issuer: Option<&str>, extension: &str| {
         let mut command = Command::new("openssl");
         command.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split(' '));

@@ -1,0 +1,23 @@
+//! `voicecall completions`.
+
+use clap::Args;
+use clap_complete::Shell;
+
+use super::{failure::Failure, output::Output};
+
+/// Write the completions of a shell to standard output.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// Which shell's.
+    shell: Shell,
+}
+
+impl Completions {
+    pub(super) fn run(&self, program: &mut clap::Command) -> Result<(), Failure> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, program, "voicecall", &mut script);
+        let mut output = Output::new(false);
+        output.bytes(&script)?;
+        output.finish()
+    }
+}

@@ -1,0 +1,63 @@
+//! `voicecall create`.
+
+use clap::Args;
+use prost_types::Timestamp;
+
+use super::{EXIT_CODES, failure::Failure, fields::Fields, output::Output, service::Service, time};
+use crate::api::proto::{CreateVoiceCallRequest, VoiceCallDirection};
+
+/// Record a new call, and show it as recorded.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct Create {
+    /// Whether the call came in or went out.
+    #[arg(long, value_name = "DIRECTION", help_heading = "Fields")]
+    direction: VoiceCallDirection,
+
+    #[command(flatten)]
+    fields: Fields,
+
+    /// The call's own uid, a UUID. Default: the service makes one.
+    #[arg(
+        long,
+        value_name = "UID",
+        default_value = "",
+        hide_default_value = true,
+        help_heading = "Fields"
+    )]
+    uid: String,
+
+    /// When the call was created. Default: now.
+    #[arg(long, value_name = "TIME", value_parser = time::parse, help_heading = "Fields")]
+    created_at: Option<Timestamp>,
+
+    /// Check everything and show what would be, but write nothing.
+    #[arg(long, help_heading = None::<&str>)]
+    validate_only: bool,
+
+    /// A UUID that makes it safe to run the same command again. Default: a new one.
+    #[arg(
+        long,
+        value_name = "UUID",
+        default_value = "",
+        hide_default_value = true, help_heading = None::<&str>)]
+    request_id: String,
+
+    #[command(flatten)]
+    service: Service,
+}
+
+impl Create {
+    pub(super) async fn run(&self) -> Result<(), Failure> {
+        let client = self.service.client()?;
+        let mut call = self.fields.call(&self.uid, Some(self.direction));
+        call.created_at = self.created_at;
+        let request = CreateVoiceCallRequest {
+            voice_call: Some(call),
+            request_id: self.request_id.clone(),
+            validate_only: self.validate_only,
+        };
+        let call = client.create(request).await?;
+        Output::show(&call, self.service.json)
+    }
+}

@@ -1,0 +1,169 @@
+//! What can go wrong with a command, in words and as an exit code.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use crate::{
+    api::proto::ErrorReason,
+    client::{self, Code, SettingsError},
+};
+
+const OTHER: u8 = 1;
+const USAGE: u8 = 2;
+const NOT_FOUND: u8 = 3;
+const REFUSED: u8 = 4;
+const UNAVAILABLE: u8 = 5;
+
+/// Why a command ended before it was done.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The service did not do what was asked.
+    Service(client::Error),
+    /// The flags contradict each other or lack something.
+    Usage(String),
+    /// There is no service to be reached by these flags.
+    Settings(SettingsError),
+    /// The token's file cannot be read.
+    TokenFile(String),
+    /// These calls do not exist; the others were shown.
+    Missing(Vec<String>),
+    /// Standard output cannot be written to.
+    Output(io::Error),
+}
+
+impl From<client::Error> for Failure {
+    fn from(error: client::Error) -> Self {
+        Self::Service(error)
+    }
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        Self::Settings(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl Failure {
+    /// Whoever read the output has seen enough.
+    fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    pub(super) fn exit_code(&self) -> ExitCode {
+        let code = match self {
+            _ if self.is_closed_pipe() => return ExitCode::SUCCESS,
+            Self::Service(error) => code_of(error),
+            Self::Usage(_)
+            | Self::Settings(SettingsError::Endpoint(_) | SettingsError::TlsUnused) => USAGE,
+            Self::Missing(_) => NOT_FOUND,
+            Self::Settings(_) | Self::TokenFile(_) | Self::Output(_) => OTHER,
+        };
+        ExitCode::from(code)
+    }
+
+    /// Says on standard error what is wrong: one line, and one more for each
+    /// field at fault.
+    pub(super) fn tell(&self) {
+        if self.is_closed_pipe() {
+            return;
+        }
+        let lines = match self {
+            Self::Service(error) => lines_of(error),
+            Self::Usage(what) | Self::TokenFile(what) => vec![what.clone()],
+            Self::Settings(error) => vec![error.to_string()],
+            Self::Missing(uids) => uids
+                .iter()
+                .map(|uid| format!("there is no call {uid}"))
+                .collect(),
+            Self::Output(error) => vec![format!("cannot write the output: {error}")],
+        };
+        lines.iter().for_each(|line| note(line));
+    }
+}
+
+/// Says something on standard error.
+pub(super) fn note(line: &str) {
+    // If that is closed, nobody wants to know.
+    let _ = writeln!(io::stderr(), "voicecall: {line}");
+}
+
+fn code_of(error: &client::Error) -> u8 {
+    match (error.code, error.reason()) {
+        (_, Some(ErrorReason::RevisionNotReached)) => UNAVAILABLE,
+        (_, Some(ErrorReason::MessageTooLarge)) => REFUSED,
+        (Code::NotFound, _) => NOT_FOUND,
+        (
+            Code::InvalidArgument
+            | Code::FailedPrecondition
+            | Code::AlreadyExists
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::PermissionDenied
+            | Code::Unauthenticated,
+            _,
+        ) => REFUSED,
+        (Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted, _) => UNAVAILABLE,
+        _ => OTHER,
+    }
+}
+
+fn lines_of(error: &client::Error) -> Vec<String> {
+    let details = &error.details;
+    // The service's message repeats what the fields' own lines say.
+    let mut first = if details.violations.is_empty() {
+        error.message.clone()
+    } else {
+        "the request is refused".to_owned()
+    };
+    let name = details.reason.clone();
+    let mut more = vec![name.unwrap_or_else(|| code_name(error.code))];
+    for (key, value) in &details.metadata {
+        // The message has the uid already.
+        if key != "uid" && !first.contains(value.as_str()) {
+            more.push(format!("{key}: {value}"));
+        }
+    }
+    if let Some(id) = details
+        .request_id
+        .as_ref()
+        .filter(|_| error.code == Code::Internal)
+    {
+        more.push(format!("x-request-id: {id}"));
+    }
+    if details.attempts > 1 {
+        more.push(format!("after {} attempts", details.attempts));
+    }
+    first.push_str(&format!(" ({})", more.join(", ")));
+    let mut lines = vec![one_line(&first)];
+    lines.extend(details.violations.iter().map(|violation| {
+        let field = violation.field.strip_prefix("voice_call.");
+        let field = field.unwrap_or(&violation.field);
+        one_line(&format!("{field} {}", violation.description))
+    }));
+    lines
+}
+
+/// The code as the gRPC protocol writes it.
+fn code_name(code: Code) -> String {
+    let mut name = String::new();
+    for c in format!("{code:?}").chars() {
+        if c.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_uppercase());
+    }
+    name
+}
+
+/// Text from elsewhere must not break the line or control the terminal.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}

@@ -1,0 +1,93 @@
+//! The command line against a running service.
+//!
+//! - one file for each command or family of commands, with its flags and what it
+//!   does: [`Command`] lists them
+//! - `service` has the flags that all of them share, `fields` and `filter` those
+//!   that stand for parts of a call and of a filter
+//! - [`json`] is a call in the reference's shape, both ways
+//! - `output` is where answers go, `view` how one call looks, `table` how many do
+//! - `failure` is what can go wrong, in words and as an exit code
+//!
+//! It deliberately knows nothing of the service but its API, and sends nothing
+//! but by the client library.
+
+mod completions;
+mod create;
+mod delete;
+mod failure;
+mod fields;
+mod filter;
+mod get;
+mod handle;
+pub mod json;
+mod list;
+mod output;
+mod service;
+mod table;
+mod time;
+mod update;
+mod view;
+mod words;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use tokio::runtime;
+
+use self::failure::Failure;
+
+/// What the exit codes mean, for the help.
+pub const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 an error of another kind; 2 wrong usage; 3 not found; \
+4 refused, such as for a bad field or the call's state; 5 the service is not \
+there, overloaded or too slow";
+
+/// Commands to a running service.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show calls.
+    Get(get::Get),
+    /// List calls, newest first.
+    List(Box<list::List>),
+    /// Record a new call.
+    Create(Box<create::Create>),
+    /// Correct a call.
+    Update(Box<update::Update>),
+    /// Mark a call as handled.
+    Handle(handle::Handle),
+    /// Delete a call; it can be undeleted.
+    Delete(delete::Delete),
+    /// Restore a deleted call.
+    Undelete(delete::Undelete),
+    /// Write the completions of a shell to standard output.
+    Completions(completions::Completions),
+}
+
+/// Runs a command and tells on standard error what went wrong. `program` is the
+/// whole command line, which completions are made from.
+#[must_use]
+pub fn run(command: &Command, program: &mut clap::Command) -> ExitCode {
+    // One request after the other needs no second thread.
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(execute(command, program)),
+        Err(error) => Err(Failure::Output(error)),
+    };
+    result.err().map_or(ExitCode::SUCCESS, |failure| {
+        failure.tell();
+        failure.exit_code()
+    })
+}
+
+async fn execute(command: &Command, program: &mut clap::Command) -> Result<(), Failure> {
+    match command {
+        Command::Get(get) => get.run().await,
+        Command::List(list) => list.run().await,
+        Command::Create(create) => create.run().await,
+        Command::Update(update) => update.run().await,
+        Command::Handle(handle) => handle.run().await,
+        Command::Delete(delete) => delete.run().await,
+        Command::Undelete(undelete) => undelete.run().await,
+        Command::Completions(completions) => completions.run(program),
+    }
+}

@@ -1,0 +1,121 @@
+//! Where answers go: JSON Lines, tables and views for a terminal, or plain
+//! fields for a pipe.
+
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+
+use anstream::{AutoStream, ColorChoice};
+
+use super::{
+    failure::Failure,
+    json,
+    table::Table,
+    view::{self, Screen},
+};
+use crate::api::proto::VoiceCall;
+
+/// The width of a terminal that does not tell its own.
+const USUAL_WIDTH: usize = 80;
+
+/// Standard output, and what to write to it.
+pub(super) struct Output {
+    out: BufWriter<StdoutLock<'static>>,
+    form: Form,
+    /// Whether a call has been shown.
+    has_shown: bool,
+}
+
+enum Form {
+    /// A call in the reference's shape on each line.
+    Json,
+    /// Fields separated by tabs.
+    Plain,
+    /// For eyes; a list goes on with the table that it began.
+    Terminal(Screen, Option<Table>),
+}
+
+impl Output {
+    pub(super) fn new(json: bool) -> Self {
+        let stdout = io::stdout();
+        let form = if json {
+            Form::Json
+        } else if stdout.is_terminal() {
+            let size = terminal_size::terminal_size_of(&stdout);
+            let screen = Screen {
+                width: size.map_or(USUAL_WIDTH, |(width, _)| usize::from(width.0).max(1)),
+                colours: AutoStream::choice(&stdout) != ColorChoice::Never,
+            };
+            Form::Terminal(screen, None)
+        } else {
+            Form::Plain
+        };
+        Self {
+            out: BufWriter::new(stdout.lock()),
+            form,
+            has_shown: false,
+        }
+    }
+
+    /// Shows the one call that a command answers.
+    pub(super) fn show(call: &VoiceCall, json: bool) -> Result<(), Failure> {
+        let mut output = Self::new(json);
+        output.call(call)?;
+        output.finish()
+    }
+
+    /// Shows one call with all its fields.
+    pub(super) fn call(&mut self, call: &VoiceCall) -> Result<(), Failure> {
+        let text = match &self.form {
+            Form::Json => return self.json(call),
+            Form::Plain => view::plain_fields(call),
+            Form::Terminal(screen, _) => view::fields(call, *screen),
+        };
+        if self.has_shown {
+            self.out.write_all(b"\n")?;
+        }
+        self.has_shown = true;
+        self.bytes(text.as_bytes())
+    }
+
+    /// Shows a part of a list; the next part goes on where this one ends.
+    pub(super) fn calls(&mut self, calls: &[VoiceCall]) -> Result<(), Failure> {
+        match &mut self.form {
+            Form::Json => {
+                for call in calls {
+                    self.json(call)?;
+                }
+            }
+            Form::Plain => {
+                for call in calls {
+                    self.out.write_all(view::plain_line(call).as_bytes())?;
+                }
+            }
+            Form::Terminal(..) if calls.is_empty() => {}
+            Form::Terminal(screen, table) => {
+                let rows = view::rows(calls, *screen);
+                let table =
+                    table.get_or_insert_with(|| Table::new(view::columns(*screen), *screen));
+                let text = table.part(&rows);
+                self.out.write_all(text.as_bytes())?;
+            }
+        }
+        // Whoever reads along sees a part as soon as it is there.
+        Ok(self.out.flush()?)
+    }
+
+    /// Writes what is in its form already.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        Ok(self.out.write_all(bytes)?)
+    }
+
+    /// Writes what is still held back.
+    pub(super) fn finish(&mut self) -> Result<(), Failure> {
+        Ok(self.out.flush()?)
+    }
+
+    fn json(&mut self, call: &VoiceCall) -> Result<(), Failure> {
+        let mut line = Vec::new();
+        json::write(call, &mut line).map_err(io::Error::from)?;
+        line.push(b'\n');
+        self.bytes(&line)
+    }
+}

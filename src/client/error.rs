@@ -1,0 +1,145 @@
+//! What an answer that is none says, typed.
+
+use std::{collections::BTreeMap, error, fmt, time::Duration};
+
+use tonic::{Code, Status, TimeoutExpired};
+use tonic_types::StatusExt;
+
+use crate::api::proto::ErrorReason;
+
+/// Why a request was not answered: refused by the service, or not reached it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// The gRPC code.
+    pub code: Code,
+    /// What happened, for people.
+    pub message: String,
+    /// What programs decide on.
+    pub details: Box<Details>,
+}
+
+/// What an error says to programs besides its code. All of it is empty when the
+/// request did not reach the service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Details {
+    /// The name of the service's reason, which may be newer than this client;
+    /// see [`Error::reason`].
+    pub reason: Option<String>,
+    /// What else the service says about the reason, such as `current_revision`.
+    pub metadata: BTreeMap<String, String>,
+    /// Every field of the request that is at fault.
+    pub violations: Vec<FieldViolation>,
+    /// How long the service asked to wait before a retry.
+    pub retry_after: Option<Duration>,
+    /// The id under which the service's log knows the request.
+    pub request_id: Option<String>,
+    /// How often the request was sent.
+    pub attempts: u32,
+}
+
+/// A field of the request that is at fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldViolation {
+    /// Its path in the request, such as `voice_calls[3].duration`.
+    pub field: String,
+    /// What is wrong with it.
+    pub description: String,
+}
+
+impl Error {
+    /// The reason, if this client knows it.
+    #[must_use]
+    pub fn reason(&self) -> Option<ErrorReason> {
+        let name = self.details.reason.as_deref()?;
+        ErrorReason::from_str_name(&format!("ERROR_REASON_{name}"))
+    }
+
+    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            details: Box::default(),
+        }
+    }
+
+    /// No answer came within the deadline.
+    pub(super) fn out_of_time() -> Self {
+        Self::new(Code::DeadlineExceeded, "")
+    }
+
+    /// Tells what was tried; `last` is what the attempt before this one said.
+    pub(super) fn after(mut self, attempts: u32, deadline: Duration, last: Option<&Self>) -> Self {
+        self.details.attempts = attempts;
+        // The service says it in its own words, with a reason.
+        if self.code == Code::DeadlineExceeded && self.details.reason.is_none() {
+            self.message = format!("no answer within {deadline:?}; a write may have been applied");
+            if let Some(last) = last {
+                self.message.push_str("; the attempt before: ");
+                self.message.push_str(&last.message);
+            }
+        }
+        self
+    }
+
+    pub(super) fn from_status(status: &Status, endpoint: &str) -> Self {
+        if error::Error::source(status).is_some() {
+            return Self::from_transport(status, endpoint);
+        }
+        let found = status.get_error_details();
+        let info = found.error_info();
+        let violations = found.bad_request().map(|bad| {
+            let violations = bad.field_violations.iter();
+            violations.map(|one| FieldViolation {
+                field: one.field.clone(),
+                description: one.description.clone(),
+            })
+        });
+        let retry_after = found.retry_info().and_then(|info| info.retry_delay);
+        let request_id = status.metadata().get("x-request-id");
+        Self {
+            code: status.code(),
+            message: status.message().to_owned(),
+            details: Box::new(Details {
+                reason: info.map(|info| info.reason.clone()),
+                metadata: info
+                    .map(|info| info.metadata.clone().into_iter().collect())
+                    .unwrap_or_default(),
+                violations: violations.map(Iterator::collect).unwrap_or_default(),
+                retry_after: retry_after.filter(|delay| !delay.is_zero()),
+                request_id: request_id
+                    .and_then(|id| id.to_str().ok())
+                    .map(str::to_owned),
+                attempts: 0,
+            }),
+        }
+    }
+
+    /// A request that the service did not answer: not reached, or cut off. The
+    /// framework calls what it cannot place `UNKNOWN` and a lost connection
+    /// `CANCELLED`; gRPC's word for both is `UNAVAILABLE`.
+    fn from_transport(status: &Status, endpoint: &str) -> Self {
+        let mut first_cause = status.message().to_owned();
+        let mut next = error::Error::source(status);
+        let mut is_timeout = false;
+        while let Some(cause) = next {
+            is_timeout |= cause.is::<TimeoutExpired>();
+            // Those around it only say that something went wrong.
+            first_cause = cause.to_string();
+            next = cause.source();
+        }
+        let code = match status.code() {
+            _ if is_timeout => Code::DeadlineExceeded,
+            Code::Unknown | Code::Cancelled => Code::Unavailable,
+            code => code,
+        };
+        Self::new(code, format!("no answer from {endpoint}: {first_cause}"))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.code.description(), self.message)
+    }
+}
+
+impl error::Error for Error {}

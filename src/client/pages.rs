@@ -1,0 +1,43 @@
+//! Lists as streams: the next page is asked for when the one before is used up.
+
+use futures_util::{
+    TryStreamExt,
+    stream::{self, Stream},
+};
+
+use super::{Client, Error};
+use crate::api::proto::{ListVoiceCallsRequest, ListVoiceCallsResponse, VoiceCall};
+
+impl Client {
+    /// All calls from the request's page on, in its order. It asks for the next
+    /// page when the one before is used up, so what is not read is not fetched;
+    /// every page has the whole deadline. After an error the stream ends.
+    pub fn list(
+        &self,
+        request: ListVoiceCallsRequest,
+    ) -> impl Stream<Item = Result<VoiceCall, Error>> + Send + use<> {
+        self.pages(request)
+            .map_ok(|page| stream::iter(page.voice_calls.into_iter().map(Ok)))
+            .try_flatten()
+    }
+
+    /// The same page by page, with the revision that each was read at.
+    pub fn pages(
+        &self,
+        request: ListVoiceCallsRequest,
+    ) -> impl Stream<Item = Result<ListVoiceCallsResponse, Error>> + Send + use<> {
+        let client = self.clone();
+        stream::try_unfold(Some(request), move |next| {
+            let client = client.clone();
+            async move {
+                let Some(mut request) = next else {
+                    return Ok(None);
+                };
+                let page = client.list_page(request.clone()).await?;
+                request.page_token.clone_from(&page.next_page_token);
+                let more = !request.page_token.is_empty();
+                Ok(Some((page, more.then_some(request))))
+            }
+        })
+    }
+}

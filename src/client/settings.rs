@@ -1,0 +1,170 @@
+//! Where the service is, and how to reach it.
+
+use std::{fmt, fs, io, path::PathBuf, time::Duration};
+
+use tonic::{
+    metadata::{Ascii, MetadataValue},
+    transport::{self, Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+
+const USER_AGENT: &str = concat!("voicecall/", env!("CARGO_PKG_VERSION"));
+
+/// How to reach a service.
+#[derive(Clone)]
+pub struct Settings {
+    /// `http://host:port`, or `https://host:port` for TLS.
+    pub endpoint: String,
+    /// How TLS is done; for `https` only.
+    pub tls: Tls,
+    /// A bearer token, sent with every request. By `http` others can read it.
+    pub token: Option<String>,
+    /// How long each call may take, retries included.
+    pub deadline: Duration,
+    /// How long a connection may take to be made.
+    pub connect_timeout: Duration,
+    /// How often to ask whether the other end is still there, while calls are
+    /// under way.
+    pub keepalive_interval: Duration,
+    /// How long the other end may take to say so, before its connection is given
+    /// up.
+    pub keepalive_timeout: Duration,
+}
+
+/// How TLS is done.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// Who vouches for the server, in PEM; `None`: whom the system trusts.
+    pub ca_certificate: Option<PathBuf>,
+    /// What to show the server: a certificate and its key, in PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// The name in the server's certificate, if it is not the endpoint's.
+    pub server_name: Option<String>,
+}
+
+/// Settings that no service can be reached by.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The endpoint is no URL of a service.
+    #[error(
+        "the endpoint {0:?} must be http:// or https://, a host, and a port if it is not the usual one"
+    )]
+    Endpoint(String),
+    /// TLS settings, and an endpoint without TLS.
+    #[error("certificates are for https:// endpoints only")]
+    TlsUnused,
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The certificates or the key are of no use.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+    /// The token is no text that a header can hold.
+    #[error("the token holds characters that no token has")]
+    Token,
+}
+
+impl Settings {
+    /// The defaults: 10 seconds for each call, 5 for a connection, trust as the
+    /// system has it, no token.
+    #[must_use]
+    pub fn new(endpoint: impl Into<String>) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            tls: Tls::default(),
+            token: None,
+            deadline: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+        }
+    }
+
+    pub(super) fn channel(&self) -> Result<Channel, SettingsError> {
+        let bad_endpoint = || SettingsError::Endpoint(self.endpoint.clone());
+        let endpoint = Endpoint::from_shared(self.endpoint.clone()).map_err(|_| bad_endpoint())?;
+        let is_tls = match endpoint.uri().scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(bad_endpoint()),
+        };
+        let mut endpoint = endpoint
+            .user_agent(USER_AGENT)
+            .map_err(|_| bad_endpoint())?
+            .connect_timeout(self.connect_timeout)
+            .http2_keep_alive_interval(self.keepalive_interval)
+            .keep_alive_timeout(self.keepalive_timeout)
+            .http2_adaptive_window(true);
+        if is_tls {
+            endpoint = endpoint.tls_config(self.tls.config()?).map_err(tls_error)?;
+        } else if self.tls.is_set() {
+            return Err(SettingsError::TlsUnused);
+        }
+        Ok(endpoint.connect_lazy())
+    }
+
+    pub(super) fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, SettingsError> {
+        let Some(token) = &self.token else {
+            return Ok(None);
+        };
+        let mut value = MetadataValue::try_from(format!("Bearer {}", token.trim()))
+            .map_err(|_| SettingsError::Token)?;
+        // Keeps it out of the compression tables of both ends, and of debug output.
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+}
+
+impl fmt::Debug for Settings {
+    /// Without the token.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Settings")
+            .field("endpoint", &self.endpoint)
+            .field("tls", &self.tls)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    fn is_set(&self) -> bool {
+        self.ca_certificate.is_some() || self.identity.is_some() || self.server_name.is_some()
+    }
+
+    fn config(&self) -> Result<ClientTlsConfig, SettingsError> {
+        let mut config = match &self.ca_certificate {
+            Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        if let Some((certificate, key)) = &self.identity {
+            config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
+        }
+        if let Some(name) = &self.server_name {
+            config = config.domain_name(name);
+        }
+        Ok(config)
+    }
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, SettingsError> {
+    fs::read(path).map_err(|source| SettingsError::File {
+        path: path.clone(),
+        source,
+    })
+}
+
+/// The framework's error with its causes, which alone say what is wrong.
+fn tls_error(error: transport::Error) -> SettingsError {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(&error);
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    SettingsError::Tls(text)
+}

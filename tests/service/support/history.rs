@@ -1,0 +1,320 @@
+//! What watchers saw, held against the final change log: validators in the manner
+//! of etcd's robustness tests. They know nothing of how the feed works; what a
+//! filter matches is proved elsewhere.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Bound,
+};
+
+use voicecall::{
+    api::{
+        proto::{
+            VoiceCall, VoiceCallEvent, VoiceCallEventType as Type,
+            watch_voice_calls_response::Message,
+        },
+        resume_token::ResumeToken,
+    },
+    domain::{Call, Change, ChangeKind, Filter, Timestamp, Uuid},
+};
+
+use super::watcher::change;
+
+/// How far the clock in a change may be ahead of its commit.
+const COMMIT_MICROS: i64 = 2_000_000;
+
+/// One stream, as it was seen.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Session {
+    /// The revision it resumed from; `None`: it began with a snapshot, or live.
+    pub(crate) resumed_from: Option<i64>,
+    pub(crate) seen: Vec<Message>,
+}
+
+/// The change log as it ended.
+pub(crate) struct FinalLog {
+    changes: Vec<Change>,
+    /// State before each change, by folding.
+    before: Vec<Option<Call>>,
+    purged: HashSet<Uuid>,
+}
+
+/// What a view must show of one change.
+struct Expected {
+    uid: Uuid,
+    event: Type,
+    /// The call was purged later: then the change may be blank.
+    may_be_missing: bool,
+}
+
+impl FinalLog {
+    /// The log, whose changes are in order from 1 on.
+    pub(crate) fn new(changes: Vec<Change>) -> Self {
+        let mut states: HashMap<Uuid, Call> = HashMap::new();
+        let mut before = Vec::with_capacity(changes.len());
+        let mut purged = HashSet::new();
+        for (place, change) in changes.iter().enumerate() {
+            assert_eq!(
+                usize::try_from(change.revision),
+                Ok(place + 1),
+                "a gap in the log"
+            );
+            before.push(states.remove(&change.uid));
+            if let Some(after) = &change.after {
+                states.insert(change.uid, (**after).clone());
+            }
+            if change.kind == Some(ChangeKind::Purged) {
+                purged.insert(change.uid);
+            }
+        }
+        Self {
+            changes,
+            before,
+            purged,
+        }
+    }
+
+    pub(crate) fn head(&self) -> i64 {
+        i64::try_from(self.changes.len()).expect("it fits")
+    }
+
+    /// The events of a view, by revision.
+    fn events(&self, filter: &Filter) -> BTreeMap<i64, Expected> {
+        let mut events = BTreeMap::new();
+        for (change, before) in self.changes.iter().zip(&self.before) {
+            let is_named = filter.uids.is_empty() || filter.uids.contains(&change.uid);
+            let event = match &change.after {
+                None if change.kind == Some(ChangeKind::Purged) => is_named.then_some(Type::Purged),
+                // Blank: what it was cannot be told.
+                None => Some(Type::Unspecified),
+                Some(after) => {
+                    let was = before.as_ref().is_some_and(|before| filter.matches(before));
+                    match (was, filter.matches(after), after.deleted_at.is_some()) {
+                        (false, true, _) => Some(Type::Entered),
+                        (true, true, _) => Some(Type::Updated),
+                        (true, false, true) => Some(Type::Deleted),
+                        (true, false, false) => Some(Type::Exited),
+                        (false, false, _) => None,
+                    }
+                }
+            };
+            if let Some(event) = event {
+                let expected = Expected {
+                    uid: change.uid,
+                    event,
+                    may_be_missing: event == Type::Unspecified,
+                };
+                events.insert(change.revision, expected);
+            }
+        }
+        events
+    }
+
+    /// The calls of a view at a revision; those that were purged later are left out.
+    fn calls(&self, filter: &Filter, revision: i64) -> BTreeMap<Uuid, i64> {
+        let mut calls = BTreeMap::new();
+        for change in self
+            .changes
+            .iter()
+            .take_while(|change| change.revision <= revision)
+        {
+            match &change.after {
+                Some(after) if filter.matches(after) => calls.insert(change.uid, change.revision),
+                _ => calls.remove(&change.uid),
+            };
+        }
+        calls.retain(|uid, _| !self.purged.contains(uid));
+        calls
+    }
+}
+
+/// Checks all streams of one watcher, in the order in which it opened them;
+/// answers how many events it saw.
+pub(crate) fn validate(
+    log: &FinalLog,
+    filter: &Filter,
+    sessions: &[Session],
+) -> Result<usize, String> {
+    let expected = log.events(filter);
+    let mut seen = 0;
+    for session in sessions {
+        seen += validate_session(log, filter, &expected, session)?;
+    }
+    Ok(seen)
+}
+
+fn validate_session(
+    log: &FinalLog,
+    filter: &Filter,
+    expected: &BTreeMap<i64, Expected>,
+    session: &Session,
+) -> Result<usize, String> {
+    // Everything up to here has been delivered, or was not asked for.
+    let mut covered = session.resumed_from;
+    let mut snapshot: Vec<VoiceCall> = Vec::new();
+    let mut seen = 0;
+    let mut read_time = i64::MIN;
+    for message in &session.seen {
+        match message {
+            Message::SnapshotChunk(chunk) => snapshot.extend(chunk.voice_calls.iter().cloned()),
+            Message::SnapshotComplete(complete) => {
+                check_snapshot(log, filter, &snapshot, complete.revision)?;
+                covered = Some(complete.revision);
+            }
+            Message::EventBatch(batch) => {
+                let from = covered.ok_or("events before the point they begin at")?;
+                let to = revision_of(&batch.resume_token);
+                check_events(log, expected, &batch.events, from, to)?;
+                seen += batch.events.len();
+                covered = Some(to);
+            }
+            Message::Checkpoint(checkpoint) => {
+                let to = checkpoint.revision;
+                if revision_of(&checkpoint.resume_token) != to || checkpoint.head_revision < to {
+                    return Err(format!(
+                        "a checkpoint that contradicts itself: {checkpoint:?}"
+                    ));
+                }
+                if let Some(from) = covered {
+                    check_events(log, expected, &[], from, to)?;
+                }
+                covered = Some(to);
+                let time = checkpoint.read_time.ok_or("a checkpoint without a time")?;
+                let time = time.seconds * 1_000_000 + i64::from(time.nanos) / 1000;
+                if time < read_time {
+                    return Err("checkpoints whose time runs backwards".into());
+                }
+                read_time = time;
+                check_read_time(log, to, time)?;
+            }
+        }
+    }
+    Ok(seen)
+}
+
+/// Ordered, unique, gapless, and each what it must be: the events are those of the
+/// view after `from` up to `to`.
+fn check_events(
+    log: &FinalLog,
+    expected: &BTreeMap<i64, Expected>,
+    events: &[VoiceCallEvent],
+    from: i64,
+    to: i64,
+) -> Result<(), String> {
+    if to < from {
+        return Err(format!("a point that goes back, from {from} to {to}"));
+    }
+    let mut events = events.iter().peekable();
+    let mut last = from;
+    for (revision, expected) in expected.range((Bound::Excluded(from), Bound::Included(to))) {
+        let Some(event) = events.next_if(|event| change(event).revision == *revision) else {
+            if expected.may_be_missing {
+                continue;
+            }
+            let next = events.peek().map(|event| change(event).revision);
+            return Err(format!(
+                "revision {revision} is missing; {next:?} comes after {last}"
+            ));
+        };
+        last = *revision;
+        check_event(log, expected, event)?;
+    }
+    match events.next() {
+        None => Ok(()),
+        Some(event) => Err(format!(
+            "revision {} is not to be seen, after {last} and up to {to}",
+            change(event).revision
+        )),
+    }
+}
+
+fn check_event(log: &FinalLog, expected: &Expected, event: &VoiceCallEvent) -> Result<(), String> {
+    let seen = change(event);
+    let revision = seen.revision;
+    if seen.uid != expected.uid.to_string() {
+        return Err(format!("revision {revision} is of another call"));
+    }
+    if expected.may_be_missing {
+        return Ok(());
+    }
+    if event.r#type() != expected.event {
+        return Err(format!(
+            "revision {revision} is {:?}, not {:?}",
+            expected.event,
+            event.r#type()
+        ));
+    }
+    let place = usize::try_from(revision - 1).expect("it fits");
+    let state = log.changes[place].after.as_ref().map(|call| call.revision);
+    if seen.voice_call.as_ref().map(|call| call.revision) != state {
+        return Err(format!("revision {revision} has another state"));
+    }
+    if let Some(previous) = &seen.previous {
+        let before = log.before[place].as_ref().map(|call| call.revision);
+        if before != Some(previous.revision) {
+            return Err(format!("revision {revision} has another state before"));
+        }
+    }
+    Ok(())
+}
+
+fn check_snapshot(
+    log: &FinalLog,
+    filter: &Filter,
+    calls: &[VoiceCall],
+    revision: i64,
+) -> Result<(), String> {
+    let mut seen = BTreeMap::new();
+    let mut last = None;
+    for call in calls {
+        let uid: Uuid = call.uid.parse().expect("a UUID");
+        let time = call.created_at.expect("always set");
+        let place = Some((time.seconds, time.nanos, uid));
+        if place <= last {
+            return Err(format!("call {uid} is twice or out of order in a snapshot"));
+        }
+        last = place;
+        if !log.purged.contains(&uid) {
+            seen.insert(uid, call.revision);
+        }
+    }
+    let expected = log.calls(filter, revision);
+    if seen == expected {
+        return Ok(());
+    }
+    let missing = expected
+        .iter()
+        .filter(|(uid, at)| seen.get(uid) != Some(at))
+        .count();
+    Err(format!(
+        "a snapshot at {revision} of {} calls instead of {}, {missing} missing or other",
+        seen.len(),
+        expected.len()
+    ))
+}
+
+/// All that was committed before the time is at or before the point.
+fn check_read_time(log: &FinalLog, point: i64, read_time: i64) -> Result<(), String> {
+    let before = Timestamp::clamped(read_time - COMMIT_MICROS);
+    let later = usize::try_from(point).expect("it fits");
+    match log
+        .changes
+        .iter()
+        .skip(later)
+        .find(|change| change.changed_at < before)
+    {
+        None => Ok(()),
+        Some(change) => Err(format!(
+            "a checkpoint at {point} that speaks of a time after revision {}",
+            change.revision
+        )),
+    }
+}
+
+/// The revision that a token stands for.
+pub(crate) fn revision_of(token: &str) -> i64 {
+    ResumeToken::decode(token)
+        .expect("the server's own")
+        .position
+        .revision
+}
