@@ -2,7 +2,7 @@
 
 NODE_MODULES := tests/interop/node/node_modules
 
-.PHONY: help run test lint
+.PHONY: help run test bench bench-large lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -15,6 +15,14 @@ run: ## run the service; flags by ARGS="..."
 test: ## run the tests
 	@scripts/install postgresql interop
 	cargo test --locked
+
+bench: ## measure side by side with floors and peers; options by ARGS="..."
+	@scripts/install postgresql bench
+	cargo bench --locked --bench side_by_side -- --rows 1000000 $(ARGS)
+
+bench-large: ## what depends on the size of the table, with 10,000,000 calls
+	@scripts/install postgresql bench
+	cargo bench --locked --bench side_by_side -- --rows 10000000 --only ListVoiceCalls,"on a database of" $(ARGS)
 
 lint: ## check formatting, clippy, rustdoc and the proto files
 	@scripts/install interop

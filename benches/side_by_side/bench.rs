@@ -1,0 +1,265 @@
+//! Starts everybody who is measured, and takes the figures one at a time.
+
+use std::{collections::BTreeMap, path::Path, process::Command};
+
+use crate::{
+    Result, driving,
+    etcd::{self, Etcd},
+    load::{Load, Target, channel},
+    memory,
+    messages::Protocol,
+    options::Options,
+    pgbench,
+    plan::{Measure, Row, Server},
+    postgres::{Postgres, run},
+    sample::{Metric, Sample},
+    seed,
+    service::Service,
+    startup,
+};
+
+/// Seeded calls in etcd, and in the database that is next to empty.
+const FEW: u64 = 10_000;
+/// Who watches while ages are measured.
+const AGE_WATCHERS: usize = 100;
+/// How much more than the capacity an overload offers.
+const OVERLOAD: f64 = 3.0;
+
+/// Everybody. Services end before what they need: fields drop in order.
+pub(crate) struct Bench {
+    options: Options,
+    services: BTreeMap<Server, Service>,
+    etcd: Option<Etcd>,
+    postgres: Postgres,
+    /// The last measured, for the overload.
+    capacity: Sample,
+}
+
+impl Bench {
+    /// Starts PostgreSQL and whoever is in these rows.
+    pub(crate) fn set_up(options: &Options, rows: &[Row]) -> Result<Self> {
+        let measures = || rows.iter().flat_map(|row| &row.entries).map(|e| e.measure);
+        let needs = |server| measures().any(|measure| measure.servers().contains(&server));
+        let pgbench = measures().any(|measure| matches!(measure, Measure::Pgbench(_)));
+        let mut bench = Self {
+            options: options.clone(),
+            services: BTreeMap::new(),
+            etcd: None,
+            postgres: Postgres::start()?,
+            capacity: Sample::default(),
+        };
+        let postgres = &bench.postgres;
+        if needs(Server::Ours) || needs(Server::Baseline) || pgbench {
+            eprintln!("seeding {} calls", options.rows);
+            make_database(postgres, "ours", options.rows)?;
+        }
+        if pgbench {
+            postgres.sql("postgres", "CREATE DATABASE pgbench TEMPLATE ours")?;
+            pgbench::prepare(postgres, "pgbench", options.rows)?;
+        }
+        if needs(Server::Baseline) {
+            postgres.sql("postgres", "CREATE DATABASE baseline TEMPLATE ours")?;
+        }
+        if needs(Server::Small) {
+            make_database(postgres, "small", FEW)?;
+        }
+        for server in [
+            Server::Ours,
+            Server::Replica,
+            Server::Small,
+            Server::Floor,
+            Server::Baseline,
+        ] {
+            if needs(server) {
+                let service = match server {
+                    Server::Floor => Service::ourselves(&["floor"]),
+                    Server::Baseline => {
+                        Service::ourselves(&["baseline", &postgres.url("baseline")])
+                    }
+                    Server::Small => Service::on(&postgres.url("small")),
+                    _ => Service::on(&postgres.url("ours")),
+                };
+                bench.services.insert(server, service?);
+            }
+        }
+        if needs(Server::Etcd) {
+            let etcd = Etcd::start()?;
+            driving(async {
+                let channel = channel(&etcd.endpoint).await?;
+                Ok(etcd::seed(channel, FEW).await?)
+            })?;
+            bench.etcd = Some(etcd);
+        }
+        Ok(bench)
+    }
+
+    /// Who takes part, in which version.
+    pub(crate) fn versions(&self) -> Result<String> {
+        let mut versions = format!("PostgreSQL {}", self.postgres.version()?);
+        if self.etcd.is_some() {
+            versions.push_str(&format!(", etcd {}", etcd::version()?));
+        }
+        Ok(versions)
+    }
+
+    /// Takes one figure.
+    pub(crate) fn measure(&mut self, measure: Measure) -> Result<Sample> {
+        let seconds = self.options.seconds;
+        match measure {
+            Measure::Drive(server, load, concurrency) => self.drive(server, load, concurrency, &[]),
+            Measure::LastPage(load) => self.drive(Server::Ours, load, 1, &["--last-page"]),
+            Measure::Pgbench(script) => {
+                self.postgres.checkpoint()?;
+                let calls = self.options.rows;
+                pgbench::best(&self.postgres, "pgbench", script, calls, seconds)
+            }
+            Measure::Watch(protocol, watchers, batch) => {
+                self.watch(protocol, watchers, &["--batch", &batch.to_string()])
+            }
+            Measure::Age(protocol, rate) => {
+                self.watch(protocol, AGE_WATCHERS, &["--rate", &rate.to_string()])
+            }
+            Measure::ReplicaAge => {
+                let watched = self.endpoint(Server::Replica)?;
+                let options = ["--rate", "200", "--watched", watched];
+                self.watch(Protocol::Voicecall, AGE_WATCHERS, &options)
+            }
+            Measure::WatcherMemory => memory::of_watchers(&self.postgres.url("ours")),
+            Measure::Start(start) => startup::start(start, &self.postgres.url("ours")),
+            Measure::Memory => memory::idle(&self.postgres.url("ours")),
+            Measure::Overload => self.overload(),
+            Measure::Capacity => Ok(self.capacity.clone()),
+        }
+    }
+
+    fn overload(&mut self) -> Result<Sample> {
+        self.capacity = self.drive(Server::Ours, Load::Mixed, 64, &[])?;
+        let capacity = self.capacity.get(Metric::Rate).ok_or("no rate")?;
+        let rate = (capacity * OVERLOAD).to_string();
+        self.drive(Server::Ours, Load::Mixed, 64, &["--rate", &rate])
+    }
+
+    fn endpoint(&self, server: Server) -> Result<&str> {
+        match server {
+            Server::Etcd => self.etcd.as_ref().map(|etcd| etcd.endpoint.as_str()),
+            _ => self.services.get(&server).map(|s| s.endpoint.as_str()),
+        }
+        .ok_or_else(|| "not started".into())
+    }
+
+    fn drive(
+        &self,
+        server: Server,
+        load: Load,
+        concurrency: usize,
+        more: &[&str],
+    ) -> Result<Sample> {
+        if !matches!(server, Server::Etcd | Server::Floor) {
+            self.postgres.checkpoint()?;
+        }
+        let calls = match server {
+            Server::Etcd | Server::Small => FEW,
+            _ => self.options.rows,
+        };
+        let target = match server {
+            Server::Etcd => Target::Etcd,
+            _ => Target::Voicecall,
+        };
+        let options = [
+            ("--target", word(target)?),
+            ("--endpoint", self.endpoint(server)?.to_owned()),
+            ("--load", word(load)?),
+            ("--calls", calls.to_string()),
+            ("--concurrency", concurrency.to_string()),
+            ("--seconds", self.options.seconds.to_string()),
+        ];
+        driver("drive", options, more)
+    }
+
+    /// Loads, one request at a time, on a database of another size.
+    pub(crate) fn on_size(&self, calls: u64, loads: &[Load]) -> Result<Vec<Sample>> {
+        let name = format!("size_{calls}");
+        make_database(&self.postgres, &name, calls)?;
+        let service = Service::on(&self.postgres.url(&name))?;
+        let samples = loads.iter().map(|load| {
+            let options = [
+                ("--target", word(Target::Voicecall)?),
+                ("--endpoint", service.endpoint.clone()),
+                ("--load", word(*load)?),
+                ("--calls", calls.to_string()),
+                ("--concurrency", "1".to_owned()),
+                ("--seconds", self.options.seconds.to_string()),
+            ];
+            driver("drive", options, &[])
+        });
+        let samples = samples.collect::<Result<_>>()?;
+        drop(service);
+        self.postgres
+            .sql("postgres", &format!("DROP DATABASE {name}"))?;
+        Ok(samples)
+    }
+
+    fn watch(&self, protocol: Protocol, watchers: usize, more: &[&str]) -> Result<Sample> {
+        let server = protocol.server();
+        if server == Server::Ours {
+            self.postgres.checkpoint()?;
+        }
+        let options = [
+            ("--protocol", word(protocol)?),
+            ("--endpoint", self.endpoint(server)?.to_owned()),
+            ("--watchers", watchers.to_string()),
+            ("--seconds", self.options.seconds.to_string()),
+        ];
+        driver("watch", options, more)
+    }
+}
+
+impl Measure {
+    /// Who has to run for it.
+    fn servers(self) -> Vec<Server> {
+        match self {
+            Self::Drive(server, ..) => vec![server],
+            Self::Watch(protocol, ..) | Self::Age(protocol, _) => vec![protocol.server()],
+            Self::LastPage(_)
+            | Self::Overload
+            | Self::Capacity
+            | Self::Memory
+            | Self::WatcherMemory
+            | Self::Start(_) => vec![Server::Ours],
+            Self::ReplicaAge => vec![Server::Ours, Server::Replica],
+            Self::Pgbench(_) => Vec::new(),
+        }
+    }
+}
+
+/// The word of an option's value.
+fn word(value: impl clap::ValueEnum) -> Result<String> {
+    let value = value.to_possible_value().ok_or("no such word")?;
+    Ok(value.get_name().to_owned())
+}
+
+/// A database with the present schema and this many calls.
+fn make_database(postgres: &Postgres, name: &str, calls: u64) -> Result<()> {
+    postgres.sql("postgres", &format!("CREATE DATABASE {name}"))?;
+    let mut migrate = Command::new(Path::new(env!("CARGO_BIN_EXE_voicecall")));
+    migrate
+        .arg("migrate")
+        .env("DATABASE_URL", postgres.url(name));
+    run(&mut migrate)?;
+    seed::seed(postgres, name, calls)
+}
+
+/// Runs this program as a driver, and reads what it has seen.
+fn driver<const N: usize>(
+    role: &str,
+    options: [(&str, String); N],
+    more: &[&str],
+) -> Result<Sample> {
+    let mut driver = Command::new(std::env::current_exe()?);
+    driver.arg(role);
+    for (flag, value) in options {
+        driver.args([flag, &value]);
+    }
+    driver.args(more);
+    Sample::from_json(&run(&mut driver)?)
+}

@@ -1,0 +1,284 @@
+//! What one request is, of each kind of load, to voicecall and its like or to etcd.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper_util::rt::TokioIo;
+use prost::bytes::Bytes;
+use tokio::net::TcpStream;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+use voicecall::{
+    api::proto::{
+        self, VoiceCallStatus, voice_call_service_client::VoiceCallServiceClient as VoiceCalls,
+    },
+    server::Gather,
+};
+
+use crate::{
+    Result, calls, etcd,
+    lists::{self, List},
+};
+
+/// Which API is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Target {
+    /// Ours: the service, the floor and the baseline.
+    Voicecall,
+    /// etcd's.
+    Etcd,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Load {
+    /// A new call each.
+    Create,
+    /// One of the seeded calls.
+    Get,
+    /// Another status for one of the seeded calls.
+    Update,
+    /// 70 % look-ups, 15 % lists of 50, 15 % writes.
+    Mixed,
+    /// A page of 100.
+    ListByTime,
+    /// A page of 100 of one member of staff.
+    ListByStaff,
+    /// A page of 100 of one client.
+    ListByClient,
+    /// A page of 100 with one number on either side.
+    ListByNumber,
+    /// A page of 100 of what is missed and not handled.
+    ListToHandle,
+    /// A page of 100 of what was updated last.
+    ListByUpdate,
+}
+
+/// Calls whose status is changed.
+const UPDATED: u64 = 100_000;
+
+/// The statuses that updates go through.
+const STATUSES: [VoiceCallStatus; 3] = [
+    VoiceCallStatus::AnsweredByStaff,
+    VoiceCallStatus::Missed,
+    VoiceCallStatus::AnsweredByVonage,
+];
+
+/// What all requests of a run share.
+pub(crate) struct Workload {
+    load: Load,
+    /// Seeded calls, to look up.
+    calls: u64,
+    /// The value that etcd gets.
+    value: Bytes,
+    /// The status of each call that is updated, so that each update is one.
+    statuses: Vec<AtomicU8>,
+    /// The pages to ask for, in turn.
+    lists: Vec<proto::ListVoiceCallsRequest>,
+}
+
+/// A client, of whichever API.
+#[derive(Clone)]
+pub(crate) enum Client {
+    Voicecall(VoiceCalls<Channel>),
+    Etcd(etcd::Client),
+}
+
+/// A connection. A driver that writes each request by itself costs more than
+/// what it measures.
+pub(crate) async fn channel(endpoint: &str) -> Result<Channel> {
+    let connect = tower::service_fn(async |uri: http::Uri| {
+        let address = uri.authority().map(ToString::to_string).unwrap_or_default();
+        let socket = TcpStream::connect(address).await?;
+        socket.set_nodelay(true)?;
+        Ok::<_, std::io::Error>(TokioIo::new(Gather::new(socket)))
+    });
+    let endpoint = Endpoint::from_shared(endpoint.to_owned())?
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(16 << 20);
+    Ok(endpoint.connect_with_connector(connect).await?)
+}
+
+impl Client {
+    pub(crate) fn new(target: Target, channel: Channel) -> Self {
+        match target {
+            Target::Voicecall => Self::Voicecall(VoiceCalls::new(channel)),
+            Target::Etcd => Self::Etcd(etcd::Client::new(channel)),
+        }
+    }
+
+    /// Waits for the answer to one request.
+    pub(crate) async fn one(&mut self, work: &Workload) -> Result<(), Status> {
+        match self {
+            Self::Voicecall(client) => work.ask(client).await,
+            Self::Etcd(client) => match work.load {
+                Load::Create => {
+                    let uid = calls::request_id();
+                    client.put(&uid, work.value.clone()).await
+                }
+                Load::Get => client.get(&calls::uid(work.any())).await.map(drop),
+                _ => Err(Status::unimplemented("etcd has no such thing")),
+            },
+        }
+    }
+}
+
+impl Workload {
+    /// Prepares a load on `calls` seeded calls.
+    pub(crate) async fn prepare(
+        load: Load,
+        last_page: bool,
+        calls: u64,
+        client: &Client,
+    ) -> Result<Arc<Self>> {
+        let mut work = Self {
+            load,
+            calls,
+            value: calls::value(),
+            statuses: Vec::new(),
+            lists: Vec::new(),
+        };
+        if let Client::Voicecall(client) = client {
+            let mut client = client.clone();
+            if load == Load::Update {
+                work.statuses = statuses(&mut client, calls.min(UPDATED)).await?;
+            }
+            if let Some(list) = load.list() {
+                work.lists = lists::prepare(&mut client, list, last_page, calls).await?;
+            }
+        }
+        Ok(Arc::new(work))
+    }
+
+    fn any(&self) -> u64 {
+        rand::random_range(1..=self.calls)
+    }
+
+    async fn ask(&self, client: &mut VoiceCalls<Channel>) -> Result<(), Status> {
+        match self.load {
+            Load::Create => create(client).await,
+            Load::Get => self.get(client).await,
+            Load::Update => self.update_status(client).await,
+            Load::Mixed => match rand::random_range(0..200) {
+                0..140 => self.get(client).await,
+                140..170 => {
+                    let list = lists::of_staff(calls::staff(self.any()), 50);
+                    client.list_voice_calls(list).await.map(drop)
+                }
+                170..185 => create(client).await,
+                _ => self.update_duration(client).await,
+            },
+            _ => {
+                let list = rand::random_range(0..self.lists.len());
+                let list = self.lists[list].clone();
+                client.list_voice_calls(list).await.map(drop)
+            }
+        }
+    }
+
+    async fn get(&self, client: &mut VoiceCalls<Channel>) -> Result<(), Status> {
+        let request = proto::GetVoiceCallRequest {
+            uid: calls::uid(self.any()),
+            ..Default::default()
+        };
+        client.get_voice_call(request).await.map(drop)
+    }
+
+    /// An update that changes nothing would cost less than one: each gives the
+    /// call another status than the one it has.
+    async fn update_status(&self, client: &mut VoiceCalls<Channel>) -> Result<(), Status> {
+        let index = rand::random_range(0..self.statuses.len());
+        let status = self.statuses[index].fetch_add(1, Ordering::Relaxed);
+        let call = proto::VoiceCall {
+            uid: calls::uid(index as u64 + 1),
+            status: STATUSES[usize::from(status + 1) % STATUSES.len()].into(),
+            ..Default::default()
+        };
+        update(client, call).await
+    }
+
+    async fn update_duration(&self, client: &mut VoiceCalls<Channel>) -> Result<(), Status> {
+        let call = proto::VoiceCall {
+            uid: calls::uid(self.any()),
+            duration: Some(rand::random_range(0..1_000_000)),
+            ..Default::default()
+        };
+        update(client, call).await
+    }
+}
+
+impl Load {
+    fn list(self) -> Option<List> {
+        Some(match self {
+            Self::ListByTime => List::ByTime,
+            Self::ListByStaff => List::ByStaff,
+            Self::ListByClient => List::ByClient,
+            Self::ListByNumber => List::ByNumber,
+            Self::ListToHandle => List::ToHandle,
+            Self::ListByUpdate => List::ByUpdate,
+            Self::Create | Self::Get | Self::Update | Self::Mixed => return None,
+        })
+    }
+}
+
+async fn create(client: &mut VoiceCalls<Channel>) -> Result<(), Status> {
+    let request = proto::CreateVoiceCallRequest {
+        voice_call: Some(calls::new()),
+        request_id: calls::request_id(),
+        ..Default::default()
+    };
+    client.create_voice_call(request).await.map(drop)
+}
+
+async fn update(client: &mut VoiceCalls<Channel>, call: proto::VoiceCall) -> Result<(), Status> {
+    let request = proto::UpdateVoiceCallRequest {
+        voice_call: Some(call),
+        request_id: calls::request_id(),
+        ..Default::default()
+    };
+    client.update_voice_call(request).await.map(drop)
+}
+
+/// Where the seeded calls 1 to `count` are in the order of `STATUSES`.
+async fn statuses(client: &mut VoiceCalls<Channel>, count: u64) -> Result<Vec<AtomicU8>> {
+    let uids: Vec<String> = (1..=count).map(calls::uid).collect();
+    let mut statuses = Vec::new();
+    for uids in uids.chunks(1000) {
+        let request = proto::BatchGetVoiceCallsRequest {
+            uids: uids.to_vec(),
+            ..Default::default()
+        };
+        let found = client.batch_get_voice_calls(request).await?.into_inner();
+        statuses.extend(found.voice_calls.iter().map(|call| {
+            let place = STATUSES.iter().position(|status| *status == call.status());
+            AtomicU8::new(u8::try_from(place.unwrap_or_default()).unwrap_or_default())
+        }));
+    }
+    if statuses.len() == uids.len() {
+        Ok(statuses)
+    } else {
+        Err("not all seeded calls are there".into())
+    }
+}
+
+/// Waits until a server that has just started answers.
+pub(crate) async fn await_answer(endpoint: &str) -> Result<()> {
+    let mut client = VoiceCalls::new(channel(endpoint).await?);
+    loop {
+        let request = proto::GetVoiceCallRequest {
+            uid: calls::request_id(),
+            ..Default::default()
+        };
+        match client.get_voice_call(request).await {
+            Err(status) if status.code() == tonic::Code::NotFound => return Ok(()),
+            _ => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The PostgreSQL that all contenders share: its own cluster, fsync on.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Result,
+    guardian::{As, Guarded, command, directory},
+};
+
+/// The same for everyone who uses it: durable, and large enough that checkpoints
+/// do not decide who wins.
+const SETTINGS: [&str; 8] = [
+    "fsync=on",
+    "synchronous_commit=on",
+    "listen_addresses=",
+    "max_connections=300",
+    "shared_buffers=1GB",
+    "max_wal_size=4GB",
+    "checkpoint_timeout=15min",
+    "wal_compression=on",
+];
+
+/// A cluster that ends, with its files, when this is dropped.
+pub(crate) struct Postgres {
+    bin: PathBuf,
+    dir: PathBuf,
+    _server: Guarded,
+}
+
+impl Postgres {
+    /// Makes and starts one.
+    pub(crate) fn start() -> Result<Self> {
+        let bin = binaries()?;
+        let dir = directory(As::Ordinary)?;
+        let data = dir.join("data");
+        let mut initdb = command(&bin.join("initdb"), As::Ordinary)?;
+        initdb.arg("-D").arg(&data);
+        initdb.args("-U voicecall -E UTF8 --locale=C -A trust --no-sync".split(' '));
+        run(&mut initdb)?;
+        let mut postgres = Command::new(bin.join("postgres"));
+        postgres.arg("-D").arg(&data);
+        let socket = format!("unix_socket_directories={}", dir.display());
+        for setting in SETTINGS.into_iter().chain([socket.as_str()]) {
+            postgres.args(["-c", setting]);
+        }
+        let server = Guarded::start(&postgres, As::Ordinary, "QUIT", &dir)?;
+        let started = Instant::now();
+        let ready = || fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+        while !ready().contains("ready") {
+            if started.elapsed() > Duration::from_secs(30) {
+                let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
+                return Err(format!("PostgreSQL does not start: {log}").into());
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Ok(Self {
+            bin,
+            dir,
+            _server: server,
+        })
+    }
+
+    /// The connection string of one of its databases.
+    pub(crate) fn url(&self, database: &str) -> String {
+        let dir = self.dir.display();
+        format!("host={dir} user=voicecall dbname={database}")
+    }
+
+    /// Runs SQL in a database; answers the first column of what it gives.
+    pub(crate) fn sql(&self, database: &str, sql: &str) -> Result<String> {
+        let mut psql = Command::new(self.bin.join("psql"));
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
+        psql.arg(self.url(database));
+        with_input(psql, sql)
+    }
+
+    /// What was dirtied before is not for the next to write.
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        self.sql("postgres", "CHECKPOINT").map(drop)
+    }
+
+    /// pgbench on a database.
+    pub(crate) fn pgbench(&self, database: &str, script: &str, options: &[&str]) -> Result<String> {
+        let mut pgbench = Command::new(self.bin.join("pgbench"));
+        pgbench.args(["-n", "-M", "prepared", "-f", "/dev/stdin"]);
+        pgbench.args(options).arg(self.url(database));
+        with_input(pgbench, script)
+    }
+
+    /// The version, as it says itself.
+    pub(crate) fn version(&self) -> Result<String> {
+        let version = self.sql("postgres", "SHOW server_version")?;
+        Ok(version.split(' ').next().unwrap_or_default().to_owned())
+    }
+}
+
+/// Runs a command that must succeed; answers what it prints.
+pub(crate) fn run(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8(output.stdout)?.trim().to_owned());
+    }
+    let name = Path::new(command.get_program()).display();
+    Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr)).into())
+}
+
+fn with_input(mut command: Command, input: &str) -> Result<String> {
+    command.stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let stdin = child.stdin.take();
+    stdin.ok_or("no pipe")?.write_all(input.as_bytes())?;
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8(output.stdout)?.trim().to_owned());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).into())
+}
+
+/// The newest server programs of the machine.
+fn binaries() -> Result<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql")?;
+    let newest = versions.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let bin = entry.path().join("bin");
+        bin.join("postgres").exists().then_some((version, bin))
+    });
+    let (_, bin) = newest.max().ok_or("PostgreSQL is not installed")?;
+    Ok(bin)
+}

@@ -1,0 +1,76 @@
+//! Servers as processes of their own: voicecall, and those it is compared with.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::Command,
+};
+
+use crate::{
+    Result,
+    guardian::{As, Guarded},
+};
+
+/// A server that tells where it listens on its standard error.
+pub(crate) struct Service {
+    process: Guarded,
+    /// Where it listens.
+    pub(crate) endpoint: String,
+}
+
+impl Service {
+    /// `voicecall serve` with these environment variables. Stopped in order, so
+    /// that an embedded database is too.
+    pub(crate) fn voicecall(environment: &[(&str, &str)]) -> Result<Self> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_voicecall"));
+        command.arg("serve");
+        command.env("VOICECALL_LISTEN", "127.0.0.1:0");
+        command.env("VOICECALL_LOG_FORMAT", "human");
+        command.env_remove("DATABASE_URL");
+        command.envs(environment.iter().copied());
+        Self::start(&command)
+    }
+
+    /// `voicecall serve` on a database.
+    pub(crate) fn on(database_url: &str) -> Result<Self> {
+        Self::voicecall(&[("DATABASE_URL", database_url)])
+    }
+
+    /// One of the servers that this program is itself.
+    pub(crate) fn ourselves(role: &[&str]) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(role);
+        Self::start(&command)
+    }
+
+    fn start(command: &Command) -> Result<Self> {
+        let mut process = Guarded::start(command, As::Us, "TERM", Path::new(""))?;
+        let mut lines = BufReader::new(process.stderr()?).lines();
+        let mut log = String::new();
+        for line in lines.by_ref() {
+            let line = line?;
+            if let Some((_, rest)) = line.split_once("listening on ") {
+                let address = rest.split([',', ' ']).next().unwrap_or_default();
+                let endpoint = format!("http://{address}");
+                // Whoever writes to a pipe that nobody reads stops some day.
+                std::thread::spawn(move || lines.for_each(drop));
+                return Ok(Self { process, endpoint });
+            }
+            log.push_str(&line);
+            log.push('\n');
+        }
+        Err(format!("the server ended: {log}").into())
+    }
+
+    /// Memory that it occupies, in MiB.
+    pub(crate) fn resident_mib(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: f64 = line
+            .and_then(|line| line.split_whitespace().next())
+            .ok_or("no VmRSS")?
+            .parse()?;
+        Ok(kib / 1024.0)
+    }
+}
