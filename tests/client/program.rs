@@ -66,6 +66,9 @@ pub(crate) async fn run_with(endpoint: &str, args: &[&str], vars: &[(&str, &str)
     Ran::new(output.expect("the program is built"))
 }
 
+/// What a user's environment, or a CI's, says of colours: the tests say it themselves.
+const COLOUR_VARS: [&str; 4] = ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"];
+
 /// Runs it in a terminal of this width; what it writes is what a person sees,
 /// line ends made plain.
 pub(crate) async fn run_in_terminal(
@@ -77,9 +80,12 @@ pub(crate) async fn run_in_terminal(
     let program = env!("CARGO_BIN_EXE_voicecall");
     let args: Vec<_> = args.iter().map(|arg| format!("'{arg}'")).collect();
     let line = format!("stty rows 40 cols {columns}; {program} {}", args.join(" "));
-    let output = Command::new("script")
+    let mut terminal = Command::new("script");
+    for var in COLOUR_VARS {
+        terminal.env_remove(var);
+    }
+    let output = terminal
         .args(["-qec", &line, "/dev/null"])
-        .env_remove("NO_COLOR")
         .env("VOICECALL_ENDPOINT", endpoint)
         .env("TERM", "xterm-256color")
         .envs(vars.iter().copied())
