@@ -1,9 +1,11 @@
-//! Many writers, many watchers, two replicas, kills, purges, reconnects and slow
-//! readers: afterwards what every watcher saw is held against the change log.
+//! Many writers, many watchers, two replicas, kills, purges, reconnects, snapshots
+//! and slow readers: afterwards what every watcher saw is held against the change
+//! log.
 //!
 //! Runs for 20 seconds, or as long as `VOICECALL_HISTORY_SECONDS` says.
 
 use std::{
+    collections::{HashMap, HashSet},
     env,
     sync::{Arc, Mutex},
     time::Duration,
@@ -15,11 +17,12 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tonic::Status;
+use tonic::{Status, transport::Endpoint};
 use voicecall::{
     api::proto::{
-        self, VoiceCall, VoiceCallFilter, VoiceCallStatus, WatchVoiceCallsRequest,
-        watch_voice_calls_request::Start, watch_voice_calls_response::Message,
+        self, VoiceCall, VoiceCallEventType, VoiceCallFilter, VoiceCallStatus,
+        WatchVoiceCallsRequest, watch_voice_calls_request::Start,
+        watch_voice_calls_response::Message,
     },
     domain::{self, Change, Filter, Identifier, Uuid},
     store::{Connector, Position, Store},
@@ -31,12 +34,25 @@ use crate::support::{
     inbound,
     postgres::Cluster,
     server::{Process, client, settings},
-    watcher::{Watcher, from, live, snapshot},
+    watcher::{Watcher, change, from, live, snapshot},
+    writes::batch_of,
 };
 
 const WRITERS: u64 = 6;
+/// Calls that are written, with so many beside each that are not: a snapshot has
+/// many pages, and changes behind and before the one that is read.
 const CALLS: u128 = 300;
+const CALLS_APART: u128 = 8;
+/// What the written calls carry, so that who is slow overflows what waits for it.
+const SUMMARY_LEN: usize = 1000;
 const STAFF: u32 = 4;
+/// How far back a watcher goes that goes back.
+const REWIND: i64 = 100;
+/// Messages after which a slow watcher does not read for a while.
+const NAP_AFTER: usize = 20;
+const NAP: Duration = Duration::from_secs(2);
+/// What is sent ahead to a slow watcher.
+const WINDOW_BYTES: u32 = 2048;
 /// Events of a batch that are broken to see it found; a call that was purged later
 /// has events that may be missing.
 const TRIES: usize = 20;
@@ -44,13 +60,46 @@ const TRIES: usize = 20;
 /// Where the replicas listen; a killed one comes back elsewhere.
 type Endpoints = Arc<Mutex<Vec<String>>>;
 
-fn any_client(endpoints: &Endpoints, random: &mut StdRng) -> Client {
+fn any_endpoint(endpoints: &Endpoints, random: &mut StdRng) -> String {
     let endpoints = endpoints.lock().expect("no panic");
-    client(&endpoints[random.random_range(0..endpoints.len())])
+    endpoints[random.random_range(0..endpoints.len())].clone()
 }
 
+fn any_client(endpoints: &Endpoints, random: &mut StdRng) -> Client {
+    client(&any_endpoint(endpoints, random))
+}
+
+/// One to which next to nothing is sent ahead: while it does not read, the server
+/// waits.
+fn narrow_client(endpoint: &str) -> Client {
+    let endpoint = Endpoint::from_shared(endpoint.to_owned()).expect("valid");
+    let channel = endpoint.initial_stream_window_size(WINDOW_BYTES);
+    Client::new(channel.connect_lazy())
+}
+
+/// The calls that each replica has told to be purged.
+type Purged = Arc<Mutex<HashMap<String, HashSet<String>>>>;
+
+/// The uid of a call that is written.
 fn uid(number: u128) -> String {
-    Uuid::from_u128(number).to_string()
+    Uuid::from_u128(number * CALLS_APART).to_string()
+}
+
+/// Creates all calls, those that are written among the others.
+async fn seed(client: &mut Client) {
+    let calls: Vec<_> = (0..CALLS * CALLS_APART)
+        .map(|number| VoiceCall {
+            uid: Uuid::from_u128(number).to_string(),
+            call_summary: number
+                .is_multiple_of(CALLS_APART)
+                .then(|| "x".repeat(SUMMARY_LEN)),
+            ..inbound()
+        })
+        .collect();
+    for calls in calls.chunks(500) {
+        let created = batch_of(calls.to_vec()).send(client).await;
+        created.expect("they are new");
+    }
 }
 
 /// Writes whatever, wherever, until the time is over. Refusals are part of it.
@@ -134,6 +183,12 @@ async fn write_one(client: &mut Client, random: &mut StdRng) -> Result<(), Statu
             client.undelete_voice_call(request).await.map(drop)
         }
         _ => {
+            // So that its last change is still in memory.
+            let update = proto::UpdateVoiceCallRequest {
+                voice_call: Some(voice_call),
+                ..Default::default()
+            };
+            client.update_voice_call(update).await?;
             let request = proto::PurgeVoiceCallRequest {
                 uid,
                 ..Default::default()
@@ -148,10 +203,22 @@ async fn write_one(client: &mut Client, random: &mut StdRng) -> Result<(), Statu
 struct Habit {
     request: WatchVoiceCallsRequest,
     filter: Filter,
-    /// Messages after which it drops its stream and resumes elsewhere.
+    /// Messages after which it drops its stream and goes on elsewhere.
     drops_after: Option<usize>,
-    /// How long it takes over each message.
+    goes_on: GoesOn,
+    /// How long it takes over each message; then it naps now and then too.
     dawdles: Duration,
+}
+
+/// Where a watcher goes on that has dropped its stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum GoesOn {
+    /// Where it was.
+    There,
+    /// Somewhat earlier.
+    Earlier,
+    /// With a new snapshot.
+    Anew,
 }
 
 fn filters() -> Vec<(VoiceCallFilter, Filter)> {
@@ -184,7 +251,9 @@ fn filters() -> Vec<(VoiceCallFilter, Filter)> {
                 ..Default::default()
             },
             Filter {
-                uids: (1..=3).map(Uuid::from_u128).collect(),
+                uids: (1..=3)
+                    .map(|number| Uuid::from_u128(number * CALLS_APART))
+                    .collect(),
                 ..Filter::default()
             },
         ),
@@ -206,11 +275,16 @@ fn filters() -> Vec<(VoiceCallFilter, Filter)> {
 fn habits() -> Vec<Habit> {
     let mut habits = Vec::new();
     for (wire, filter) in filters() {
-        for start in [snapshot(), live(), Start::AfterRevision(0)] {
-            for (drops_after, dawdles) in [
-                (None, Duration::ZERO),
-                (Some(7), Duration::ZERO),
-                (None, Duration::from_millis(30)),
+        for (start, earlier) in [
+            (snapshot(), GoesOn::Anew),
+            (live(), GoesOn::There),
+            (Start::AfterRevision(0), GoesOn::Earlier),
+        ] {
+            for (drops_after, goes_on, dawdles) in [
+                (None, GoesOn::There, Duration::ZERO),
+                (Some(7), GoesOn::There, Duration::ZERO),
+                (Some(20), earlier, Duration::ZERO),
+                (None, GoesOn::There, Duration::from_millis(30)),
             ] {
                 let request = WatchVoiceCallsRequest {
                     filter: Some(wire.clone()),
@@ -221,6 +295,7 @@ fn habits() -> Vec<Habit> {
                     request,
                     filter: filter.clone(),
                     drops_after,
+                    goes_on,
                     dawdles,
                 });
             }
@@ -233,6 +308,7 @@ fn habits() -> Vec<Habit> {
 async fn watch(
     habit: Habit,
     endpoints: Endpoints,
+    purged: Purged,
     goal: Arc<Mutex<Option<i64>>>,
     seed: u64,
 ) -> Vec<Session> {
@@ -240,15 +316,25 @@ async fn watch(
     let mut sessions = Vec::new();
     let mut request = habit.request.clone();
     loop {
+        let endpoint = any_endpoint(&endpoints, &mut random);
+        let told = |purged: &mut HashMap<String, HashSet<String>>| {
+            purged.entry(endpoint.clone()).or_default().clone()
+        };
         let mut session = Session {
             resumed_from: match &request.start {
                 Some(Start::AfterRevision(revision)) => Some(*revision),
                 Some(Start::ResumeToken(token)) => Some(revision_of(token)),
                 _ => None,
             },
+            with_previous: request.include_previous,
+            purged_before: told(&mut purged.lock().expect("no panic")),
             seen: Vec::new(),
         };
-        let mut client = any_client(&endpoints, &mut random);
+        let mut client = if habit.dawdles.is_zero() {
+            client(&endpoint)
+        } else {
+            narrow_client(&endpoint)
+        };
         let Ok(mut watcher) = Watcher::start(&mut client, request.clone()).await else {
             sleep(Duration::from_millis(20)).await;
             continue;
@@ -259,7 +345,15 @@ async fn watch(
             done = goal.is_some_and(
                 |goal| matches!(&message, Message::Checkpoint(at) if at.revision >= goal),
             );
-            session.seen.push(message);
+            if let Message::EventBatch(batch) = &message {
+                let is_purge =
+                    |event: &&proto::VoiceCallEvent| event.r#type() == VoiceCallEventType::Purged;
+                let uids = batch.events.iter().filter(is_purge);
+                let uids = uids.map(|event| change(event).uid.clone());
+                let mut purged = purged.lock().expect("no panic");
+                purged.entry(endpoint.clone()).or_default().extend(uids);
+            }
+            session.seen.push(slim(message));
             let drops = habit
                 .drops_after
                 .is_some_and(|after| session.seen.len() >= after);
@@ -267,18 +361,53 @@ async fn watch(
             if done || (drops && !watcher.token.is_empty()) {
                 break;
             }
-            if goal.is_none() {
-                sleep(habit.dawdles).await;
+            if goal.is_none() && !habit.dawdles.is_zero() {
+                let naps = session.seen.len().is_multiple_of(NAP_AFTER);
+                sleep(if naps { NAP } else { habit.dawdles }).await;
             }
         }
         if !watcher.token.is_empty() {
-            request.start = Some(Start::ResumeToken(watcher.token));
+            let goal = *goal.lock().expect("no panic");
+            request.start = match habit.goes_on {
+                GoesOn::Earlier if goal.is_none() => {
+                    let back = random.random_range(0..REWIND);
+                    let revision = revision_of(&watcher.token) - back;
+                    Some(Start::AfterRevision(revision.max(0)))
+                }
+                GoesOn::Anew if goal.is_none() => habit.request.start.clone(),
+                _ => Some(Start::ResumeToken(watcher.token)),
+            };
             sessions.push(session);
         }
         if done {
             return sessions;
         }
     }
+}
+
+/// The message without what makes it large.
+fn slim(mut message: Message) -> Message {
+    match &mut message {
+        Message::SnapshotChunk(chunk) => {
+            for call in &mut chunk.voice_calls {
+                call.call_summary = None;
+            }
+        }
+        Message::EventBatch(batch) => {
+            for change in batch
+                .events
+                .iter_mut()
+                .filter_map(|one| one.change.as_mut())
+            {
+                let calls = [&mut change.voice_call, &mut change.previous];
+                for call in calls.into_iter().flatten() {
+                    call.call_summary = None;
+                }
+            }
+        }
+        Message::SnapshotComplete(_) | Message::Checkpoint(_) => {}
+    }
+    message
 }
 
 async fn final_log(database_url: &str) -> Vec<Change> {
@@ -315,7 +444,7 @@ async fn watchers_see_every_change_once_in_order_through_kills_and_reconnects() 
         // Little memory, so that who is slow must read the log.
         Process::start(&[
             ("DATABASE_URL", &database_url),
-            ("VOICECALL_FEED_MEMORY", "200000"),
+            ("VOICECALL_FEED_MEMORY", "500000"),
         ])
     };
     let mut replicas = [start(), start()];
@@ -324,15 +453,21 @@ async fn watchers_see_every_change_once_in_order_through_kills_and_reconnects() 
         .map(|replica| replica.endpoint.clone())
         .collect();
     let endpoints: Endpoints = Arc::new(Mutex::new(addresses));
-    let goal = Arc::new(Mutex::new(None));
+    let (purged, goal) = (Purged::default(), Arc::new(Mutex::new(None)));
+    seed(&mut replicas[0].client()).await;
     let end = Instant::now() + duration;
 
     let mut watchers = JoinSet::new();
     for (place, habit) in habits().into_iter().enumerate() {
-        let (endpoints, goal) = (Arc::clone(&endpoints), Arc::clone(&goal));
+        let (endpoints, purged, goal) = (
+            Arc::clone(&endpoints),
+            Arc::clone(&purged),
+            Arc::clone(&goal),
+        );
         watchers.spawn(async move {
             let filter = habit.filter.clone();
-            (filter, watch(habit, endpoints, goal, place as u64).await)
+            let sessions = watch(habit, endpoints, purged, goal, place as u64).await;
+            (filter, sessions)
         });
     }
     let mut writers = JoinSet::new();

@@ -32,4 +32,5 @@ mod support;
 mod times;
 mod update;
 mod watch;
+mod watch_limits;
 mod wire;

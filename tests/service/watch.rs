@@ -88,9 +88,13 @@ async fn history(
     }
 }
 
-/// Plays one life of several calls; the events that each filter must show.
-async fn play(client: &mut Client) -> Vec<(VoiceCallFilter, Vec<(Type, i64)>)> {
-    let call = create(client, staff("ada")).await; // 1
+/// Plays one life of several calls, one of which has this uid.
+async fn play(client: &mut Client, uid: &str) {
+    let call = VoiceCall {
+        uid: uid.into(),
+        ..staff("ada")
+    };
+    let call = create(client, call).await; // 1
     let other = create(client, staff("bob")).await; // 2
     set_staff(client, &other.uid, "ada").await; // 3
     handle(client, &call.uid, "eve").await.expect("allowed"); // 4
@@ -98,13 +102,17 @@ async fn play(client: &mut Client) -> Vec<(VoiceCallFilter, Vec<(Type, i64)>)> {
     delete(client, &call.uid).await.expect("there"); // 6
     delete(client, &other.uid).await.expect("there"); // 7
     undelete(client, &other.uid).await.expect("there"); // 8
+}
+
+/// The events of the play that each filter must show.
+fn expected(uid: &str) -> Vec<(VoiceCallFilter, Vec<(Type, i64)>)> {
     let everything = VoiceCallFilter::default();
     let deleted_too = VoiceCallFilter {
         show_deleted: true,
         ..Default::default()
     };
     let one_call = VoiceCallFilter {
-        uids: vec![call.uid.clone()],
+        uids: vec![uid.to_owned()],
         ..Default::default()
     };
     let handled = VoiceCallFilter {
@@ -165,33 +173,49 @@ async fn play(client: &mut Client) -> Vec<(VoiceCallFilter, Vec<(Type, i64)>)> {
 
 #[tokio::test]
 async fn live_catch_up_memory_and_history_show_the_same_events() {
-    let server = Server::start().await;
-    let mut client = server.client();
-    // The filters' names are known only after the play, so live watchers of the
-    // general ones come first.
-    let mut live_ada = Watcher::with_filter(&mut client, live(), of_staff("ada")).await;
-    let mut live_bob = Watcher::with_filter(&mut client, live(), of_staff("bob")).await;
-    let mut live_all = Watcher::with_filter(&mut client, live(), VoiceCallFilter::default()).await;
-    let expected = play(&mut client).await;
-    for (watcher, place) in [(&mut live_all, 0), (&mut live_ada, 2), (&mut live_bob, 3)] {
-        assert_eq!(
-            outline(&watcher.until(8).await),
-            expected[place].1,
-            "live {place}"
-        );
+    let warm = Server::start().await;
+    // Its memory has room for nothing: what it did not send at once is in the log.
+    let mut settings = crate::support::server::settings();
+    settings.feed.memory_bytes = 1;
+    let forgetful = Server::start_on(&warm.database_url, settings).await;
+    let uid = Uuid::new_v4().to_string();
+    let mut live_watchers = Vec::new();
+    for (filter, _) in expected(&uid) {
+        for server in [&warm, &forgetful] {
+            let mut watcher =
+                Watcher::with_filter(&mut server.client(), live(), filter.clone()).await;
+            watcher.checkpoint().await;
+            live_watchers.push(watcher);
+        }
     }
-    // A second server has none of it in memory.
-    let cold = Server::start_on(&server.database_url, crate::support::server::settings()).await;
-    for (place, (filter, events)) in expected.into_iter().enumerate() {
-        for endpoint in [&server, &cold] {
-            let mut client = endpoint.client();
-            let start = Start::AfterRevision(0);
-            let mut watcher = Watcher::with_filter(&mut client, start, filter.clone()).await;
-            assert_eq!(outline(&watcher.until(8).await), events, "catch-up {place}");
-            for page_size in [1, 3, 1000] {
-                let history = history(&mut client, filter.clone(), page_size).await;
-                assert_eq!(outline(&history), events, "history {place} by {page_size}");
+    let token = live_watchers[0].token.clone();
+    play(&mut warm.client(), &uid).await;
+    // A third has none of it in memory.
+    let cold = Server::start_on(&warm.database_url, crate::support::server::settings()).await;
+    let mut live_watchers = live_watchers.into_iter();
+    for (place, (filter, outlined)) in expected(&uid).into_iter().enumerate() {
+        let mut seen = Vec::new();
+        for mut watcher in live_watchers.by_ref().take(2) {
+            seen.push(("live", watcher.until(8).await));
+        }
+        for server in [&warm, &forgetful, &cold] {
+            let mut client = server.client();
+            for (name, start) in [
+                ("catch-up", Start::AfterRevision(0)),
+                ("resumed", Start::ResumeToken(token.clone())),
+            ] {
+                let mut watcher = Watcher::with_filter(&mut client, start, filter.clone()).await;
+                seen.push((name, watcher.until(8).await));
             }
+            for page_size in [1, 3, 1000] {
+                let events = history(&mut client, filter.clone(), page_size).await;
+                seen.push(("history", events));
+            }
+        }
+        let live = seen[0].1.clone();
+        assert_eq!(outline(&live), outlined, "{place}");
+        for (way, (name, events)) in seen.into_iter().enumerate() {
+            assert_eq!(events, live, "{place}: {name}, the way {way}");
         }
     }
 }

@@ -10,12 +10,12 @@ use std::{
 use voicecall::{
     api::{
         proto::{
-            VoiceCall, VoiceCallEvent, VoiceCallEventType as Type,
+            VoiceCall, VoiceCallChange, VoiceCallEvent, VoiceCallEventType as Type,
             watch_voice_calls_response::Message,
         },
         resume_token::ResumeToken,
     },
-    domain::{Call, Change, ChangeKind, Filter, Timestamp, Uuid},
+    domain::{Call, Change, ChangeKind, Filter, Identifier, Timestamp, Uuid},
 };
 
 use super::watcher::change;
@@ -28,6 +28,10 @@ const COMMIT_MICROS: i64 = 2_000_000;
 pub(crate) struct Session {
     /// The revision it resumed from; `None`: it began with a snapshot, or live.
     pub(crate) resumed_from: Option<i64>,
+    /// Whether it asked for the states before changes.
+    pub(crate) with_previous: bool,
+    /// The uids of calls that its replica had told to be purged before it began.
+    pub(crate) purged_before: HashSet<String>,
     pub(crate) seen: Vec<Message>,
 }
 
@@ -156,7 +160,12 @@ fn validate_session(
     let mut read_time = i64::MIN;
     for message in &session.seen {
         match message {
-            Message::SnapshotChunk(chunk) => snapshot.extend(chunk.voice_calls.iter().cloned()),
+            Message::SnapshotChunk(chunk) => {
+                for call in &chunk.voice_calls {
+                    check_purged(session, Some(call))?;
+                }
+                snapshot.extend(chunk.voice_calls.iter().cloned());
+            }
             Message::SnapshotComplete(complete) => {
                 check_snapshot(log, filter, &snapshot, complete.revision)?;
                 covered = Some(complete.revision);
@@ -164,6 +173,10 @@ fn validate_session(
             Message::EventBatch(batch) => {
                 let from = covered.ok_or("events before the point they begin at")?;
                 let to = revision_of(&batch.resume_token);
+                for event in &batch.events {
+                    check_purged(session, change(event).voice_call.as_ref())?;
+                    check_previous(session, change(event))?;
+                }
                 check_events(log, expected, &batch.events, from, to)?;
                 seen += batch.events.len();
                 covered = Some(to);
@@ -190,6 +203,34 @@ fn validate_session(
         }
     }
     Ok(seen)
+}
+
+/// What was purged is shown to nobody who comes later.
+fn check_purged(session: &Session, call: Option<&VoiceCall>) -> Result<(), String> {
+    match call {
+        Some(call) if session.purged_before.contains(&call.uid) => Err(format!(
+            "call {} at revision {}, on a stream that began after its purge",
+            call.uid, call.revision
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Who asks for the states before gets them, and nobody else.
+fn check_previous(session: &Session, change: &VoiceCallChange) -> Result<(), String> {
+    let has_before = change.changed_fields.is_some();
+    if change.previous.is_some() == (has_before && session.with_previous) {
+        return Ok(());
+    }
+    Err(format!(
+        "revision {} {} the state before",
+        change.revision,
+        if session.with_previous {
+            "without"
+        } else {
+            "with"
+        },
+    ))
 }
 
 /// Ordered, unique, gapless, and each what it must be: the events are those of the
@@ -245,17 +286,35 @@ fn check_event(log: &FinalLog, expected: &Expected, event: &VoiceCallEvent) -> R
         ));
     }
     let place = usize::try_from(revision - 1).expect("it fits");
-    let state = log.changes[place].after.as_ref().map(|call| call.revision);
-    if seen.voice_call.as_ref().map(|call| call.revision) != state {
+    let logged = &log.changes[place];
+    if !is_same(seen.voice_call.as_ref(), logged.after.as_deref()) {
         return Err(format!("revision {revision} has another state"));
     }
-    if let Some(previous) = &seen.previous {
-        let before = log.before[place].as_ref().map(|call| call.revision);
-        if before != Some(previous.revision) {
-            return Err(format!("revision {revision} has another state before"));
-        }
+    let before = log.before[place].as_ref();
+    if seen.previous.is_some() && !is_same(seen.previous.as_ref(), before) {
+        return Err(format!("revision {revision} has another state before"));
+    }
+    if seen.transaction_end != logged.transaction_end {
+        return Err(format!("revision {revision} with another transaction_end"));
     }
     Ok(())
+}
+
+/// Whether it is this state, by all that the history writes.
+fn is_same(seen: Option<&VoiceCall>, logged: Option<&Call>) -> bool {
+    let (Some(seen), Some(logged)) = (seen, logged) else {
+        return seen.is_none() && logged.is_none();
+    };
+    let a = &logged.attributes;
+    let micros = |time: Option<prost_types::Timestamp>| {
+        time.map(|time| time.seconds * 1_000_000 + i64::from(time.nanos) / 1000)
+    };
+    let text = |text: &Option<Identifier>| text.as_ref().map(|text| text.as_str().to_owned());
+    seen.revision == logged.revision
+        && seen.staff_uid == text(&a.staff_uid)
+        && seen.handled_by_staff_uid == text(&a.handled_by_staff_uid)
+        && micros(seen.updated_at) == Some(logged.updated_at.micros())
+        && micros(seen.deleted_at) == logged.deleted_at.map(Timestamp::micros)
 }
 
 fn check_snapshot(
