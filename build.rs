@@ -5,12 +5,14 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use protox::prost::Message;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 7] = [
     "voicecall/v1/error_reason.proto",
     "voicecall/v1/voice_call.proto",
     "voicecall/v1/voice_call_event.proto",
     "voicecall/v1/voice_call_filter.proto",
+    "voicecall/v1/voice_call_import.proto",
     "voicecall/v1/voice_call_service.proto",
+    "voicecall/v1/voice_call_stats.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
