@@ -28,10 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_transport(false)
         .codec_path("crate::api::codec::Codec")
         // Written by hand, to send events that were encoded once for all watchers.
-        .extern_path(
-            ".voicecall.v1.EventBatch",
-            "crate::api::event_batch::EventBatch",
-        )
+        .extern_path(".voicecall.v1.EventBatch", "crate::api::proto::EventBatch")
         .compile_fds(descriptors)?;
     Ok(())
 }

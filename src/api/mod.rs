@@ -6,7 +6,7 @@
 //!   `convert` turns calls into messages, `size` keeps messages below 2 MiB
 //! - [`page_token`] makes and reads page tokens
 //! - `watch` is the stream of changes, `events` their pages and messages,
-//!   [`event_batch`] a message that is encoded once for all, [`resume_token`] a
+//!   `event_batch` a message that is encoded once for all, [`resume_token`] a
 //!   place among them
 //! - [`error`] turns every error into a status, in one place
 //! - `edge` is what all requests pass: deadlines, limits, request ids
@@ -18,7 +18,7 @@ mod context;
 mod convert;
 mod edge;
 pub mod error;
-pub mod event_batch;
+mod event_batch;
 mod events;
 mod fields;
 mod filter;
@@ -39,6 +39,8 @@ mod watch;
 )]
 pub mod proto {
     tonic::include_proto!("voicecall.v1");
+
+    pub use super::event_batch::EventBatch;
 
     /// The compiled descriptors of `proto/`, with everything they import.
     pub const DESCRIPTORS: &[u8] =
