@@ -113,9 +113,9 @@ impl Feed {
         Scan::new(Arc::clone(&self.hub), self.store.log().clone(), position)
     }
 
-    /// The calls that the filter matches, as they are now.
+    /// The calls that the filter matches, as they are now, read in pages.
     #[must_use]
-    pub fn snapshot(&self, filter: Arc<Filter>) -> Snapshot {
-        Snapshot::new(self.clone(), filter)
+    pub fn snapshot(&self, filter: Arc<Filter>, page_len: usize) -> Snapshot {
+        Snapshot::new(self.clone(), filter, page_len)
     }
 }

@@ -19,8 +19,6 @@ use crate::{
     store::{LogError, PageQuery, Position},
 };
 
-/// Calls in one statement.
-const PAGE: usize = 250;
 /// Changed calls that are remembered until their page comes: 32 bytes each.
 const MAX_CHANGED: usize = 500_000;
 
@@ -44,6 +42,8 @@ pub enum SnapshotError {
 pub struct Snapshot {
     feed: Feed,
     filter: Arc<Filter>,
+    /// Calls in one statement.
+    page_len: usize,
     /// Since the first page.
     at: Option<At>,
     /// The last place that was given.
@@ -62,10 +62,11 @@ struct At {
 }
 
 impl Snapshot {
-    pub(super) fn new(feed: Feed, filter: Arc<Filter>) -> Self {
+    pub(super) fn new(feed: Feed, filter: Arc<Filter>, page_len: usize) -> Self {
         Self {
             feed,
             filter,
+            page_len,
             at: None,
             after: None,
             complete: false,
@@ -90,7 +91,7 @@ impl Snapshot {
             filter: Filter::clone(&self.filter),
             order: ORDER,
             after: self.after,
-            limit: PAGE,
+            limit: self.page_len,
         };
         let page = self.feed.store.page(&query, deadline).await;
         let page = page.map_err(LogError::from)?;
@@ -99,7 +100,7 @@ impl Snapshot {
         let Some(at) = &mut self.at else {
             return Ok(None);
         };
-        self.complete = page.calls.len() < PAGE;
+        self.complete = page.calls.len() < self.page_len;
         let last = page.calls.last().map(|call| ORDER.key(call));
         let mut calls = page.calls;
         calls.retain(|call| call.revision <= at.position.revision);

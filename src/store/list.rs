@@ -25,6 +25,10 @@ use crate::domain::{
     list::{Order, OrderField, PageKey},
 };
 
+/// The newest revision, as a table of one row.
+pub(super) const HEAD: &str =
+    "(SELECT coalesce(max(last_revision), 0) AS revision FROM voice_call_batches) head";
+
 /// Which page is wanted.
 #[derive(Debug)]
 pub struct PageQuery {
@@ -148,11 +152,9 @@ impl<Q> QueryId for WithHead<Q> {
 impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for WithHead<Q> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.unsafe_to_cache_prepared();
-        out.push_sql(
-            "SELECT head.revision, page.* FROM \
-             (SELECT coalesce(max(last_revision), 0) AS revision FROM voice_call_batches) head \
-             LEFT JOIN (",
-        );
+        out.push_sql("SELECT head.revision, page.* FROM ");
+        out.push_sql(HEAD);
+        out.push_sql(" LEFT JOIN (");
         self.page.walk_ast(out.reborrow())?;
         out.push_sql(") page ON true");
         Ok(())
