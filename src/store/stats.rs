@@ -229,28 +229,29 @@ impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Statement<'_, Q> {
             out.push_sql(&places);
         }
         out.push_sql(
-            ") SELECT head.revision, total.count, bucket_start, status::text, direction::text, \
-             staff_uid, page.count, handled_count, total_duration, mean_duration, mean_to_handle \
+            ") SELECT head.revision, total.count, bucket_start, p.status::text, p.direction::text, \
+             staff_uid, p.count, handled_count, total_duration, mean_duration, mean_to_handle \
              FROM ",
         );
         out.push_sql(HEAD);
         out.push_sql(
             " CROSS JOIN (SELECT coalesce(sum(count), 0)::bigint AS count FROM counted) total \
-             LEFT JOIN (SELECT * FROM counted",
+             LEFT JOIN (SELECT * FROM counted p",
         );
         if let Some(after) = &self.after {
             after.walk_ast(out.reborrow())?;
         }
         out.push_sql(&format!(
-            " ORDER BY {ORDER} LIMIT {}) page ON true ORDER BY {ORDER}",
+            " ORDER BY {ORDER} LIMIT {}) p ON true ORDER BY {ORDER}",
             self.query.limit
         ));
         Ok(())
     }
 }
 
-/// The order of the groups; what is absent comes last.
-const ORDER: &str = "bucket_start, status, direction, staff_uid IS NULL, coalesce(staff_uid, '')";
+/// The order of the groups in `counted` and in the page, both `p` here; what is absent comes last.
+const ORDER: &str = "p.bucket_start, p.status, p.direction, p.staff_uid IS NULL, \
+    coalesce(p.staff_uid, '')";
 
 /// The condition that a group comes after another one. Of what is not grouped by
 /// there is one value only, which is not compared.
