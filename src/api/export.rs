@@ -1,23 +1,21 @@
 //! The stream of ExportVoiceCalls: the calls as they all were at one revision, in
 //! chunks, at the client's pace.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc};
 
 use futures_util::{Stream, stream};
-use tokio::time::Instant;
 use tonic::Status;
 
 use super::{
     context::Ends, convert, error::Error, filter, parse, proto, size::Room, violations::Violations,
 };
 use crate::{
-    domain::{Call, Filter},
-    feed::{Feed, Snapshot},
+    domain::{Call, Filter, Revision},
+    feed::{Feed, ReadAhead},
 };
 
-/// Calls that are read at once.
-const PAGE: usize = 1000;
-const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Calls that are read at once, at most.
+const MAX_PAGE_LEN: usize = 2000;
 
 /// Which calls, checked.
 pub(super) fn query(request: proto::ExportVoiceCallsRequest) -> Result<Filter, Violations> {
@@ -34,11 +32,10 @@ pub(super) fn run(
     ends: Ends,
 ) -> impl Stream<Item = Result<proto::ExportVoiceCallsResponse, Status>> + use<> {
     let export = Export {
-        snapshot: feed.snapshot(Arc::new(filter), PAGE),
+        pages: feed.snapshot_ahead(Arc::new(filter), MAX_PAGE_LEN),
         waiting: VecDeque::new(),
+        revision: None,
         ends,
-        is_complete: false,
-        sent: false,
     };
     stream::unfold(Some(export), async |export| {
         let mut export = export?;
@@ -51,25 +48,32 @@ pub(super) fn run(
 }
 
 struct Export {
-    snapshot: Snapshot,
+    pages: ReadAhead,
     /// Read, and not sent yet.
     waiting: VecDeque<Call>,
+    /// The revision of all; `None` before the first page.
+    revision: Option<Revision>,
     ends: Ends,
-    /// Nothing is left to read.
-    is_complete: bool,
-    /// Whether anything was.
-    sent: bool,
 }
 
 impl Export {
     async fn next(&mut self) -> Result<Option<proto::ExportVoiceCallsResponse>, Error> {
-        while self.waiting.is_empty() && !self.is_complete {
-            self.read().await?;
+        let is_first = self.revision.is_none();
+        while self.waiting.is_empty() {
+            let page = tokio::select! {
+                page = self.pages.next() => page?,
+                () = self.ends.draining.cancelled() => return Err(Error::Draining),
+                () = self.ends.deadline() => return Err(Error::DeadlineExceeded),
+            };
+            match page {
+                Some(page) => {
+                    self.revision = Some(page.position.revision);
+                    self.waiting.extend(page.calls);
+                }
+                None if is_first => break,
+                None => return Ok(None),
+            }
         }
-        if self.waiting.is_empty() && self.sent {
-            return Ok(None);
-        }
-        self.sent = true;
         let mut room = Room::new();
         let mut voice_calls = Vec::with_capacity(self.waiting.len());
         while let Some(call) = self.waiting.pop_front() {
@@ -80,24 +84,9 @@ impl Export {
                 break;
             }
         }
-        let position = self.snapshot.position().unwrap_or_default();
         Ok(Some(proto::ExportVoiceCallsResponse {
             voice_calls,
-            revision: position.revision,
+            revision: self.revision.unwrap_or_default(),
         }))
-    }
-
-    async fn read(&mut self) -> Result<(), Error> {
-        let deadline = Instant::now() + PAGE_TIMEOUT;
-        let deadline = self.ends.deadline.map_or(deadline, |end| end.min(deadline));
-        let page = tokio::select! {
-            page = self.snapshot.next(deadline) => page?,
-            () = self.ends.draining.cancelled() => return Err(Error::Draining),
-        };
-        match page {
-            Some(calls) => self.waiting.extend(calls),
-            None => self.is_complete = true,
-        }
-        Ok(())
     }
 }

@@ -8,6 +8,7 @@ use std::{
     collections::{HashSet, VecDeque},
     mem,
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::{
@@ -16,6 +17,7 @@ use futures_util::{
     stream::{self, FuturesUnordered},
 };
 use prost::Message as _;
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::{
@@ -38,6 +40,9 @@ const CHUNK_RECORDS: usize = 256;
 const CHUNK_BYTES: usize = 512 * 1024;
 /// Chunks under way: two fill a batch, two more wait for the next one.
 const MAX_UNDER_WAY: usize = 4;
+/// So many new calls are worth a look at the table.
+const MANY_CREATED: usize = 10_000;
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Imports what comes in, until either side ends it.
 pub(super) fn run(
@@ -53,6 +58,7 @@ pub(super) fn run(
         chunk: Chunk::default(),
         under_way: FuturesUnordered::new(),
         answers: VecDeque::new(),
+        created: 0,
         failure: None,
     };
     stream::unfold(import, Import::step)
@@ -69,6 +75,8 @@ struct Import {
     chunk: Chunk,
     under_way: FuturesUnordered<BoxFuture<'static, Result<Vec<Response>, WriteError>>>,
     answers: VecDeque<Response>,
+    /// How many calls are new.
+    created: usize,
     /// Why it ends, once everything under way is answered.
     failure: Option<Status>,
 }
@@ -96,11 +104,15 @@ impl Import {
             }
             let is_read = self.incoming.is_none();
             if is_read && self.chunk.is_empty() && self.under_way.is_empty() {
+                self.refresh_statistics().await;
                 let failure = self.failure.take()?;
                 return Some((Err(failure), self));
             }
             match self.next().await {
-                Next::Answers(Ok(answers)) => self.answers.extend(answers),
+                Next::Answers(Ok(answers)) => {
+                    self.created += answers.iter().filter(|answer| is_created(answer)).count();
+                    self.answers.extend(answers);
+                }
                 Next::Answers(Err(error)) => self.fail(Error::Import(error)),
                 Next::Message(Ok(Some(request))) => {
                     if let Err(error) = self.take(request) {
@@ -123,6 +135,16 @@ impl Import {
         self.incoming = None;
         self.chunk = Chunk::default();
         self.failure.get_or_insert(error.into());
+    }
+
+    /// What the database knows of a table that has grown a lot is out of date until
+    /// it looks again, and lists are slow meanwhile.
+    async fn refresh_statistics(&mut self) {
+        if mem::take(&mut self.created) >= MANY_CREATED {
+            let deadline = Instant::now() + REFRESH_TIMEOUT;
+            // What fails is logged, and the database looks some time by itself.
+            let _ = self.store.refresh_statistics(deadline).await;
+        }
     }
 
     async fn next(&mut self) -> Next {
@@ -262,6 +284,13 @@ async fn import(
         }
     }
     Ok(answers)
+}
+
+fn is_created(answer: &Response) -> bool {
+    let Some(Answer::Success(success)) = &answer.result else {
+        return false;
+    };
+    success.outcome() == proto::ImportOutcome::Created
 }
 
 fn answer(sequence: i64, uid: Uuid, result: Result<Imported, Rejection>) -> Response {

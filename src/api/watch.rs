@@ -195,7 +195,7 @@ impl Watch {
                 () = self.ends.draining.cancelled() => return Err(Error::Draining),
             };
             match page {
-                Some(calls) => waiting.extend(calls),
+                Some(page) => waiting.extend(page.calls),
                 None => return self.complete(),
             }
         }

@@ -8,7 +8,7 @@ use diesel::{
     query_builder::{AstPass, Query, QueryFragment, QueryId},
     sql_types::{BigInt, Bool, Nullable, Timestamptz, Uuid as SqlUuid},
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use tokio::time::Instant;
 
 use super::{
@@ -92,6 +92,16 @@ impl Lists {
         self.pool
             .run(deadline, async |connection: &AsyncPgConnection| {
                 outcome::head(connection).await
+            })
+            .await
+    }
+
+    /// Has the database look at how the calls are distributed, by which it plans.
+    pub(super) async fn refresh_statistics(&self, deadline: Instant) -> Result<(), ReadError> {
+        self.pool
+            .run(deadline, async |connection: &AsyncPgConnection| {
+                let mut connection = connection;
+                connection.batch_execute("ANALYZE voice_calls").await
             })
             .await
     }

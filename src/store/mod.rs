@@ -274,6 +274,15 @@ impl Store {
         Ok(page)
     }
 
+    /// Has the database look at how the calls are distributed, which it does by
+    /// itself only some time after there are many more of them.
+    ///
+    /// # Errors
+    /// [`ReadError`], as its variants say.
+    pub async fn refresh_statistics(&self, deadline: Instant) -> Result<(), ReadError> {
+        self.lists.refresh_statistics(deadline).await
+    }
+
     /// Counts calls.
     ///
     /// # Errors
