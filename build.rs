@@ -5,12 +5,14 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use protox::prost::Message;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 7] = [
     "voicecall/v1/error_reason.proto",
     "voicecall/v1/voice_call.proto",
     "voicecall/v1/voice_call_event.proto",
     "voicecall/v1/voice_call_filter.proto",
+    "voicecall/v1/voice_call_import.proto",
     "voicecall/v1/voice_call_service.proto",
+    "voicecall/v1/voice_call_stats.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -26,10 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_transport(false)
         .codec_path("crate::api::codec::Codec")
         // Written by hand, to send events that were encoded once for all watchers.
-        .extern_path(
-            ".voicecall.v1.EventBatch",
-            "crate::api::event_batch::EventBatch",
-        )
+        .extern_path(".voicecall.v1.EventBatch", "crate::api::proto::EventBatch")
         .compile_fds(descriptors)?;
     Ok(())
 }

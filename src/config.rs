@@ -73,6 +73,15 @@ pub struct Serve {
     )]
     pub max_watches: usize,
 
+    /// Imports and exports open at once; more are answered with RESOURCE_EXHAUSTED.
+    #[arg(
+        long,
+        env = "VOICECALL_MAX_TRANSFERS",
+        default_value_t = 32,
+        value_name = "COUNT"
+    )]
+    pub max_transfers: usize,
+
     /// Memory for recent changes, in bytes; watchers that are further behind read the database.
     #[arg(
         long,
@@ -224,6 +233,7 @@ impl Serve {
                 max_request_bytes: self.max_request_bytes,
                 max_concurrent_requests: self.max_concurrent_requests,
                 max_watches: self.max_watches,
+                max_transfers: self.max_transfers,
             },
             feed: feed::Limits {
                 memory_bytes: self.feed_memory,

@@ -2,12 +2,32 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::Timestamp;
 
 /// How long a read may take when the client sets no deadline.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What ends a stream from outside.
+#[derive(Debug, Clone)]
+pub(super) struct Ends {
+    /// The server goes away.
+    pub(super) draining: CancellationToken,
+    /// The client's own deadline.
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Ends {
+    /// Ends when the client's deadline has passed, if it has one.
+    pub(super) async fn deadline(&self) {
+        match self.deadline {
+            Some(deadline) => sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    }
+}
 
 /// Put into the request by the edge, taken out by the handlers.
 #[derive(Debug, Clone, Copy, Default)]

@@ -42,7 +42,8 @@ pub(super) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds, nanos }
 }
 
-fn status(status: &Status) -> proto::VoiceCallStatus {
+/// The status; one that a newer release wrote has no number here.
+pub(super) fn status(status: &Status) -> proto::VoiceCallStatus {
     match status {
         Status::IncomingCall => proto::VoiceCallStatus::IncomingCall,
         Status::AnsweredByStaff => proto::VoiceCallStatus::AnsweredByStaff,
@@ -52,7 +53,8 @@ fn status(status: &Status) -> proto::VoiceCallStatus {
     }
 }
 
-fn direction(direction: &Direction) -> proto::VoiceCallDirection {
+/// The direction; one that a newer release wrote has no number here.
+pub(super) fn direction(direction: &Direction) -> proto::VoiceCallDirection {
     match direction {
         Direction::Inbound => proto::VoiceCallDirection::Inbound,
         Direction::Outbound => proto::VoiceCallDirection::Outbound,

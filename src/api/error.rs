@@ -9,7 +9,10 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{proto::ErrorReason, violations::Violations};
+use super::{
+    proto::{self, ErrorReason},
+    violations::Violations,
+};
 use crate::{
     domain::{Revision, machine::Rejection},
     feed::SnapshotError,
@@ -55,6 +58,8 @@ pub enum Error {
         /// Whether it can be repeated safely.
         has_request_id: bool,
     },
+    /// An import cannot go on, or one of its records is refused.
+    Import(WriteError),
     /// A read failed.
     Read(ReadError),
     /// The server takes on no more requests.
@@ -219,12 +224,13 @@ fn parts(error: Error) -> Parts {
         Error::WatcherTooSlow => Parts::new(
             Code::ResourceExhausted,
             ErrorReason::WatcherTooSlow,
-            "read too slowly: what comes next is not kept any more; start again with a snapshot",
+            "read too slowly: what comes next is not kept any more; start again",
         ),
         Error::Write {
             error,
             has_request_id,
         } => write(error, has_request_id),
+        Error::Import(error) => import(error),
         Error::Read(error) => read(error),
         Error::Overloaded => overloaded(),
         Error::Draining => Parts::new(
@@ -264,6 +270,41 @@ fn write(error: WriteError, has_request_id: bool) -> Parts {
             "the database went away during the commit, which may have been applied; read before you write again",
         ),
         WriteError::Internal => internal(),
+    }
+}
+
+fn import(error: WriteError) -> Parts {
+    match error {
+        WriteError::Unavailable => Parts::new(
+            Code::Unavailable,
+            ErrorReason::DatabaseUnavailable,
+            "the database is away; send the records that have no answer again",
+        )
+        .retry_after(RETRY_DATABASE),
+        WriteError::OutcomeUnknown => Parts::new(
+            Code::Unavailable,
+            ErrorReason::OutcomeUnknown,
+            "the database went away during a commit; send the records that have no answer again",
+        )
+        .retry_after(RETRY_DATABASE),
+        other => write(other, true),
+    }
+}
+
+/// The error as a part of a message.
+pub(super) fn of_record(error: Error) -> proto::ImportError {
+    let violations = match &error {
+        Error::InvalidFields(violations) => violations.clone(),
+        _ => Violations::default(),
+    };
+    let parts = parts(error);
+    proto::ImportError {
+        reason: parts.reason.into(),
+        message: parts.message,
+        field_violations: violations
+            .into_iter()
+            .map(|(field, description)| proto::ImportFieldViolation { field, description })
+            .collect(),
     }
 }
 

@@ -5,7 +5,7 @@ use prost::Message;
 use tokio::time::Instant;
 
 use super::{
-    convert, error::Error, filter, proto, proto::list_voice_call_changes_request::Start,
+    convert, error::Error, filter, parse, proto, proto::list_voice_call_changes_request::Start,
     resume_token::ResumeToken, size::Room, violations::Violations,
 };
 use crate::{
@@ -14,8 +14,6 @@ use crate::{
     store::{LogError, Position, Store, Tail},
 };
 
-const DEFAULT_PAGE_SIZE: usize = 50;
-const MAX_PAGE_SIZE: usize = 1000;
 /// Changes that the filter leaves out before a page ends without an event.
 const MAX_SCANNED: usize = 10_000;
 
@@ -92,6 +90,7 @@ fn kind(kind: Option<ChangeKind>) -> proto::VoiceCallChangeKind {
         Some(ChangeKind::Deleted) => proto::VoiceCallChangeKind::Deleted,
         Some(ChangeKind::Undeleted) => proto::VoiceCallChangeKind::Undeleted,
         Some(ChangeKind::Purged) => proto::VoiceCallChangeKind::Purged,
+        Some(ChangeKind::Imported) => proto::VoiceCallChangeKind::Imported,
     }
 }
 
@@ -109,20 +108,11 @@ pub(super) fn parse(
 ) -> Result<ChangesQuery, Violations> {
     let mut violations = Violations::default();
     let filter = filter::filter(request.filter, &mut violations);
-    let page_size = match usize::try_from(request.page_size) {
-        Ok(0) => DEFAULT_PAGE_SIZE,
-        Ok(size) => size.min(MAX_PAGE_SIZE),
-        Err(_) => {
-            violations.push("page_size", "must not be negative");
-            DEFAULT_PAGE_SIZE
-        }
-    };
+    let page_size = parse::page_size(request.page_size, &mut violations);
     if let Some(Start::AfterRevision(..0)) = request.start {
         violations.push("after_revision", "must not be negative");
     }
-    if request.min_revision < 0 {
-        violations.push("min_revision", "must not be negative");
-    }
+    parse::min_revision(request.min_revision, &mut violations);
     Ok(ChangesQuery {
         filter: violations.or(Some(filter))?,
         start: request.start,

@@ -6,13 +6,8 @@ use crate::domain::{
     Direction, Field, FieldSet, Patch, Seconds, Status, Timestamp, text::TextError,
 };
 
-/// How far ahead of the server's clock a call may be created.
+/// How far ahead of the server's clock a client's may be.
 const MAX_AHEAD_MICROS: i64 = 5 * 60 * 1_000_000;
-
-/// The latest time that a call may be created at.
-pub(super) fn latest_creation(now: Timestamp) -> Timestamp {
-    now.plus_micros(MAX_AHEAD_MICROS)
-}
 
 /// The fields that are set in the message, of those that clients write.
 pub(super) fn present(call: &proto::VoiceCall) -> FieldSet {
@@ -154,4 +149,21 @@ pub(super) fn timestamp(
     Timestamp::from_parts(value.seconds, value.nanos)
         .map_err(|error| violations.push(path, error))
         .ok()
+}
+
+/// A time that is not in the future, but for the difference of two clocks.
+pub(super) fn past(
+    value: Option<prost_types::Timestamp>,
+    path: &str,
+    now: Timestamp,
+    violations: &mut Violations,
+) -> Option<Timestamp> {
+    let time = timestamp(value, path, violations)?;
+    if time > now.plus_micros(MAX_AHEAD_MICROS) {
+        violations.push(
+            path,
+            "must be at most 5 minutes ahead of the server's clock",
+        );
+    }
+    Some(time)
 }

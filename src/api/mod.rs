@@ -4,11 +4,13 @@
 //! - `service` has the handlers, each of three beats: parse, call, convert
 //! - `parse`, `fields`, `uids` and `filter` turn requests into commands and queries,
 //!   `convert` turns calls into messages, `size` keeps messages below 2 MiB
+//! - `stats` counts calls
 //! - [`page_token`] makes and reads page tokens
 //! - `watch` is the stream of changes, `events` their pages and messages,
-//!   [`event_batch`] a message that is encoded once for all, [`resume_token`] a
+//!   `event_batch` a message that is encoded once for all, [`resume_token`] a
 //!   place among them
 //! - [`error`] turns every error into a status, in one place
+//! - `import` and `export` are the streams of records coming in and going out
 //! - `edge` is what all requests pass: deadlines, limits, request ids
 //!
 //! It deliberately knows nothing of SQL, of sockets, or of rules of life.
@@ -18,15 +20,18 @@ mod context;
 mod convert;
 mod edge;
 pub mod error;
-pub mod event_batch;
+mod event_batch;
 mod events;
+mod export;
 mod fields;
 mod filter;
+mod import;
 pub mod page_token;
 mod parse;
 pub mod resume_token;
 mod service;
 mod size;
+mod stats;
 mod uids;
 pub mod violations;
 mod watch;
@@ -34,11 +39,14 @@ mod watch;
 /// The API's messages and its server, generated from `proto/`.
 #[expect(
     clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     clippy::too_many_lines,
     reason = "generated"
 )]
 pub mod proto {
     tonic::include_proto!("voicecall.v1");
+
+    pub use super::event_batch::EventBatch;
 
     /// The compiled descriptors of `proto/`, with everything they import.
     pub const DESCRIPTORS: &[u8] =
@@ -65,6 +73,8 @@ pub struct Limits {
     pub max_concurrent_requests: usize,
     /// Watches open at once; more are refused.
     pub max_watches: usize,
+    /// Imports and exports open at once; more are refused.
+    pub max_transfers: usize,
 }
 
 /// The API as a service of HTTP requests.
@@ -83,7 +93,7 @@ pub fn api(
     limits: Limits,
     draining: CancellationToken,
 ) -> Result<(Api, HealthReporter), tonic_reflection::server::Error> {
-    let service = service::Service::new(store, feed, limits.max_watches, draining.clone());
+    let service = service::Service::new(store, feed, limits, draining.clone());
     let service =
         VoiceCallServiceServer::new(service).max_decoding_message_size(limits.max_request_bytes);
     let (health_reporter, health) = tonic_health::server::health_reporter();

@@ -13,11 +13,14 @@ use super::{
 };
 use crate::{
     domain::{
-        Command, Draft, Field, FieldSet, Identifier, Patch, Revision, Timestamp, Uuid,
+        Attributes, Command, Draft, Field, FieldSet, Identifier, Patch, Revision, Timestamp, Uuid,
         command::WhenMissing,
     },
     store::{Action, RequestKey, Write},
 };
+
+const DEFAULT_PAGE_SIZE: usize = 50;
+const MAX_PAGE_SIZE: usize = 1000;
 
 /// A write, and whether it is only to be tried.
 pub(super) struct Parsed {
@@ -184,7 +187,6 @@ pub(super) fn undelete(mut request: proto::UndeleteVoiceCallRequest) -> Result<P
     Ok(Parsed::new(Action::One(command), key))
 }
 
-/// A min_revision; 0 is no wait.
 pub(super) fn purge(mut request: proto::PurgeVoiceCallRequest) -> Result<Parsed, Violations> {
     let mut violations = Violations::default();
     let request_id = mem::take(&mut request.request_id);
@@ -196,12 +198,24 @@ pub(super) fn purge(mut request: proto::PurgeVoiceCallRequest) -> Result<Parsed,
     Ok(Parsed::new(Action::One(command), key))
 }
 
-pub(super) fn min_revision(revision: i64) -> Result<Revision, Violations> {
-    let mut violations = Violations::default();
+/// A min_revision; 0 is no wait.
+pub(super) fn min_revision(revision: i64, violations: &mut Violations) -> Revision {
     if revision < 0 {
         violations.push("min_revision", "must not be negative");
     }
-    violations.or(Some(revision))
+    revision
+}
+
+/// How many items a page has at most.
+pub(super) fn page_size(page_size: i32, violations: &mut Violations) -> usize {
+    match usize::try_from(page_size) {
+        Ok(0) => DEFAULT_PAGE_SIZE,
+        Ok(size) => size.min(MAX_PAGE_SIZE),
+        Err(_) => {
+            violations.push("page_size", "must not be negative");
+            DEFAULT_PAGE_SIZE
+        }
+    }
 }
 
 /// A call that is to be created, and whether its uid was made for it here.
@@ -222,23 +236,28 @@ fn draft(
         uid(&call.uid, &format!("{path}.uid"), violations)
     };
     let created_at = created_at(call.created_at, path, now, violations);
-    if call.direction == 0 {
-        violations.push(format!("{path}.direction"), "is required");
-    }
-    let patch = fields::patch(
-        call,
-        Field::WRITABLE.into_iter().collect(),
-        path,
-        violations,
-    );
+    let attributes = attributes(call, path, violations);
     Some((
         Draft {
             uid: uid?,
             created_at,
-            attributes: patch.into_attributes()?,
+            attributes: attributes?,
         },
         fresh,
     ))
+}
+
+/// All that clients write of a call that is new here.
+pub(super) fn attributes(
+    call: proto::VoiceCall,
+    path: &str,
+    violations: &mut Violations,
+) -> Option<Attributes> {
+    if call.direction == 0 {
+        violations.push(format!("{path}.direction"), "is required");
+    }
+    let all = Field::WRITABLE.into_iter().collect();
+    fields::patch(call, all, path, violations).into_attributes()
 }
 
 fn created_at(
@@ -248,18 +267,7 @@ fn created_at(
     violations: &mut Violations,
 ) -> Timestamp {
     let path = format!("{path}.created_at");
-    match fields::timestamp(time, &path, violations) {
-        None => Timestamp::AT_COMMIT,
-        Some(time) => {
-            if time > fields::latest_creation(now) {
-                violations.push(
-                    path,
-                    "must be at most 5 minutes ahead of the server's clock",
-                );
-            }
-            time
-        }
-    }
+    fields::past(time, &path, now, violations).unwrap_or(Timestamp::AT_COMMIT)
 }
 
 /// The fields that a mask names, and whether it is `*`.

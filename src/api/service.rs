@@ -3,20 +3,21 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    context::Context,
+    Limits,
+    context::{Context, Ends},
     convert,
     error::{Error, TooLarge},
-    events, filter,
+    events, export, filter, import,
     page_token::{self, ListKey},
     parse::{self, Parsed},
     proto::{self, voice_call_service_server::VoiceCallService},
     size::Room,
-    uids,
+    stats, uids,
     violations::Violations,
     watch,
 };
@@ -26,8 +27,6 @@ use crate::{
     store::{PageQuery, Store, Written},
 };
 
-const DEFAULT_PAGE_SIZE: usize = 50;
-const MAX_PAGE_SIZE: usize = 1000;
 /// Uids of a batch look-up that are read at once: it ends at 2 MiB, and what is
 /// read beyond that is read in vain.
 const LOOKUP_CHUNK: usize = 250;
@@ -39,6 +38,8 @@ pub(super) struct Service {
     feed: Feed,
     /// Watches that may be open, all together.
     watches: Arc<Semaphore>,
+    /// The same for imports and exports.
+    transfers: Arc<Semaphore>,
     draining: CancellationToken,
 }
 
@@ -46,14 +47,22 @@ impl Service {
     pub(super) fn new(
         store: Store,
         feed: Feed,
-        max_watches: usize,
+        limits: Limits,
         draining: CancellationToken,
     ) -> Self {
         Self {
             store,
             feed,
-            watches: Arc::new(Semaphore::new(max_watches)),
+            watches: Arc::new(Semaphore::new(limits.max_watches)),
+            transfers: Arc::new(Semaphore::new(limits.max_transfers)),
             draining,
+        }
+    }
+
+    fn ends(&self, context: Context) -> Ends {
+        Ends {
+            draining: self.draining.clone(),
+            deadline: context.deadline,
         }
     }
 
@@ -154,8 +163,10 @@ impl VoiceCallService for Service {
     ) -> Result<Response<proto::GetVoiceCallResponse>, Status> {
         let context = Context::of(&request);
         let request = request.into_inner();
-        let uid = uids::single_uid(&request.uid).map_err(Error::from)?;
-        let min_revision = parse::min_revision(request.min_revision).map_err(Error::from)?;
+        let mut violations = Violations::default();
+        let uid = uids::uid(&request.uid, "uid", &mut violations);
+        let min_revision = parse::min_revision(request.min_revision, &mut violations);
+        let uid = violations.or(uid).map_err(Error::from)?;
         self.store
             .wait_for(min_revision, context.read_deadline())
             .await
@@ -179,8 +190,10 @@ impl VoiceCallService for Service {
     ) -> Result<Response<proto::BatchGetVoiceCallsResponse>, Status> {
         let context = Context::of(&request);
         let request = request.into_inner();
-        let uids = uids::batch_uids(&request.uids).map_err(Error::from)?;
-        let min_revision = parse::min_revision(request.min_revision).map_err(Error::from)?;
+        let mut violations = Violations::default();
+        let uids = uids::batch_uids(&request.uids, &mut violations);
+        let min_revision = parse::min_revision(request.min_revision, &mut violations);
+        let uids = violations.or(Some(uids)).map_err(Error::from)?;
         self.store
             .wait_for(min_revision, context.read_deadline())
             .await
@@ -296,8 +309,7 @@ impl VoiceCallService for Service {
         Ok(Response::new(page))
     }
 
-    type WatchVoiceCallsStream =
-        Pin<Box<dyn Stream<Item = Result<proto::WatchVoiceCallsResponse, Status>> + Send>>;
+    type WatchVoiceCallsStream = Answers<proto::WatchVoiceCallsResponse>;
 
     async fn watch_voice_calls(
         &self,
@@ -305,18 +317,67 @@ impl VoiceCallService for Service {
     ) -> Result<Response<Self::WatchVoiceCallsStream>, Status> {
         let context = Context::of(&request);
         let query = watch::parse(request.into_inner()).map_err(Error::from)?;
-        let permit = Arc::clone(&self.watches).try_acquire_owned();
-        let permit = permit.map_err(|_| Error::Overloaded)?;
-        let ends = watch::Ends {
-            draining: self.draining.clone(),
-            deadline: context.deadline,
-        };
+        let permit = admit(&self.watches)?;
+        let ends = self.ends(context);
         let stream = watch::start(&self.feed, query, ends, context.read_deadline()).await?;
-        Ok(Response::new(Box::pin(stream.inspect(move |_| {
-            // Held for as long as the stream lives.
-            let _ = &permit;
-        }))))
+        Ok(Response::new(holding(permit, stream)))
     }
+
+    async fn get_voice_call_stats(
+        &self,
+        request: Request<proto::GetVoiceCallStatsRequest>,
+    ) -> Result<Response<proto::GetVoiceCallStatsResponse>, Status> {
+        let context = Context::of(&request);
+        let stats = stats::get(&self.store, request.into_inner(), context).await?;
+        Ok(Response::new(stats))
+    }
+
+    type ImportVoiceCallsStream = Answers<proto::ImportVoiceCallsResponse>;
+
+    async fn import_voice_calls(
+        &self,
+        request: Request<Streaming<proto::ImportVoiceCallsRequest>>,
+    ) -> Result<Response<Self::ImportVoiceCallsStream>, Status> {
+        let ends = self.ends(Context::of(&request));
+        let permit = admit(&self.transfers)?;
+        let stream = import::run(self.store.clone(), request.into_inner(), ends);
+        Ok(Response::new(holding(permit, stream)))
+    }
+
+    type ExportVoiceCallsStream = Answers<proto::ExportVoiceCallsResponse>;
+
+    async fn export_voice_calls(
+        &self,
+        request: Request<proto::ExportVoiceCallsRequest>,
+    ) -> Result<Response<Self::ExportVoiceCallsStream>, Status> {
+        let context = Context::of(&request);
+        let request = request.into_inner();
+        let min_revision = request.min_revision;
+        let filter = export::query(request).map_err(Error::from)?;
+        let permit = admit(&self.transfers)?;
+        let reached = self.store.wait_for(min_revision, context.read_deadline());
+        reached.await.map_err(Error::from)?;
+        let stream = export::run(&self.feed, filter, self.ends(context));
+        Ok(Response::new(holding(permit, stream)))
+    }
+}
+
+/// The answers of a stream.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn admit(room: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+    let permit = Arc::clone(room).try_acquire_owned();
+    permit.map_err(|_| Error::Overloaded)
+}
+
+/// Holds the permit for as long as the stream lives.
+fn holding<T>(
+    permit: OwnedSemaphorePermit,
+    stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
+) -> Answers<T> {
+    Box::pin(stream.inspect(move |_| {
+        let _ = &permit;
+    }))
 }
 
 /// The page that a request asks for; its limit is one more than the page has, to
@@ -326,17 +387,8 @@ fn page_query(request: proto::ListVoiceCallsRequest) -> Result<(ListKey, PageQue
     let order = filter::order(&request.order_by, &mut violations);
     let list = ListKey::new(request.filter.as_ref(), order);
     let filter = filter::filter(request.filter, &mut violations);
-    let page_size = match usize::try_from(request.page_size) {
-        Ok(0) => DEFAULT_PAGE_SIZE,
-        Ok(size) => size.min(MAX_PAGE_SIZE),
-        Err(_) => {
-            violations.push("page_size", "must not be negative");
-            DEFAULT_PAGE_SIZE
-        }
-    };
-    if request.min_revision < 0 {
-        violations.push("min_revision", "must not be negative");
-    }
+    let page_size = parse::page_size(request.page_size, &mut violations);
+    parse::min_revision(request.min_revision, &mut violations);
     let filter = violations.or(Some(filter))?;
     let after = match request.page_token.as_str() {
         "" => None,

@@ -9,33 +9,22 @@ use crate::domain::Uuid;
 pub(super) const MAX_BATCH: usize = 1000;
 
 /// The uids of a batch look-up.
-pub(super) fn batch_uids(uids: &[String]) -> Result<Vec<Uuid>, Violations> {
-    let mut violations = Violations::default();
-    check_batch_len("uids", uids.len(), &mut violations);
+pub(super) fn batch_uids(uids: &[String], violations: &mut Violations) -> Vec<Uuid> {
+    check_batch_len("uids", uids.len(), violations);
     let parsed: Vec<(usize, Uuid)> = uids
         .iter()
         .take(MAX_BATCH)
         .enumerate()
         .filter_map(|(place, text)| {
-            Some((
-                place,
-                uid(text, &format!("uids[{place}]"), &mut violations)?,
-            ))
+            Some((place, uid(text, &format!("uids[{place}]"), violations)?))
         })
         .collect();
     refuse_repeated(
         parsed.iter().copied(),
         |place| format!("uids[{place}]"),
-        &mut violations,
+        violations,
     );
-    violations.or(Some(parsed.into_iter().map(|(_, uid)| uid).collect()))
-}
-
-/// One uid, alone in its request.
-pub(super) fn single_uid(text: &str) -> Result<Uuid, Violations> {
-    let mut violations = Violations::default();
-    let uid = uid(text, "uid", &mut violations);
-    violations.or(uid)
+    parsed.into_iter().map(|(_, uid)| uid).collect()
 }
 
 /// A UUID in its canonical form, in any letter case.

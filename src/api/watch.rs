@@ -5,10 +5,10 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
+    context::Ends,
     convert,
     error::Error,
     event_batch::{EventBatch, put_event},
@@ -31,6 +31,8 @@ const MAX_INTERVAL: Duration = Duration::from_secs(60);
 const UNCONFIRMED_INTERVALS: u32 = 3;
 /// A hiccup of the database that no stream ends for.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Calls that are read at once.
+const SNAPSHOT_PAGE: usize = 250;
 const SNAPSHOT_PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a client wants to watch.
@@ -40,15 +42,6 @@ pub(super) struct WatchQuery {
     start: Start,
     interval: Duration,
     include_previous: bool,
-}
-
-/// What ends a watch from outside.
-#[derive(Debug, Clone)]
-pub(super) struct Ends {
-    /// The server goes away.
-    pub(super) draining: CancellationToken,
-    /// The client's own deadline.
-    pub(super) deadline: Option<Instant>,
 }
 
 /// The request, checked.
@@ -96,7 +89,7 @@ pub(super) async fn start(
     let tail = feed.tail(deadline).await?;
     let phase = match query.start {
         Start::Snapshot(_) => Phase::Snapshot {
-            snapshot: Box::new(feed.snapshot(Arc::clone(&query.filter))),
+            snapshot: Box::new(feed.snapshot(Arc::clone(&query.filter), SNAPSHOT_PAGE)),
             waiting: VecDeque::new(),
         },
         Start::Live(_) => Phase::live(feed, &query, tail.head),
@@ -202,7 +195,7 @@ impl Watch {
                 () = self.ends.draining.cancelled() => return Err(Error::Draining),
             };
             match page {
-                Some(calls) => waiting.extend(calls),
+                Some(page) => waiting.extend(page.calls),
                 None => return self.complete(),
             }
         }
@@ -241,15 +234,12 @@ impl Watch {
         let next = if due {
             Next::Checkpoint
         } else {
-            let never = Instant::now() + Duration::from_secs(365 * 24 * 3600);
             tokio::select! {
                 biased;
                 () = self.ends.draining.cancelled() => Next::Drain,
                 delivery = cursor.next() => Next::Events(delivery.map_err(running)?),
                 () = sleep_until(self.next_checkpoint) => Next::Checkpoint,
-                () = sleep_until(self.ends.deadline.unwrap_or(never)) => {
-                    return Err(Error::DeadlineExceeded);
-                }
+                () = self.ends.deadline() => return Err(Error::DeadlineExceeded),
             }
         };
         match next {

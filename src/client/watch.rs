@@ -7,13 +7,9 @@ use tokio::time::sleep;
 use tonic::{Code, Streaming};
 
 use super::{Client, Error, retry};
-use crate::api::{
-    event_batch::EventBatch,
-    proto::{
-        Checkpoint, SnapshotComplete, VoiceCall, VoiceCallEvent, WatchVoiceCallsRequest,
-        WatchVoiceCallsResponse, watch_voice_calls_request::Start,
-        watch_voice_calls_response::Message,
-    },
+use crate::api::proto::{
+    Checkpoint, EventBatch, SnapshotComplete, VoiceCall, VoiceCallEvent, WatchVoiceCallsRequest,
+    WatchVoiceCallsResponse, watch_voice_calls_request::Start, watch_voice_calls_response::Message,
 };
 
 /// What a watch gives. Each change comes once, in order, across all reconnects.

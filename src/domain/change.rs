@@ -19,17 +19,20 @@ pub enum ChangeKind {
     Undeleted,
     /// It was erased, and all that the log held of it.
     Purged,
+    /// It was recorded or replaced by an import.
+    Imported,
 }
 
 impl ChangeKind {
     /// Every kind this release knows.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Created,
         Self::Updated,
         Self::Handled,
         Self::Deleted,
         Self::Undeleted,
         Self::Purged,
+        Self::Imported,
     ];
 
     /// The word for it in SQL and in logs.
@@ -42,6 +45,7 @@ impl ChangeKind {
             Self::Deleted => "deleted",
             Self::Undeleted => "undeleted",
             Self::Purged => "purged",
+            Self::Imported => "imported",
         }
     }
 

@@ -16,6 +16,39 @@ pub struct Draft {
     pub attributes: Attributes,
 }
 
+/// A call as another system has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its identity.
+    pub uid: Uuid,
+    /// When it was created and when it last changed; `None`: the other system
+    /// does not say.
+    pub times: Option<RecordTimes>,
+    /// When it was deleted, if it is.
+    pub deleted_at: Option<Timestamp>,
+    /// The rest.
+    pub attributes: Attributes,
+}
+
+/// When a record's call was created and last changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the same as those of a call")]
+pub struct RecordTimes {
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// What becomes of a record whose call exists already and is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConflictPolicy {
+    /// It replaces a call that was updated before it.
+    ReplaceIfNewer,
+    /// It replaces the call.
+    Replace,
+    /// The call is kept.
+    Skip,
+}
+
 /// New values for some of a call's attributes.
 ///
 /// Only the fields in `fields` are written. A field that is in the set and

@@ -8,8 +8,9 @@
 use std::sync::Arc;
 
 use super::{
-    Call, ChangeKind, Command, Draft, Identifier, Patch, Revision, Status, Timestamp, Uuid,
-    command::WhenMissing,
+    Call, ChangeKind, Command, ConflictPolicy, Draft, Identifier, Patch, Record, Revision, Status,
+    Timestamp, Uuid,
+    command::{RecordTimes, WhenMissing},
 };
 
 /// What there is under a uid.
@@ -40,6 +41,19 @@ pub enum Step {
     Unchanged,
     /// There is no call, and the client is content with that.
     Absent,
+}
+
+/// What the import of a record comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImportStep {
+    /// There is a call now.
+    Create(Arc<Call>),
+    /// The call is now in this state.
+    Replace(Arc<Call>),
+    /// The call is as the record has it already.
+    Unchanged,
+    /// The call is not as the record has it, and is kept.
+    Keep,
 }
 
 /// Why a command is refused. None of these changes anything.
@@ -144,6 +158,23 @@ pub fn apply<'a>(state: impl Into<State<'a>>, command: &Command) -> Result<Step,
     }
 }
 
+/// What becomes of a record that is imported. No rule of life applies: it comes
+/// from where they were held, or not.
+///
+/// # Errors
+/// [`Rejection::UidPurged`].
+pub fn import(
+    state: State<'_>,
+    record: &Record,
+    policy: ConflictPolicy,
+) -> Result<ImportStep, Rejection> {
+    match state {
+        State::Absent => Ok(ImportStep::Create(Arc::new(take(record)))),
+        State::Purged => Err(Rejection::UidPurged { uid: record.uid }),
+        State::Call(call) => Ok(replace(call, record, policy)),
+    }
+}
+
 fn apply_to_purged(uid: Uuid, command: &Command) -> Result<Step, Rejection> {
     match command {
         Command::Delete {
@@ -207,6 +238,53 @@ pub fn create(draft: &Draft) -> Call {
         deleted_at: None,
         attributes: draft.attributes.clone(),
         revision: 0,
+    }
+}
+
+/// The call that a record becomes.
+fn take(record: &Record) -> Call {
+    let times = record.times.unwrap_or(RecordTimes {
+        created_at: Timestamp::AT_COMMIT,
+        updated_at: Timestamp::AT_COMMIT,
+    });
+    Call {
+        uid: record.uid,
+        created_at: times.created_at,
+        updated_at: times.updated_at,
+        deleted_at: record.deleted_at,
+        attributes: record.attributes.clone(),
+        revision: 0,
+    }
+}
+
+fn replace(call: &Call, record: &Record, policy: ConflictPolicy) -> ImportStep {
+    // A record without times has nothing to say of the call's.
+    let times = record.times.unwrap_or(RecordTimes {
+        created_at: call.created_at,
+        updated_at: call.updated_at,
+    });
+    let is_same = call.attributes == record.attributes
+        && call.deleted_at == record.deleted_at
+        && call.created_at == times.created_at
+        && call.updated_at == times.updated_at;
+    let replaces = match policy {
+        ConflictPolicy::Replace => true,
+        ConflictPolicy::Skip => false,
+        // One without times is as new as its import.
+        ConflictPolicy::ReplaceIfNewer => {
+            record.times.is_none() || call.updated_at < times.updated_at
+        }
+    };
+    match (is_same, replaces) {
+        (true, _) => ImportStep::Unchanged,
+        (false, false) => ImportStep::Keep,
+        (false, true) => {
+            let mut after = take(record);
+            if record.times.is_none() {
+                after.created_at = call.created_at;
+            }
+            ImportStep::Replace(Arc::new(after))
+        }
     }
 }
 

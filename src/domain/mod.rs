@@ -9,6 +9,7 @@
 //! - [`filter`]: which calls are meant, as a predicate
 //! - [`view`]: what a change means to those who keep what a filter matches
 //! - [`list`]: how a list is ordered and where a page of it begins
+//! - [`stats`]: how calls are grouped and counted
 //!
 //! Every other layer builds on this one; it knows none of them.
 
@@ -19,13 +20,14 @@ pub mod field;
 pub mod filter;
 pub mod list;
 pub mod machine;
+pub mod stats;
 pub mod text;
 pub mod time;
 pub mod view;
 
 pub use call::{Attributes, Call, Direction, Seconds, Status};
 pub use change::{Change, ChangeKind};
-pub use command::{Command, Draft, Patch};
+pub use command::{Command, ConflictPolicy, Draft, Patch, Record};
 pub use field::{Field, FieldSet};
 pub use filter::Filter;
 pub use text::{Identifier, PhoneNumber, Summary, Url};

@@ -60,6 +60,9 @@ pub struct Cursor {
     mailbox: Option<Arc<Mailbox>>,
     /// What is not in the mailbox: up to here it scans.
     scan_until: Revision,
+    /// All that was committed before has been delivered. The head's time may be
+    /// ahead of the next entry's, so what was said once is kept.
+    read_time: Timestamp,
     interval: Duration,
 }
 
@@ -79,6 +82,7 @@ impl Cursor {
             log_count: None,
             mailbox,
             scan_until,
+            read_time: Timestamp::MIN,
             interval,
         }
     }
@@ -89,14 +93,14 @@ impl Cursor {
         self.skip_unwanted();
         let head = *self.head.borrow();
         let position = self.scan.position();
+        self.read_time = self.read_time.max(self.scan.time());
+        if position.revision >= head.position.revision {
+            self.read_time = self.read_time.max(head.read_time);
+        }
         Point {
             position,
             head_revision: head.position.revision.max(position.revision),
-            read_time: if position.revision >= head.position.revision {
-                head.read_time.max(self.scan.time())
-            } else {
-                self.scan.time()
-            },
+            read_time: self.read_time,
             confirmed_at: head.confirmed_at,
         }
     }

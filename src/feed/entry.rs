@@ -81,7 +81,8 @@ impl Entry {
     }
 }
 
-fn size(call: &Call) -> usize {
+/// What a call takes in memory, about.
+pub(super) fn size(call: &Call) -> usize {
     let a = &call.attributes;
     let names = [&a.staff_uid, &a.client_uid, &a.handled_by_staff_uid];
     let numbers = [&a.from_number, &a.to_number];

@@ -8,7 +8,8 @@
 //!   entries, the head, and the mailboxes of those who want few of them (`index`)
 //! - [`Cursor`] is one watcher's place in it; `scan` reads on from any place, from
 //!   the ring or the log
-//! - [`Snapshot`] reads the calls as they all were at one revision
+//! - [`Snapshot`] reads the calls as they all were at one revision, [`ReadAhead`]
+//!   a page before it is wanted
 //!
 //! It deliberately knows nothing of messages, except that an entry is encoded
 //! once for all, and nothing of rates or rights.
@@ -18,6 +19,7 @@ mod entry;
 mod follower;
 mod hub;
 mod index;
+mod read_ahead;
 mod ring;
 mod scan;
 mod snapshot;
@@ -29,8 +31,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use cursor::{Cursor, Delivery, Point};
 pub use entry::Entry;
+pub use read_ahead::ReadAhead;
 pub use scan::Scan;
-pub use snapshot::{Snapshot, SnapshotError};
+pub use snapshot::{Page, Snapshot, SnapshotError};
 
 use self::{follower::Follower, hub::Hub};
 use crate::{
@@ -50,6 +53,7 @@ pub struct Limits {
 pub struct Feed {
     hub: Arc<Hub>,
     store: Store,
+    tasks: TaskTracker,
 }
 
 impl Feed {
@@ -64,7 +68,11 @@ impl Feed {
     ) -> Self {
         let hub = Arc::new(Hub::new(limits.memory_bytes));
         tasks.spawn(Follower::new(Arc::clone(&hub), following, stop).run());
-        Self { hub, store }
+        Self {
+            hub,
+            store,
+            tasks: tasks.clone(),
+        }
     }
 
     /// Where the log ends, by the database's own word.
@@ -113,9 +121,18 @@ impl Feed {
         Scan::new(Arc::clone(&self.hub), self.store.log().clone(), position)
     }
 
-    /// The calls that the filter matches, as they are now.
+    /// The calls that the filter matches, as they are now, read in pages of at
+    /// most `page_len`.
     #[must_use]
-    pub fn snapshot(&self, filter: Arc<Filter>) -> Snapshot {
-        Snapshot::new(self.clone(), filter)
+    pub fn snapshot(&self, filter: Arc<Filter>, page_len: usize) -> Snapshot {
+        Snapshot::new(self.clone(), filter, page_len)
+    }
+
+    /// The same, and one page is read ahead.
+    #[must_use]
+    pub fn snapshot_ahead(&self, filter: Arc<Filter>, page_len: usize) -> ReadAhead {
+        let (ahead, task) = ReadAhead::new(self.snapshot(filter, page_len));
+        self.tasks.spawn(task);
+        ahead
     }
 }

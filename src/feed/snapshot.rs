@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{Feed, Scan};
+use super::{Feed, Scan, entry};
 use crate::{
     domain::{
         Call, Filter, Revision,
@@ -19,8 +19,11 @@ use crate::{
     store::{LogError, PageQuery, Position},
 };
 
-/// Calls in one statement.
-const PAGE: usize = 250;
+/// Calls in the first page. How many the others have follows from the size of
+/// those before, so that a page takes about so many bytes.
+const FIRST_PAGE_LEN: usize = 100;
+const MIN_PAGE_LEN: usize = 10;
+const PAGE_BYTES: usize = 1024 * 1024;
 /// Changed calls that are remembered until their page comes: 32 bytes each.
 const MAX_CHANGED: usize = 500_000;
 
@@ -44,11 +47,23 @@ pub enum SnapshotError {
 pub struct Snapshot {
     feed: Feed,
     filter: Arc<Filter>,
+    /// Calls in one statement, now and at most.
+    page_len: usize,
+    max_page_len: usize,
     /// Since the first page.
     at: Option<At>,
     /// The last place that was given.
     after: Option<PageKey>,
     complete: bool,
+}
+
+/// Some of its calls.
+#[derive(Debug)]
+pub struct Page {
+    /// The position of which all its calls are.
+    pub position: Position,
+    /// The calls.
+    pub calls: Vec<Call>,
 }
 
 struct At {
@@ -62,10 +77,12 @@ struct At {
 }
 
 impl Snapshot {
-    pub(super) fn new(feed: Feed, filter: Arc<Filter>) -> Self {
+    pub(super) fn new(feed: Feed, filter: Arc<Filter>, max_page_len: usize) -> Self {
         Self {
             feed,
             filter,
+            page_len: max_page_len.min(FIRST_PAGE_LEN),
+            max_page_len,
             at: None,
             after: None,
             complete: false,
@@ -82,7 +99,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`SnapshotError`].
-    pub async fn next(&mut self, deadline: Instant) -> Result<Option<Vec<Call>>, SnapshotError> {
+    pub async fn next(&mut self, deadline: Instant) -> Result<Option<Page>, SnapshotError> {
         if self.complete {
             return Ok(None);
         }
@@ -90,7 +107,7 @@ impl Snapshot {
             filter: Filter::clone(&self.filter),
             order: ORDER,
             after: self.after,
-            limit: PAGE,
+            limit: self.page_len,
         };
         let page = self.feed.store.page(&query, deadline).await;
         let page = page.map_err(LogError::from)?;
@@ -99,7 +116,12 @@ impl Snapshot {
         let Some(at) = &mut self.at else {
             return Ok(None);
         };
-        self.complete = page.calls.len() < PAGE;
+        self.complete = page.calls.len() < self.page_len;
+        let bytes: usize = page.calls.iter().map(entry::size).sum();
+        if let Some(mean) = bytes.checked_div(page.calls.len()) {
+            let wanted = PAGE_BYTES / mean.max(1);
+            self.page_len = wanted.clamp(MIN_PAGE_LEN, self.max_page_len);
+        }
         let last = page.calls.last().map(|call| ORDER.key(call));
         let mut calls = page.calls;
         calls.retain(|call| call.revision <= at.position.revision);
@@ -128,7 +150,10 @@ impl Snapshot {
             );
             calls.sort_unstable_by_key(|call| ORDER.key(call));
         }
-        Ok(Some(calls))
+        Ok(Some(Page {
+            position: at.position,
+            calls,
+        }))
     }
 
     /// Takes note of the calls that have changed up to `revision`, the page's.

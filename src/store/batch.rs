@@ -15,11 +15,11 @@ use tokio::sync::oneshot;
 
 use super::{
     error::WriteError,
-    write::{Action, RequestKey, Write, Written},
+    write::{Action, ImportOutcome, Imported, RequestKey, Write, Written},
 };
 use crate::domain::{
-    Call, Change, ChangeKind, Command, Draft, Revision, Timestamp, Uuid,
-    machine::{self, Rejection, State, Step},
+    Call, Change, ChangeKind, Command, ConflictPolicy, Draft, Record, Revision, Timestamp, Uuid,
+    machine::{self, ImportStep, Rejection, State, Step},
 };
 
 /// A write, and the caller who waits for its result.
@@ -52,8 +52,35 @@ pub(super) enum Outcome {
     Unchanged(Arc<Call>),
     /// There is no call, and that is fine.
     Absent,
+    /// Each record has its own result, and what some did are these of the
+    /// batch's changes.
+    Imported(Range<usize>, Vec<Result<Imported, Rejection>>),
     /// Refused.
     Rejected(WriteError),
+}
+
+impl Outcome {
+    /// Which of the batch's changes are the write's.
+    pub(super) fn changes(&self) -> Range<usize> {
+        match self {
+            Self::Changes(range) | Self::Imported(range, _) => range.clone(),
+            Self::Unchanged(_) | Self::Absent | Self::Rejected(_) => 0..0,
+        }
+    }
+
+    /// The result, if there is nothing to commit for it.
+    fn settled(self) -> Result<Result<Written, WriteError>, Self> {
+        match self {
+            Self::Unchanged(call) => Ok(Ok(Written::calls(vec![call]))),
+            Self::Absent => Ok(Ok(Written::default())),
+            Self::Imported(range, imported) if range.is_empty() => Ok(Ok(Written {
+                imported,
+                ..Written::default()
+            })),
+            Self::Rejected(error) => Ok(Err(error)),
+            Self::Changes(_) | Self::Imported(..) => Err(self),
+        }
+    }
 }
 
 /// What is to be committed together.
@@ -90,28 +117,30 @@ pub(super) fn plan(pending: Vec<Pending>, states: &States) -> (Batch, Vec<Pendin
         reads: Vec::new(),
     };
     let mut postponed = Vec::new();
-    let mut changed: HashSet<Uuid> = HashSet::new();
+    // By the changes of this batch, or by a write that waits.
+    let mut taken: HashSet<Uuid> = HashSet::new();
     let mut requests: HashSet<(Uuid, Option<Arc<str>>)> = HashSet::new();
     for pending in pending {
         let request = pending.write.request;
         let twice = request.is_some_and(|RequestKey { id, .. }| {
             !requests.insert((id, pending.write.principal.clone()))
         });
-        if twice || pending.write.named_uids().any(|uid| changed.contains(&uid)) {
+        if twice || pending.write.named_uids().any(|uid| taken.contains(&uid)) {
+            // What is named by both this and a later one must not overtake it.
+            taken.extend(pending.write.named_uids());
             postponed.push(pending);
             continue;
         }
         let outcome = apply(&pending.write, states, &mut batch);
-        if let Outcome::Changes(range) = &outcome {
-            changed.extend(batch.changes[range.clone()].iter().map(|change| change.uid));
+        let changes = &batch.changes[outcome.changes()];
+        taken.extend(changes.iter().map(|change| change.uid));
+        if request.is_some() {
+            batch.entries.push(Entry { pending, outcome });
+            continue;
         }
-        match outcome {
-            Outcome::Unchanged(call) if request.is_none() => {
-                pending.answer(Ok(Written::calls(vec![call])));
-            }
-            Outcome::Absent if request.is_none() => pending.answer(Ok(Written::default())),
-            Outcome::Rejected(error) if request.is_none() => pending.answer(Err(error)),
-            outcome => batch.entries.push(Entry { pending, outcome }),
+        match outcome.settled() {
+            Ok(result) => pending.answer(result),
+            Err(outcome) => batch.entries.push(Entry { pending, outcome }),
         }
     }
     (batch, postponed)
@@ -143,16 +172,54 @@ fn apply(write: &Write, states: &States, batch: &mut Batch) -> Outcome {
             }
             Outcome::Changes(start..batch.changes.len())
         }
+        Action::Import(records, policy) => {
+            let start = batch.changes.len();
+            let imported = records
+                .iter()
+                .map(|record| import(write, record, *policy, states, batch))
+                .collect();
+            Outcome::Imported(start..batch.changes.len(), imported)
+        }
+    }
+}
+
+/// What becomes of one record; the revision of one that is changed is known when
+/// it is committed.
+fn import(
+    write: &Write,
+    record: &Record,
+    policy: ConflictPolicy,
+    states: &States,
+    batch: &mut Batch,
+) -> Result<Imported, Rejection> {
+    let (state, call) = state_of(record.uid, states);
+    let revision = call.map_or(0, |call| call.revision);
+    let (after, outcome) = match machine::import(state, record, policy)? {
+        ImportStep::Create(after) => (Some(after), ImportOutcome::Created),
+        ImportStep::Replace(after) => (Some(after), ImportOutcome::Replaced),
+        ImportStep::Unchanged => (None, ImportOutcome::Unchanged),
+        ImportStep::Keep => (None, ImportOutcome::Skipped),
+    };
+    if let Some(after) = after {
+        batch.reads.push((record.uid, revision));
+        let kind = ChangeKind::Imported;
+        let change = change(write, kind, call.cloned(), after, true);
+        batch.changes.push(change);
+    }
+    Ok(Imported { outcome, revision })
+}
+
+fn state_of(uid: Uuid, states: &States) -> (State<'_>, Option<&Arc<Call>>) {
+    match states.get(&uid) {
+        None => (State::Absent, None),
+        Some(Known::Purged) => (State::Purged, None),
+        Some(Known::Call(call)) => (State::Call(call), Some(call)),
     }
 }
 
 fn apply_one(write: &Write, command: &Command, states: &States, batch: &mut Batch) -> Outcome {
     let uid = command.uid();
-    let (state, call) = match states.get(&uid) {
-        None => (State::Absent, None),
-        Some(Known::Purged) => (State::Purged, None),
-        Some(Known::Call(call)) => (State::Call(call), Some(call)),
-    };
+    let (state, call) = state_of(uid, states);
     let step = machine::apply(state, command);
     let change = match &step {
         Ok(Step::Change(kind, after)) => {
@@ -254,20 +321,26 @@ impl Batch {
     pub(super) fn answer(self) {
         let mut changes = self.changes.into_iter();
         for Entry { pending, outcome } in self.entries {
-            pending.answer(match outcome {
-                // The entries' ranges follow one another.
-                Outcome::Changes(range) => {
-                    let mut written = Written::default();
-                    for change in changes.by_ref().take(range.len()) {
+            // The entries' ranges follow one another.
+            let mut changes = changes.by_ref().take(outcome.changes().len());
+            pending.answer(outcome.settled().unwrap_or_else(|outcome| {
+                let mut written = Written::default();
+                if let Outcome::Imported(_, imported) = outcome {
+                    written.imported = imported;
+                    for imported in written.imported.iter_mut().flatten() {
+                        if imported.is_change() {
+                            let change = changes.next();
+                            imported.revision = change.map_or(0, |change| change.revision);
+                        }
+                    }
+                } else {
+                    for change in changes {
                         written.revision = change.revision;
                         written.calls.extend(change.after);
                     }
-                    Ok(written)
                 }
-                Outcome::Unchanged(call) => Ok(Written::calls(vec![call])),
-                Outcome::Absent => Ok(Written::default()),
-                Outcome::Rejected(error) => Err(error),
-            });
+                Ok(written)
+            }));
         }
     }
 }

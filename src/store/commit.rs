@@ -141,7 +141,8 @@ impl<'a> CommitBatch<'a> {
         let (change, revision, changes) = match outcome {
             Outcome::Changes(range) => (count(range.start + 1), 0, count(range.len())),
             Outcome::Unchanged(call) => (0, call.revision, 0),
-            Outcome::Absent | Outcome::Rejected(_) => (0, 0, 0),
+            // Imports carry no request ids.
+            Outcome::Imported(..) | Outcome::Absent | Outcome::Rejected(_) => (0, 0, 0),
         };
         self.request_places.push(place);
         self.principals.push(pending.write.principal_name());

@@ -353,7 +353,7 @@ async fn read_states(
     // which finds it stale if it is there.
     let mut missing: Vec<_> = group
         .iter()
-        .filter(|pending| repeated || !pending.write.only_creates())
+        .filter(|pending| repeated || !pending.write.creates_missing())
         .flat_map(|pending| pending.write.named_uids())
         .filter(|uid| !states.contains_key(uid))
         .collect();

@@ -8,7 +8,7 @@ use diesel::{
     query_builder::{AstPass, Query, QueryFragment, QueryId},
     sql_types::{BigInt, Bool, Nullable, Timestamptz, Uuid as SqlUuid},
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use tokio::time::Instant;
 
 use super::{
@@ -24,6 +24,10 @@ use crate::domain::{
     Call, Filter, Revision, Uuid,
     list::{Order, OrderField, PageKey},
 };
+
+/// The newest revision, as a table of one row.
+pub(super) const HEAD: &str =
+    "(SELECT coalesce(max(last_revision), 0) AS revision FROM voice_call_batches) head";
 
 /// Which page is wanted.
 #[derive(Debug)]
@@ -92,6 +96,16 @@ impl Lists {
             .await
     }
 
+    /// Has the database look at how the calls are distributed, by which it plans.
+    pub(super) async fn refresh_statistics(&self, deadline: Instant) -> Result<(), ReadError> {
+        self.pool
+            .run(deadline, async |connection: &AsyncPgConnection| {
+                let mut connection = connection;
+                connection.batch_execute("ANALYZE voice_calls").await
+            })
+            .await
+    }
+
     /// Whether a call with this uid was purged.
     pub(super) async fn is_purged(&self, uid: Uuid, deadline: Instant) -> Result<bool, ReadError> {
         let purged = self
@@ -148,11 +162,9 @@ impl<Q> QueryId for WithHead<Q> {
 impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for WithHead<Q> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.unsafe_to_cache_prepared();
-        out.push_sql(
-            "SELECT head.revision, page.* FROM \
-             (SELECT coalesce(max(last_revision), 0) AS revision FROM voice_call_batches) head \
-             LEFT JOIN (",
-        );
+        out.push_sql("SELECT head.revision, page.* FROM ");
+        out.push_sql(HEAD);
+        out.push_sql(" LEFT JOIN (");
         self.page.walk_ast(out.reborrow())?;
         out.push_sql(") page ON true");
         Ok(())

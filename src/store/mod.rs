@@ -6,7 +6,7 @@
 //!   (`commit`); `outcome` finds out what became of a commit whose connection
 //!   broke; `records` answers repeated requests
 //! - `reader` looks calls up by uid, coalesced; `list` reads pages of them, with
-//!   the filter as SQL (`filter_sql`)
+//!   the filter as SQL (`filter_sql`); `stats` counts them
 //! - [`Log`] reads the change log; `signal` is the word that it has grown
 //! - `migrations`, `partitions`, `log_partitions`, `availability` look after the database
 //! - `connection` makes the connections, by TLS (`tls`) as the URL asks (`url`)
@@ -35,6 +35,7 @@ mod records;
 mod row;
 mod schema;
 mod signal;
+mod stats;
 mod tls;
 mod url;
 mod write;
@@ -56,15 +57,16 @@ pub use log::{Commit, Entry, Log, LogError, LogPage, Position, Tail};
 pub use log_partitions::Retention;
 pub use migrations::{check as check_migrations, migrate};
 pub use signal::Signal;
-pub use write::{Action, RequestKey, Write, Written};
+pub use stats::{Stats, StatsQuery};
+pub use write::{Action, ImportOutcome, Imported, RequestKey, Write, Written};
 
 use self::{
     availability::Availability, connection::Role, head::Head, list::Lists, pool::Pool,
-    reader::Reader, writer::Writer,
+    reader::Reader, stats::Counter, writer::Writer,
 };
 use crate::domain::{
-    Call, Command, Revision, Timestamp, Uuid,
-    machine::{self, State, Step},
+    Call, Command, ConflictPolicy, Record, Revision, Timestamp, Uuid,
+    machine::{self, Rejection, State, Step},
 };
 
 /// Commits that wait to be taken by who follows them; the rest is in the log.
@@ -105,6 +107,7 @@ pub struct Store {
     writer: Writer,
     reader: Reader,
     lists: Lists,
+    counter: Counter,
     log: Log,
     head: Head,
     availability: Availability,
@@ -142,6 +145,7 @@ impl Store {
         let signal = Signal::new();
         let (commits, committed) = mpsc::channel(COMMITS_LEN);
         let pool = |role, connections| Pool::new(&connector, &availability, role, connections);
+        let lists = pool(Role::List, limits.list_connections);
         let following = Following {
             commits: committed,
             log: Log::new(pool(Role::Log, FOLLOW_CONNECTIONS)),
@@ -157,7 +161,8 @@ impl Store {
                 &tasks,
             ),
             reader: Reader::start(&connector, &availability, limits.read_queue, &tasks),
-            lists: Lists::new(pool(Role::List, limits.list_connections)),
+            lists: Lists::new(lists.clone()),
+            counter: Counter::new(lists),
             log: Log::new(pool(Role::Log, CATCH_UP_CONNECTIONS)),
             head,
             availability: availability.clone(),
@@ -181,6 +186,24 @@ impl Store {
         self.writer.submit(write).await
     }
 
+    /// Imports records, no two with the same uid, each by itself; answers what
+    /// became of each. Waits for room where [`Store::write`] would refuse.
+    ///
+    /// # Errors
+    /// [`WriteError`], of all records alike; never that one is rejected.
+    pub async fn import(
+        &self,
+        records: Arc<[Record]>,
+        policy: ConflictPolicy,
+    ) -> Result<Vec<Result<Imported, Rejection>>, WriteError> {
+        let write = Write {
+            action: Action::Import(records, policy),
+            request: None,
+            principal: None,
+        };
+        Ok(self.writer.submit_in_turn(write).await?.imported)
+    }
+
     /// What a write of one call would come to, as of now: every check, the
     /// stored state's included, and nothing written.
     ///
@@ -195,7 +218,7 @@ impl Store {
         let command = match write.action {
             Action::One(command) => command,
             Action::CreateFresh(draft) => Command::Create(draft),
-            Action::CreateAll(_) => return Err(WriteError::Internal),
+            Action::CreateAll(_) | Action::Import(..) => return Err(WriteError::Internal),
         };
         let uid = command.uid();
         let call = self.get(vec![uid]).await?.pop();
@@ -249,6 +272,33 @@ impl Store {
         let page = self.lists.page(query, deadline).await?;
         self.head.advance(page.revision);
         Ok(page)
+    }
+
+    /// Has the database look at how the calls are distributed, which it does by
+    /// itself only some time after there are many more of them.
+    ///
+    /// # Errors
+    /// [`ReadError`], as its variants say.
+    pub async fn refresh_statistics(&self, deadline: Instant) -> Result<(), ReadError> {
+        self.lists.refresh_statistics(deadline).await
+    }
+
+    /// Counts calls.
+    ///
+    /// # Errors
+    /// [`ReadError`], as its variants say.
+    pub async fn count(&self, query: &StatsQuery, deadline: Instant) -> Result<Stats, ReadError> {
+        let stats = self.counter.count(query, deadline).await?;
+        self.head.advance(stats.revision);
+        Ok(stats)
+    }
+
+    /// Whether there is a time zone of this name.
+    ///
+    /// # Errors
+    /// [`ReadError`], as its variants say.
+    pub async fn knows_time_zone(&self, name: &str, deadline: Instant) -> Result<bool, ReadError> {
+        self.counter.knows_time_zone(name, deadline).await
     }
 
     /// Waits until reads see `revision`, at most 5 s or until the deadline.

@@ -67,6 +67,7 @@ async fn changes_answer(
     let mut written = Written {
         calls: Vec::with_capacity(rows.len()),
         revision: last,
+        ..Written::default()
     };
     for change in rows.into_iter().map(ChangeRow::into_change) {
         match change.after {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::domain::{Call, Command, Draft, Revision, Uuid};
+use crate::domain::{
+    Call, Command, ConflictPolicy, Draft, Record, Revision, Uuid, machine::Rejection,
+};
 
 /// One request to write: applied as a whole or not at all.
 #[derive(Debug)]
@@ -25,6 +27,9 @@ pub enum Action {
     CreateFresh(Draft),
     /// Record several calls, no two with the same uid.
     CreateAll(Vec<Draft>),
+    /// Import several records, no two with the same uid, each by itself: one
+    /// that is refused stops no other.
+    Import(Arc<[Record]>, ConflictPolicy),
 }
 
 /// A request id and what it stands for.
@@ -45,6 +50,40 @@ pub struct Written {
     /// The newest revision among the calls and the request's changes; 0 when
     /// there is neither.
     pub revision: Revision,
+    /// What became of each record of an import, in order.
+    pub imported: Vec<Result<Imported, Rejection>>,
+}
+
+/// A record that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Imported {
+    /// What was done.
+    pub outcome: ImportOutcome,
+    /// The call's revision now.
+    pub revision: Revision,
+}
+
+impl Imported {
+    /// Whether anything was changed.
+    pub(super) fn is_change(&self) -> bool {
+        matches!(
+            self.outcome,
+            ImportOutcome::Created | ImportOutcome::Replaced
+        )
+    }
+}
+
+/// What was done with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportOutcome {
+    /// There is a call now; there was none.
+    Created,
+    /// The call is now as the record has it.
+    Replaced,
+    /// It was so already.
+    Unchanged,
+    /// It is kept as it is.
+    Skipped,
 }
 
 impl Written {
@@ -54,17 +93,21 @@ impl Written {
         Self {
             calls,
             revision: revision.unwrap_or(0),
+            imported: Vec::new(),
         }
     }
 }
 
 impl Write {
-    /// Whether all it needs to know of the calls it names is whether they exist,
-    /// which the commit checks anyway.
-    pub(super) fn only_creates(&self) -> bool {
+    /// Whether it makes a call of every uid that has none, so that the commit
+    /// finds out which of these were purged.
+    pub(super) fn creates_missing(&self) -> bool {
         matches!(
             self.action,
-            Action::One(Command::Create(_)) | Action::CreateFresh(_) | Action::CreateAll(_)
+            Action::One(Command::Create(_))
+                | Action::CreateFresh(_)
+                | Action::CreateAll(_)
+                | Action::Import(..)
         )
     }
 
@@ -73,17 +116,22 @@ impl Write {
         match &self.action {
             Action::One(_) | Action::CreateFresh(_) => 1,
             Action::CreateAll(drafts) => drafts.len(),
+            Action::Import(records, _) => records.len(),
         }
     }
 
     /// The calls that must be read before it is applied.
     pub(super) fn named_uids(&self) -> impl Iterator<Item = Uuid> {
-        let (one, many): (Option<Uuid>, &[Draft]) = match &self.action {
-            Action::One(command) => (Some(command.uid()), &[]),
-            Action::CreateFresh(_) => (None, &[]),
-            Action::CreateAll(drafts) => (None, drafts),
+        let (one, drafts, records): (_, &[Draft], &[Record]) = match &self.action {
+            Action::One(command) => (Some(command.uid()), &[], &[]),
+            Action::CreateFresh(_) => (None, &[], &[]),
+            Action::CreateAll(drafts) => (None, drafts, &[]),
+            Action::Import(records, _) => (None, &[], records),
         };
-        one.into_iter().chain(many.iter().map(|draft| draft.uid))
+        let drafts = drafts.iter().map(|draft| draft.uid);
+        one.into_iter()
+            .chain(drafts)
+            .chain(records.iter().map(|record| record.uid))
     }
 
     /// The call that the request is about; of several, the first.
@@ -91,7 +139,9 @@ impl Write {
         match &self.action {
             Action::One(command) => command.uid(),
             Action::CreateFresh(draft) => draft.uid,
-            Action::CreateAll(drafts) => drafts.first().map_or(Uuid::nil(), |draft| draft.uid),
+            Action::CreateAll(_) | Action::Import(..) => {
+                self.named_uids().next().unwrap_or_default()
+            }
         }
     }
 

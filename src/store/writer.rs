@@ -78,4 +78,16 @@ impl Writer {
         // A lane that ends without an answer has panicked.
         result.await.unwrap_or(Err(WriteError::Internal))
     }
+
+    /// The same, but waits for its turn when the queue is full.
+    pub(super) async fn submit_in_turn(&self, write: Write) -> Result<Written, WriteError> {
+        if !self.availability.is_up() {
+            return Err(WriteError::Unavailable);
+        }
+        let (reply, result) = oneshot::channel();
+        let room = self.queue.reserve().await;
+        room.map_err(|_| WriteError::Unavailable)?
+            .send(Pending { write, reply });
+        result.await.unwrap_or(Err(WriteError::Internal))
+    }
 }

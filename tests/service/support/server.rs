@@ -28,6 +28,7 @@ pub(crate) fn settings() -> Settings {
             max_request_bytes: 4 * 1024 * 1024,
             max_concurrent_requests: 4096,
             max_watches: 4096,
+            max_transfers: 16,
         },
         store: store::Limits {
             write_queue: 4096,

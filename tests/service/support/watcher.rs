@@ -4,13 +4,10 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
-use voicecall::api::{
-    event_batch::EventBatch,
-    proto::{
-        self, Checkpoint, Live, Snapshot, VoiceCall, VoiceCallEvent, VoiceCallEventType,
-        VoiceCallFilter, WatchVoiceCallsRequest, WatchVoiceCallsResponse,
-        watch_voice_calls_request::Start, watch_voice_calls_response::Message,
-    },
+use voicecall::api::proto::{
+    self, Checkpoint, EventBatch, Live, Snapshot, VoiceCall, VoiceCallEvent, VoiceCallEventType,
+    VoiceCallFilter, WatchVoiceCallsRequest, WatchVoiceCallsResponse,
+    watch_voice_calls_request::Start, watch_voice_calls_response::Message,
 };
 
 use super::Client;

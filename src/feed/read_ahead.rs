@@ -1,0 +1,48 @@
+//! A snapshot whose next page is read while its reader has another in hand.
+
+use std::time::Duration;
+
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{Snapshot, SnapshotError, snapshot::Page};
+
+/// A page is to be read in this time.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Pages of a snapshot, one of which is read ahead.
+#[derive(Debug)]
+pub struct ReadAhead {
+    pages: mpsc::Receiver<Result<Page, SnapshotError>>,
+}
+
+impl ReadAhead {
+    /// The reader, and the task that reads until the reader is gone.
+    pub(super) fn new(snapshot: Snapshot) -> (Self, impl Future<Output = ()>) {
+        let (sender, pages) = mpsc::channel(1);
+        (Self { pages }, read(snapshot, sender))
+    }
+
+    /// The next page; `None` after the last. A caller that stops waiting loses
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; nothing comes after one.
+    pub async fn next(&mut self) -> Result<Option<Page>, SnapshotError> {
+        self.pages.recv().await.transpose()
+    }
+}
+
+async fn read(mut snapshot: Snapshot, pages: mpsc::Sender<Result<Page, SnapshotError>>) {
+    while let Ok(room) = pages.reserve().await {
+        let page = tokio::select! {
+            page = snapshot.next(Instant::now() + PAGE_TIMEOUT) => page,
+            () = pages.closed() => return,
+        };
+        let Some(page) = page.transpose() else { return };
+        let is_last = page.is_err();
+        room.send(page);
+        if is_last {
+            return;
+        }
+    }
+}
