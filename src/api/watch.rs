@@ -19,9 +19,9 @@ use super::{
     violations::Violations,
 };
 use crate::{
-    domain::{Call, Filter, Uuid},
+    domain::{Call, Filter, Timestamp},
     feed::{Cursor, Delivery, Feed, Snapshot},
-    store::{LogError, Position},
+    store::{LogError, Position, Tail},
 };
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
@@ -74,6 +74,9 @@ fn interval(wanted: Option<prost_types::Duration>, violations: &mut Violations) 
     if !(-999_999_999..=999_999_999).contains(&wanted.nanos) {
         violations.push("checkpoint_interval", "is not a valid Duration");
     }
+    if wanted.seconds < 0 {
+        return MIN_INTERVAL;
+    }
     // What is negative does not convert, and is brought in like what is short.
     let wanted = Duration::try_from(wanted).unwrap_or_default();
     wanted.clamp(MIN_INTERVAL, MAX_INTERVAL)
@@ -92,21 +95,21 @@ pub(super) async fn start(
             snapshot: Box::new(feed.snapshot(Arc::clone(&query.filter), SNAPSHOT_PAGE)),
             waiting: VecDeque::new(),
         },
-        Start::Live(_) => Phase::live(feed, &query, tail.head),
+        Start::Live(_) => Phase::live(feed, &query, tail.head, &tail),
         Start::AfterRevision(revision) => {
             let position = feed.position(revision, deadline).await?;
-            Phase::live(feed, &query, position)
+            Phase::live(feed, &query, position, &tail)
         }
         Start::ResumeToken(ref token) => {
             let position = events::resume(feed, token, &tail, deadline).await?;
-            Phase::live(feed, &query, position)
+            Phase::live(feed, &query, position, &tail)
         }
     };
     let is_live = matches!(query.start, Start::Live(_));
     let now = Instant::now();
     let watch = Watch {
         feed: feed.clone(),
-        feed_id: tail.feed_id,
+        tail,
         started_at: now.into_std(),
         next_checkpoint: if is_live { now } else { now + query.interval },
         query,
@@ -129,10 +132,11 @@ enum Phase {
 }
 
 impl Phase {
-    fn live(feed: &Feed, query: &WatchQuery, position: Position) -> Self {
+    fn live(feed: &Feed, query: &WatchQuery, position: Position, tail: &Tail) -> Self {
         Self::Live(Box::new(feed.cursor(
             Arc::clone(&query.filter),
             position,
+            tail,
             query.interval,
         )))
     }
@@ -140,7 +144,8 @@ impl Phase {
 
 struct Watch {
     feed: Feed,
-    feed_id: Uuid,
+    /// The end of the log when the stream began.
+    tail: Tail,
     query: WatchQuery,
     ends: Ends,
     /// The end of the log was read then, by our own clock.
@@ -218,7 +223,7 @@ impl Watch {
             Phase::Snapshot { snapshot, .. } => snapshot.position().unwrap_or_default(),
             _ => return Err(Error::Draining),
         };
-        self.phase = Phase::live(&self.feed, &self.query, position);
+        self.phase = Phase::live(&self.feed, &self.query, position, &self.tail);
         self.next_checkpoint = Instant::now() + self.query.interval;
         Ok(Message::SnapshotComplete(proto::SnapshotComplete {
             revision: position.revision,
@@ -287,13 +292,14 @@ impl Watch {
             revision: point.position.revision,
             resume_token: self.token(point.position),
             head_revision: point.head_revision,
-            read_time: Some(convert::timestamp(point.read_time)),
+            read_time: (point.read_time > Timestamp::MIN)
+                .then(|| convert::timestamp(point.read_time)),
         }))
     }
 
     fn token(&self, position: Position) -> String {
         ResumeToken {
-            feed_id: self.feed_id,
+            feed_id: self.tail.feed_id,
             position,
         }
         .encode()

@@ -42,7 +42,8 @@ pub struct Point {
     pub position: Position,
     /// The newest revision that the feed knows of.
     pub head_revision: Revision,
-    /// All that was committed before this time is at or before the position.
+    /// All that was committed before this time is at or before the position; the
+    /// least there is until more is known.
     pub read_time: Timestamp,
     /// When the head was last confirmed, by our own clock.
     pub confirmed_at: Option<Instant>,
@@ -67,7 +68,14 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    pub(super) fn new(hub: Arc<Hub>, scan: Scan, filter: Arc<Filter>, interval: Duration) -> Self {
+    /// All that was committed before `read_time` is at or before the scan's place.
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        scan: Scan,
+        filter: Arc<Filter>,
+        read_time: Timestamp,
+        interval: Duration,
+    ) -> Self {
         hub.want(interval);
         let head = hub.subscribe();
         let mailbox = Index::takes(&filter).then(Arc::<Mailbox>::default);
@@ -82,7 +90,7 @@ impl Cursor {
             log_count: None,
             mailbox,
             scan_until,
-            read_time: Timestamp::MIN,
+            read_time,
             interval,
         }
     }

@@ -37,7 +37,7 @@ pub use snapshot::{Page, Snapshot, SnapshotError};
 
 use self::{follower::Follower, hub::Hub};
 use crate::{
-    domain::{Filter, Revision},
+    domain::{Filter, Revision, Timestamp},
     store::{Following, LogError, Position, Store, Tail},
 };
 
@@ -107,12 +107,23 @@ impl Feed {
         Ok(())
     }
 
-    /// A cursor behind `position`, which was checked. While it lives the head is
-    /// confirmed at least once in `interval`.
+    /// A cursor behind `position`, which was checked since the log ended at `tail`.
+    /// While it lives the head is confirmed at least once in `interval`.
     #[must_use]
-    pub fn cursor(&self, filter: Arc<Filter>, position: Position, interval: Duration) -> Cursor {
+    pub fn cursor(
+        &self,
+        filter: Arc<Filter>,
+        position: Position,
+        tail: &Tail,
+        interval: Duration,
+    ) -> Cursor {
         let scan = self.scan(position);
-        Cursor::new(Arc::clone(&self.hub), scan, filter, interval)
+        let read_time = if position.revision >= tail.head.revision {
+            tail.read_time
+        } else {
+            Timestamp::MIN
+        };
+        Cursor::new(Arc::clone(&self.hub), scan, filter, read_time, interval)
     }
 
     /// Reads on from a position, which was checked.

@@ -101,13 +101,18 @@ impl Watcher {
     /// Events up to the first checkpoint at or past this revision.
     pub(crate) async fn until(&mut self, revision: i64) -> Vec<VoiceCallEvent> {
         let mut all = Vec::new();
-        loop {
-            let (checkpoint, events) = self.checkpoint().await;
-            all.extend(events);
-            if checkpoint.revision >= revision {
-                return all;
+        let reach = async {
+            loop {
+                let (checkpoint, events) = self.checkpoint().await;
+                all.extend(events);
+                if checkpoint.revision >= revision {
+                    return;
+                }
             }
-        }
+        };
+        let reached = timeout(PATIENCE, reach).await;
+        reached.expect("the stream comes so far");
+        all
     }
 
     /// The calls of the snapshot, and its revision.
@@ -124,11 +129,14 @@ impl Watcher {
 
     /// The status that ends the stream.
     pub(crate) async fn end(&mut self) -> Status {
-        loop {
-            if let Err(status) = self.next().await {
-                return status;
+        let end = async {
+            loop {
+                if let Err(status) = self.next().await {
+                    return status;
+                }
             }
-        }
+        };
+        timeout(PATIENCE, end).await.expect("the stream ends")
     }
 }
 
