@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 use crate::{
-    Result, driving,
+    Result, bulk,
+    companion::Companion,
+    driving,
     etcd::{self, Etcd},
     load::{Load, Target, channel},
     memory,
@@ -22,6 +24,9 @@ use crate::{
 const FEW: u64 = 10_000;
 /// Who watches while ages are measured.
 const AGE_WATCHERS: usize = 100;
+/// Writes a second beside a watcher that does not read, and watchers that do.
+const STALLED_RATE: u32 = 5_000;
+const STALLED_BESIDE: usize = 10;
 /// How much more than the capacity an overload offers.
 const OVERLOAD: f64 = 3.0;
 
@@ -59,6 +64,9 @@ impl Bench {
         }
         if needs(Server::Baseline) {
             postgres.sql("postgres", "CREATE DATABASE baseline TEMPLATE ours")?;
+        }
+        if measures().any(|measure| measure == Measure::Import) {
+            make_database(postgres, bulk::empty(), 0)?;
         }
         if needs(Server::Small) {
             make_database(postgres, "small", FEW)?;
@@ -129,7 +137,29 @@ impl Bench {
             Measure::Memory => memory::idle(&self.postgres.url("ours")),
             Measure::Overload => self.overload(),
             Measure::Capacity => Ok(self.capacity.clone()),
+            Measure::Beside(companion) => self.beside(companion),
+            Measure::StalledAge(stalled) => {
+                let rate = STALLED_RATE.to_string();
+                let mut options = vec!["--rate", rate.as_str()];
+                options.extend(stalled.then_some("--stalled"));
+                self.watch(Protocol::Voicecall, STALLED_BESIDE, &options)
+            }
+            Measure::Import => bulk::import(&self.postgres, self.options.rows),
+            Measure::CopyIn => bulk::copy_in(&self.postgres),
+            Measure::Export => bulk::export(&self.postgres, "ours"),
+            Measure::CopyOut => bulk::copy_out(&self.postgres, "ours"),
+            Measure::Count => bulk::count(&self.postgres, "ours"),
         }
+    }
+
+    /// Creates while somebody else is there.
+    fn beside(&self, companion: Companion) -> Result<Sample> {
+        let running = companion.start(self.endpoint(Server::Ours)?)?;
+        let sample = self.drive(Server::Ours, Load::Create, 256, &[]);
+        if let Some(running) = running {
+            running.finish()?;
+        }
+        sample
     }
 
     fn overload(&mut self) -> Result<Sample> {
@@ -225,9 +255,14 @@ impl Measure {
             | Self::Capacity
             | Self::Memory
             | Self::WatcherMemory
+            | Self::Beside(_)
+            | Self::StalledAge(_)
+            | Self::Export
+            | Self::CopyOut
+            | Self::Count
             | Self::Start(_) => vec![Server::Ours],
             Self::ReplicaAge => vec![Server::Ours, Server::Replica],
-            Self::Pgbench(_) => Vec::new(),
+            Self::Pgbench(_) | Self::Import | Self::CopyIn => Vec::new(),
         }
     }
 }
@@ -246,11 +281,14 @@ fn make_database(postgres: &Postgres, name: &str, calls: u64) -> Result<()> {
         .arg("migrate")
         .env("DATABASE_URL", postgres.url(name));
     run(&mut migrate)?;
+    if calls == 0 {
+        return Ok(());
+    }
     seed::seed(postgres, name, calls)
 }
 
 /// Runs this program as a driver, and reads what it has seen.
-fn driver<const N: usize>(
+pub(crate) fn driver<const N: usize>(
     role: &str,
     options: [(&str, String); N],
     more: &[&str],

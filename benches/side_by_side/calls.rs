@@ -21,6 +21,11 @@ pub(crate) fn staff(n: u64) -> String {
     format!("5ca1ab1e-0000-4000-8000-{:012}", n % STAFF)
 }
 
+/// A member of staff that no other number has; calls are of the first of them.
+pub(crate) fn own_staff(n: u64) -> String {
+    format!("5ca1ab1e-0000-4000-8000-{n:012}")
+}
+
 pub(crate) fn client(n: u64) -> String {
     format!("c1ea0000-0000-4000-8000-{:012}", n % CLIENTS)
 }

@@ -17,7 +17,8 @@ use tonic::{
 };
 use voicecall::{
     api::proto::{
-        self, VoiceCallStatus, voice_call_service_client::VoiceCallServiceClient as VoiceCalls,
+        self, VoiceCallStatsGroup, VoiceCallStatus,
+        voice_call_service_client::VoiceCallServiceClient as VoiceCalls,
     },
     server::Gather,
 };
@@ -59,6 +60,8 @@ pub(crate) enum Load {
     ListToHandle,
     /// A page of 100 of what was updated last.
     ListByUpdate,
+    /// All calls counted, by status and day in Europe/Berlin.
+    Stats,
 }
 
 /// Calls whose status is changed.
@@ -166,6 +169,15 @@ impl Workload {
             Load::Create => create(client).await,
             Load::Get => self.get(client).await,
             Load::Update => self.update_status(client).await,
+            Load::Stats => {
+                let groups = [VoiceCallStatsGroup::Status, VoiceCallStatsGroup::Day];
+                let request = proto::GetVoiceCallStatsRequest {
+                    group_by: groups.map(Into::into).to_vec(),
+                    time_zone: "Europe/Berlin".into(),
+                    ..Default::default()
+                };
+                client.get_voice_call_stats(request).await.map(drop)
+            }
             Load::Mixed => match rand::random_range(0..200) {
                 0..140 => self.get(client).await,
                 140..170 => {
@@ -223,7 +235,7 @@ impl Load {
             Self::ListByNumber => List::ByNumber,
             Self::ListToHandle => List::ToHandle,
             Self::ListByUpdate => List::ByUpdate,
-            Self::Create | Self::Get | Self::Update | Self::Mixed => return None,
+            Self::Create | Self::Get | Self::Update | Self::Mixed | Self::Stats => return None,
         })
     }
 }

@@ -6,7 +6,9 @@ mod bare;
 mod baseline;
 mod baseline_rows;
 mod bench;
+mod bulk;
 mod calls;
+mod companion;
 mod driver;
 mod etcd;
 mod floor;
@@ -26,6 +28,7 @@ mod seed;
 mod service;
 mod startup;
 mod sweep;
+mod transfer;
 mod watch;
 
 use std::{error::Error, process::ExitCode};
@@ -53,6 +56,8 @@ enum Role {
     Drive(driver::Drive),
     /// Drive watchers.
     Watch(watch::Watch),
+    /// Drive an import or an export.
+    Transfer(transfer::Transfer),
     /// Serve as the floor.
     Floor,
     /// Serve as the baseline.
@@ -83,6 +88,10 @@ fn run(cli: Cli) -> Result<()> {
         }),
         Some(Role::Watch(options)) => driving(async move {
             println!("{}", watch::watch(&options).await?.to_json());
+            Ok(())
+        }),
+        Some(Role::Transfer(options)) => driving(async move {
+            println!("{}", transfer::transfer(&options).await?.to_json());
             Ok(())
         }),
         Some(Role::Floor) => serving(floor::serve()),

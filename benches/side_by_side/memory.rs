@@ -1,12 +1,9 @@
 //! Memory that the service occupies, in a process that has done nothing else.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
-};
-
 use crate::{
-    Result, driving,
+    Result,
+    companion::Running,
+    driving,
     load::await_answer,
     sample::{Metric, Sample},
     service::Service,
@@ -27,32 +24,10 @@ pub(crate) fn of_watchers(database_url: &str) -> Result<Sample> {
     let service = Service::on(database_url)?;
     driving(await_answer(&service.endpoint))?;
     let before = service.resident_mib()?;
-    let mut driver = Command::new(std::env::current_exe()?);
-    driver.args([
-        "watch",
-        "--hold",
-        "--protocol",
-        "voicecall",
-        "--seconds",
-        "1",
-    ]);
-    driver.args(["--endpoint", &service.endpoint]);
-    driver.args(["--watchers", &WATCHERS.to_string()]);
-    let mut driver = driver
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut line = String::new();
-    let output = driver.stdout.take().ok_or("no pipe")?;
-    let mut output = BufReader::new(output);
-    output.read_line(&mut line)?;
-    let after = service.resident_mib();
-    // It ends with its standard input.
-    drop(driver.stdin.take());
-    driver.wait()?;
-    if line.trim() != "watching" {
-        return Err("the watchers could not begin".into());
-    }
-    let each = (after? - before) * 1024.0 / f64::from(WATCHERS);
+    let watchers = ["watch", "--watchers", &WATCHERS.to_string()];
+    let watching = Running::start(&watchers, &service.endpoint)?;
+    let after = service.resident_mib()?;
+    watching.finish()?;
+    let each = (after - before) * 1024.0 / f64::from(WATCHERS);
     Ok(Sample::of(Metric::KibEach, each))
 }

@@ -53,12 +53,16 @@ impl Protocol {
         }
     }
 
-    /// The request for everything from now on.
-    pub(crate) fn request(self) -> Bytes {
+    /// The request for everything from now on, or for what is of one member of staff.
+    pub(crate) fn request(self, staff: Option<String>) -> Bytes {
         match self {
             Self::Voicecall | Self::Floor => {
                 let start = watch_voice_calls_request::Start::Live(proto::Live {});
                 let request = proto::WatchVoiceCallsRequest {
+                    filter: staff.map(|staff| proto::VoiceCallFilter {
+                        staff_uids: vec![staff],
+                        ..Default::default()
+                    }),
                     start: Some(start),
                     ..Default::default()
                 };

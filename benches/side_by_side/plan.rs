@@ -2,8 +2,8 @@
 //! the goals.
 
 use crate::{
-    load::Load, messages::Protocol, options::Options, pgbench::Script, sample::Metric,
-    startup::Start,
+    companion::Companion, load::Load, messages::Protocol, options::Options, pgbench::Script,
+    sample::Metric, startup::Start,
 };
 
 /// A row of the table. The first entry is ours.
@@ -63,6 +63,16 @@ pub(crate) enum Measure {
     Overload,
     /// The mixed load, as much as can be answered; measured before the overload.
     Capacity,
+    /// Creates while somebody else is there.
+    Beside(Companion),
+    /// Ages for ten watchers, maybe beside one that does not read.
+    StalledAge(bool),
+    Import,
+    CopyIn,
+    Export,
+    CopyOut,
+    /// By status and day, in psql.
+    Count,
 }
 
 fn row(name: impl Into<String>, entries: Vec<Entry>) -> Row {
@@ -104,6 +114,8 @@ pub(crate) fn plan(options: &Options) -> Vec<Row> {
     let mut rows = requests();
     rows.extend(lists());
     rows.extend(streams());
+    rows.extend(bulk());
+    rows.extend(beside_others());
     rows.extend(rest(options.rows));
     rows.retain(|row| {
         let wanted = |word: &String| row.name.to_lowercase().contains(&word.to_lowercase());
@@ -227,6 +239,66 @@ fn streams() -> Vec<Row> {
         row(
             "the same age when another replica writes",
             vec![entry("voicecall", Measure::ReplicaAge, &[(P99, 20.0)])],
+        ),
+    ]
+}
+
+fn bulk() -> Vec<Row> {
+    use Metric::{Mib, P50, Rate};
+    vec![
+        row(
+            "ImportVoiceCalls of as many, at a client that decodes",
+            vec![
+                entry("voicecall", Measure::Import, &[(Mib, 64.0)]),
+                entry("psql COPY in, no log", Measure::CopyIn, &[(Rate, 0.35)]),
+            ],
+        ),
+        row(
+            "ExportVoiceCalls of all, at a client that decodes",
+            vec![
+                entry("voicecall", Measure::Export, &[(Mib, 64.0)]),
+                entry("psql COPY out", Measure::CopyOut, &[(Rate, 0.25)]),
+            ],
+        ),
+        row(
+            "GetVoiceCallStats of all, by status and day (1)",
+            vec![
+                ours(Load::Stats, 1),
+                entry("the same SQL in psql", Measure::Count, &[(P50, 2.0)]),
+            ],
+        ),
+    ]
+}
+
+fn beside_others() -> Vec<Row> {
+    use Metric::{P99, Rate};
+    let beside = |name, companion, other, other_name, bound| {
+        row(
+            format!("CreateVoiceCall (256) beside {name}"),
+            vec![
+                entry("voicecall", Measure::Beside(companion), &[]),
+                entry(other_name, Measure::Beside(other), &[(Rate, bound)]),
+            ],
+        )
+    };
+    let alone = |name, companion, bound| beside(name, companion, Companion::Nobody, "alone", bound);
+    vec![
+        alone("a watcher of everything", Companion::Watcher, 0.95),
+        beside(
+            "10,000 watchers of one staff each",
+            Companion::StaffWatchers,
+            Companion::Watcher,
+            "beside one watcher",
+            0.8,
+        ),
+        alone("a slow snapshot", Companion::SlowSnapshot, 0.9),
+        alone("a slow export", Companion::SlowExport, 0.9),
+        row(
+            "age for 10 watchers, 5,000 writes/s, beside one that does not read",
+            vec![
+                entry("voicecall", Measure::StalledAge(true), &[]),
+                entry("without it", Measure::StalledAge(false), &[(P99, 1.5)]),
+            ],
         ),
     ]
 }

@@ -73,6 +73,11 @@ impl Postgres {
         format!("host={dir} user=voicecall dbname={database}")
     }
 
+    /// Where its files are, which its account may write.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Runs SQL in a database; answers the first column of what it gives.
     pub(crate) fn sql(&self, database: &str, sql: &str) -> Result<String> {
         let mut psql = Command::new(self.bin.join("psql"));

@@ -65,11 +65,20 @@ impl Service {
 
     /// Memory that it occupies, in MiB.
     pub(crate) fn resident_mib(&self) -> Result<f64> {
+        self.status_mib("VmRSS:")
+    }
+
+    /// The most memory that it ever occupied, in MiB.
+    pub(crate) fn peak_mib(&self) -> Result<f64> {
+        self.status_mib("VmHWM:")
+    }
+
+    fn status_mib(&self, name: &str) -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib: f64 = line
             .and_then(|line| line.split_whitespace().next())
-            .ok_or("no VmRSS")?
+            .ok_or_else(|| format!("no {name}"))?
             .parse()?;
         Ok(kib / 1024.0)
     }

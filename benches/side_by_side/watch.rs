@@ -59,6 +59,12 @@ pub(crate) struct Watch {
     /// Calls in each write.
     #[arg(long, default_value_t = 1)]
     pub(crate) batch: usize,
+    /// Each watches one member of staff, of its own as far as there are so many.
+    #[arg(long)]
+    pub(crate) of_staff: bool,
+    /// One more watcher, that does not read before all is written.
+    #[arg(long)]
+    pub(crate) stalled: bool,
 }
 
 /// Connections that the watchers share, and watchers that fit on one: a server
@@ -101,6 +107,11 @@ pub(crate) async fn watch(options: &Watch) -> Result<Sample> {
         tokio::task::spawn_blocking(end).await??;
         return Ok(Sample::default());
     }
+    let stalled = match options.stalled {
+        true => Some(open(run.protocol, None, channel(&options.endpoint).await?).await?),
+        false => None,
+    };
+    let all = options.watchers as u64 + u64::from(options.stalled);
     let mut writers = begin_writing(options, &run).await?;
     sleep(Duration::from_secs_f64(options.seconds / 4.0)).await;
     run.counting.store(true, Ordering::Relaxed);
@@ -121,7 +132,11 @@ pub(crate) async fn watch(options: &Watch) -> Result<Sample> {
     while let Some(writer) = writers.join_next().await {
         writer??;
     }
-    run.await_rest(options.watchers as u64).await?;
+    if let Some(stalled) = stalled {
+        let run = run.clone();
+        watchers.spawn(async move { run.read(stalled, false).await });
+    }
+    run.await_rest(all).await?;
     let ages = run.ages.lock().map_err(|_| "a watcher panicked")?;
     let mut sample = match options.rate {
         Some(_) => Sample::latencies(&ages),
@@ -142,7 +157,8 @@ async fn begin_watching(options: &Watch, run: &Arc<Run>) -> Result<Tasks> {
     }
     let mut watchers = Tasks::new();
     for n in 0..options.watchers {
-        let events = open(run.protocol, channels[n % channels.len()].clone()).await?;
+        let staff = options.of_staff.then(|| calls::own_staff(n as u64));
+        let events = open(run.protocol, staff, channels[n % channels.len()].clone()).await?;
         let (run, aged) = (run.clone(), options.rate.is_some());
         watchers.spawn(async move { run.read(events, aged).await });
     }
@@ -169,12 +185,16 @@ async fn begin_writing(options: &Watch, run: &Arc<Run>) -> Result<Tasks> {
     Ok(writers)
 }
 
-/// A stream of every change from now on.
-async fn open(protocol: Protocol, channel: Channel) -> Result<Streaming<Bytes>> {
+/// A stream of every change from now on, or of one member of staff's.
+async fn open(
+    protocol: Protocol,
+    staff: Option<String>,
+    channel: Channel,
+) -> Result<Streaming<Bytes>> {
     let mut grpc = Grpc::new(channel);
     grpc.ready().await?;
     // etcd ends a watch whose requests end.
-    let request = stream::once(std::future::ready(protocol.request()));
+    let request = stream::once(std::future::ready(protocol.request(staff)));
     let requests = if protocol == Protocol::Etcd {
         request.chain(stream::pending()).boxed()
     } else {

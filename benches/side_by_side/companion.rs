@@ -1,0 +1,77 @@
+//! Who is there while others are measured: a driver of its own that watches, or reads
+//! slowly, and ends with its standard input.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use crate::Result;
+
+/// Who is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Companion {
+    /// Nobody.
+    Nobody,
+    /// One watcher of everything.
+    Watcher,
+    /// 10,000 watchers, each of one member of staff, 100 on a connection.
+    StaffWatchers,
+    /// A client that takes a snapshot, a chunk a second.
+    SlowSnapshot,
+    /// A client that exports, a chunk a second.
+    SlowExport,
+}
+
+impl Companion {
+    /// Starts it, and waits until it is at work.
+    pub(crate) fn start(self, endpoint: &str) -> Result<Option<Running>> {
+        let role: &[&str] = match self {
+            Self::Nobody => return Ok(None),
+            Self::Watcher => &["watch", "--watchers", "1"],
+            Self::StaffWatchers => &["watch", "--watchers", "10000", "--of-staff"],
+            Self::SlowSnapshot => &["transfer", "--what", "slow-snapshot"],
+            Self::SlowExport => &["transfer", "--what", "slow-export"],
+        };
+        Running::start(role, endpoint).map(Some)
+    }
+}
+
+/// A driver at work.
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// Starts a driver that says when it is at work.
+    pub(crate) fn start(role: &[&str], endpoint: &str) -> Result<Self> {
+        let mut driver = Command::new(std::env::current_exe()?);
+        driver.args(role).args(["--endpoint", endpoint]);
+        if role[0] == "watch" {
+            driver.args(["--hold", "--protocol", "voicecall", "--seconds", "1"]);
+        }
+        let driver = driver.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut running = Self(driver.spawn()?);
+        let mut line = String::new();
+        let output = running.0.stdout.take().ok_or("no pipe")?;
+        BufReader::new(output).read_line(&mut line)?;
+        match line.trim() {
+            "watching" => Ok(running),
+            _ => Err("the driver could not begin".into()),
+        }
+    }
+
+    /// Ends it; an error if it ended before.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        match self.0.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(format!("the driver ended: {status}").into()),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        // There is nothing to do if it fails.
+        let _ = self.0.wait();
+    }
+}
