@@ -16,6 +16,7 @@ mod concurrency;
 mod create;
 mod database_tls;
 mod errors;
+mod examples;
 mod export;
 mod failover;
 mod filter;

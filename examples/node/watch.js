@@ -1,0 +1,91 @@
+// Keeps a copy of all calls in a JSON file, and prints each change once.
+//
+//   node watch.js TARGET FILE
+//
+// Stopped and started again it goes on where it was. docs/consumers.md tells why it
+// is written as it is. A copy of more than some thousand calls belongs into a
+// database, as in ../python/watch.py: here each batch writes the whole file.
+
+import { closeSync, existsSync, fsyncSync, openSync } from "node:fs";
+import { readFileSync, renameSync, writeFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import grpc from "@grpc/grpc-js";
+
+import { connect, reason } from "./api.js";
+
+// The place is of no use any more: only a snapshot helps.
+const START_OVER = new Set([
+  "REVISION_COMPACTED",
+  "REVISION_AHEAD",
+  "FEED_RESET",
+  "WATCHER_TOO_SLOW",
+  "INVALID_RESUME_TOKEN",
+]);
+// A mistake of ours, which the next attempt would repeat. All else may pass.
+const GIVE_UP = new Set([
+  grpc.status.INVALID_ARGUMENT,
+  grpc.status.UNAUTHENTICATED,
+  grpc.status.PERMISSION_DENIED,
+  grpc.status.UNIMPLEMENTED,
+]);
+const PUT = new Set(["VOICE_CALL_EVENT_TYPE_ENTERED", "VOICE_CALL_EVENT_TYPE_UPDATED"]);
+
+const [target, file] = process.argv.slice(2);
+const client = connect(target);
+
+// The calls and the place in the stream: one file, so that both change or neither.
+let copy = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : { calls: {} };
+
+function store() {
+  const next = `${file}.next`;
+  const handle = openSync(next, "w");
+  writeFileSync(handle, JSON.stringify(copy));
+  fsyncSync(handle);
+  closeSync(handle);
+  renameSync(next, file);
+}
+
+// The calls of a snapshot that is not complete; the copy is the old one until then.
+let snapshot = {};
+
+function apply({ snapshot_chunk, snapshot_complete, event_batch, checkpoint }) {
+  if (snapshot_chunk) {
+    for (const call of snapshot_chunk.voice_calls) snapshot[call.uid] = call;
+  } else if (snapshot_complete) {
+    copy = { token: snapshot_complete.resume_token, calls: snapshot };
+    store();
+    console.log(`snapshot at ${snapshot_complete.revision}`);
+  } else if (event_batch) {
+    for (const { type, change } of event_batch.events) {
+      if (PUT.has(type)) copy.calls[change.uid] = change.voice_call;
+      else delete copy.calls[change.uid];
+    }
+    copy.token = event_batch.resume_token;
+    store();
+    for (const { type, change } of event_batch.events) {
+      console.log(change.revision, type.replace("VOICE_CALL_EVENT_TYPE_", ""), change.uid);
+    }
+  } else if (checkpoint) {
+    copy.token = checkpoint.resume_token;
+    store();
+  }
+}
+
+for (let failures = 0; ; failures = Math.min(failures + 1, 10)) {
+  const start = copy.token ? { resume_token: copy.token } : { snapshot: {} };
+  snapshot = {};
+  try {
+    for await (const message of client.WatchVoiceCalls(start)) {
+      apply(message);
+      failures = 0;
+    }
+  } catch (error) {
+    const why = reason(error);
+    console.error(`${grpc.status[error.code]}: ${why ?? error.details}`);
+    if (START_OVER.has(why)) delete copy.token;
+    else if (!(error.code in grpc.status) || GIVE_UP.has(error.code)) throw error;
+  }
+  // Consumers that lost one server must not come back all at once.
+  await sleep(Math.random() * Math.min(10_000, 100 * 2 ** failures));
+}
