@@ -7,6 +7,7 @@
 //! - [`json`] is a call in the reference's shape, both ways
 //! - `output` is where answers go, `view` how one call looks, `table` how many do,
 //!   `events` what happens to them
+//! - `records` splits input into records, `progress` tells how far a command is
 //! - `failure` is what can go wrong, in words and as an exit code
 //!
 //! It deliberately knows nothing of the service but its API, and sends nothing
@@ -16,15 +17,19 @@ mod completions;
 mod create;
 mod delete;
 mod events;
+mod export;
 mod failure;
 mod fields;
 mod filter;
 mod get;
 mod handle;
+mod import;
 pub mod json;
 mod list;
 mod output;
+mod progress;
 mod purge;
+mod records;
 mod service;
 mod table;
 mod time;
@@ -73,6 +78,10 @@ pub enum Command {
     Watch(Box<watch::Watch>),
     /// Show what happened to a call.
     History(watch::History),
+    /// Take in calls as they are, with their times: JSON Lines or a JSON array.
+    Import(import::Import),
+    /// Write out calls, oldest first: JSON Lines.
+    Export(Box<export::Export>),
     /// Write the completions of a shell to standard output.
     Completions(completions::Completions),
 }
@@ -105,6 +114,8 @@ async fn execute(command: &Command, program: &mut clap::Command) -> Result<(), F
         Command::Purge(purge) => purge.run().await,
         Command::Watch(watch) => watch.run().await,
         Command::History(history) => history.run().await,
+        Command::Import(import) => import.run().await,
+        Command::Export(export) => export.run().await,
         Command::Completions(completions) => completions.run(program),
     }
 }
