@@ -40,7 +40,7 @@ impl Zone {
         let Ok(start) = jiff::Timestamp::new(start.seconds, start.nanos) else {
             return start.to_string();
         };
-        let local = start.to_zoned(self.0.clone());
+        let local = start.to_zoned_datetime(self.0.clone());
         let format = match bucket {
             // When clocks go back an hour comes twice.
             Bucket::Hour if self.0 != TimeZone::UTC => "%Y-%m-%d %H:%M%:z",

@@ -29,6 +29,8 @@ pub(super) enum Failure {
     File(String),
     /// So many records of an import are refused; the others are in.
     Refused(u64),
+    /// What should be a token is none.
+    Token,
     /// These calls do not exist; the others were shown.
     Missing(Vec<String>),
     /// Standard output cannot be written to.
@@ -66,7 +68,7 @@ impl Failure {
             Self::Usage(_)
             | Self::Settings(SettingsError::Endpoint(_) | SettingsError::TlsUnused) => USAGE,
             Self::Missing(_) => NOT_FOUND,
-            Self::Refused(_) => REFUSED,
+            Self::Refused(_) | Self::Token => REFUSED,
             Self::Settings(_) | Self::File(_) | Self::Output(_) => OTHER,
         };
         ExitCode::from(code)
@@ -84,6 +86,9 @@ impl Failure {
             Self::Refused(count) => vec![format!("{count} records are refused")],
             Self::Usage(what) | Self::File(what) => vec![what.clone()],
             Self::Settings(error) => vec![error.to_string()],
+            Self::Token => {
+                vec!["that is no token, a torn one, or one of a newer release".to_owned()]
+            }
             Self::Missing(uids) => uids
                 .iter()
                 .map(|uid| format!("there is no call {uid}"))

@@ -239,7 +239,7 @@ impl Source {
                 Piece::End => return Ok(()),
                 Piece::Broken(what) => Err(what.to_owned()),
                 Piece::TooLong => Err("longer than any call".to_owned()),
-                Piece::Record => match std::str::from_utf8(&record) {
+                Piece::Record => match std::str::from_utf8(record.trim_ascii_end()) {
                     Ok(text) => json::parse(text).map_err(|error| error.to_string()),
                     Err(_) => Err("not UTF-8".to_owned()),
                 },

@@ -7,12 +7,14 @@
 //! - [`json`] is a call in the reference's shape, both ways
 //! - `output` is where answers go, `view` how one call looks, `table` how many do,
 //!   `events` what happens to them
+//! - `groups` is what statistics look like, `bucket` the times among them
 //! - `records` splits input into records, `progress` tells how far a command is
 //! - `failure` is what can go wrong, in words and as an exit code
 //!
 //! It deliberately knows nothing of the service but its API, and sends nothing
 //! but by the client library.
 
+mod bucket;
 mod completions;
 mod create;
 mod delete;
@@ -22,6 +24,7 @@ mod failure;
 mod fields;
 mod filter;
 mod get;
+mod groups;
 mod handle;
 mod import;
 pub mod json;
@@ -31,8 +34,10 @@ mod progress;
 mod purge;
 mod records;
 mod service;
+mod stats;
 mod table;
 mod time;
+mod token;
 mod update;
 mod view;
 mod watch;
@@ -78,10 +83,14 @@ pub enum Command {
     Watch(Box<watch::Watch>),
     /// Show what happened to a call.
     History(watch::History),
+    /// Count calls, by status, staff, time and so on.
+    Stats(Box<stats::Stats>),
     /// Take in calls as they are, with their times: JSON Lines or a JSON array.
     Import(import::Import),
     /// Write out calls, oldest first: JSON Lines.
     Export(Box<export::Export>),
+    /// Show what a resume token or a page token says.
+    Token(token::Token),
     /// Write the completions of a shell to standard output.
     Completions(completions::Completions),
 }
@@ -114,6 +123,8 @@ async fn execute(command: &Command, program: &mut clap::Command) -> Result<(), F
         Command::Purge(purge) => purge.run().await,
         Command::Watch(watch) => watch.run().await,
         Command::History(history) => history.run().await,
+        Command::Stats(stats) => stats.run().await,
+        Command::Token(token) => token.run(),
         Command::Import(import) => import.run().await,
         Command::Export(export) => export.run().await,
         Command::Completions(completions) => completions.run(program),

@@ -23,7 +23,9 @@ enum Form {
     Lines,
     /// Within an array, which has not been closed.
     Array,
-    /// After its end, or at that of the input.
+    /// After its end, where nothing may follow.
+    Closed,
+    /// Nothing more is read.
     End,
 }
 
@@ -68,8 +70,8 @@ impl<R: BufRead> Records<R> {
             (Form::Lines, Some(_)) => self.rest_of_line(record)?,
             (Form::Array, Some(_)) => self.element(record)?,
             (Form::Array, None) => self.broken("the array is not closed"),
-            (Form::End, Some(_)) => self.broken("something follows the array"),
-            (Form::Unknown | Form::Lines | Form::End, None) | (Form::Unknown, _) => Piece::End,
+            (Form::Closed, Some(_)) => self.broken("something follows the array"),
+            (Form::Lines | Form::Closed, None) | (Form::Unknown | Form::End, _) => Piece::End,
         };
         Ok((line, piece))
     }
@@ -84,7 +86,7 @@ impl<R: BufRead> Records<R> {
         self.form = Form::Array;
         if self.skip_space()? == Some(b']') {
             self.input.consume(1);
-            self.form = Form::End;
+            self.form = Form::Closed;
         }
         self.next(record)
     }
@@ -137,7 +139,7 @@ impl<R: BufRead> Records<R> {
             let len = part.len();
             if let Some(end) = end {
                 if buffer[end] == b']' {
-                    self.form = Form::End;
+                    self.form = Form::Closed;
                 }
                 self.input.consume(len + 1);
                 break;

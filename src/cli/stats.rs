@@ -11,7 +11,7 @@ use futures_util::TryStreamExt;
 use super::{
     EXIT_CODES,
     bucket::{Bucket, Zone},
-    failure::Failure,
+    failure::{Failure, note},
     filter::Filter,
     groups::{self, Layout},
     service::Service,
@@ -133,7 +133,9 @@ impl Stats {
                 }
             }
         }
-        if let Some(screen) = screen {
+        if screen.is_some() && rows.is_empty() {
+            note("no call matches");
+        } else if let Some(screen) = screen {
             out.write_all(groups::table(&rows, &layout, screen).as_bytes())?;
         }
         Ok(out.flush()?)

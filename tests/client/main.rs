@@ -25,4 +25,5 @@ mod retries;
 mod support;
 mod terminal;
 mod tls;
+mod transfers;
 mod watch;
