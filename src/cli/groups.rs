@@ -129,7 +129,11 @@ pub(super) fn table(rows: &[VoiceCallStatsRow], layout: &Layout, screen: Screen)
     let mut titles = keys.clone();
     titles.extend(TITLES);
     let mut cells: Vec<Vec<Cell>> = rows.iter().map(|row| line(row, layout)).collect();
-    let bar_room = bar_room(&titles, &cells, screen);
+    // One bar says nothing.
+    let bar_room = match rows {
+        [_] => 0,
+        _ => bar_room(&titles, &cells, screen),
+    };
     let most = rows.iter().map(|row| row.count).max().unwrap_or_default();
     for (cells, row) in cells.iter_mut().zip(rows) {
         cells.push(Cell {
@@ -139,12 +143,18 @@ pub(super) fn table(rows: &[VoiceCallStatsRow], layout: &Layout, screen: Screen)
     }
     let bar_cell = titles.len();
     let count = keys.len();
+    let buckets = usize::from(layout.bucket.is_some());
     let mut columns: Vec<_> = titles
         .iter()
         .enumerate()
         .map(|(cell, title)| Column {
             title,
-            min: title.width(),
+            // Half a number is worse than none.
+            min: if cell >= count || cell < buckets {
+                usize::MAX
+            } else {
+                title.width()
+            },
             // What is left of the count stays; on the right the last goes first.
             weight: if cell <= count {
                 200
@@ -225,18 +235,20 @@ fn percent(part: i64, whole: i64) -> String {
 
 /// A length of time in its two greatest units.
 fn seconds(seconds: f64) -> String {
-    // Half a second is lost in what is longer than a minute.
     if seconds < 60.0 {
         return format!("{seconds:.1} s");
     }
-    let minutes = seconds / 60.0;
-    let (great, small, unit) = match minutes {
-        _ if minutes < 60.0 => (minutes, 60.0, ("m", "s")),
-        _ if minutes < 1440.0 => (minutes / 60.0, 60.0, ("h", "m")),
-        _ => (minutes / 1440.0, 24.0, ("d", "h")),
-    };
-    let rest = (great.fract() * small).floor();
-    format!("{:.0}{} {rest:02.0}{}", great.floor(), unit.0, unit.1)
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it saturates, and fractions do not matter any more"
+    )]
+    let whole = seconds as u64;
+    match whole {
+        0..3_600 => format!("{}m {:02}s", whole / 60, whole % 60),
+        3_600..86_400 => format!("{}h {:02}m", whole / 3_600, whole / 60 % 60),
+        _ => format!("{}d {:02}h", whole / 86_400, whole / 3_600 % 24),
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people to read")]
@@ -267,6 +279,7 @@ mod tests {
             (59.94, "59.9 s"),
             (60.0, "1m 00s"),
             (119.9, "1m 59s"),
+            (145.0, "2m 25s"),
             (3600.0, "1h 00m"),
             (86_399.0, "23h 59m"),
             (90_000.0, "1d 01h"),

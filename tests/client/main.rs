@@ -17,6 +17,7 @@ mod json;
 mod list;
 mod program;
 mod retries;
+mod stats;
 #[allow(
     dead_code,
     reason = "shared with the service's tests, which use all of it"
@@ -25,5 +26,6 @@ mod retries;
 mod support;
 mod terminal;
 mod tls;
+mod tokens;
 mod transfers;
 mod watch;
