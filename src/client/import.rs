@@ -303,3 +303,74 @@ impl Window {
         Some(ImportVoiceCallsResponse { sequence, ..answer })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(sequences: &[i64]) -> Window {
+        let mut window = Window::default();
+        for sequence in sequences {
+            window.push(ImportRecord {
+                sequence: *sequence,
+                voice_call: None,
+            });
+        }
+        window
+    }
+
+    /// Sends all that is unsent; answers the numbers on the wire.
+    fn send_all(window: &mut Window) -> Vec<i64> {
+        let mut sent = Vec::new();
+        while window.has_unsent() {
+            if let Some(Message::Record(record)) = window.send().message {
+                sent.push(record.sequence);
+            }
+        }
+        sent
+    }
+
+    fn answer(window: &mut Window, sequence: i64) -> Option<i64> {
+        let answer = ImportVoiceCallsResponse {
+            sequence,
+            ..ImportVoiceCallsResponse::default()
+        };
+        window.answer(answer).map(|answer| answer.sequence)
+    }
+
+    #[test]
+    fn what_is_sent_again_begins_with_the_first_without_an_answer() {
+        let mut window = window(&[70, 10, 70, 40]);
+        assert_eq!(send_all(&mut window), [0, 1, 2, 3]);
+        assert_eq!(answer(&mut window, 2), Some(70));
+        assert_eq!(answer(&mut window, 0), Some(70));
+        window.sent = 0;
+        // The third is among them, or the second would be written after it.
+        assert_eq!(send_all(&mut window), [1, 2, 3]);
+        assert_eq!(answer(&mut window, 2), None);
+        assert_eq!(answer(&mut window, 1), Some(10));
+        assert_eq!(answer(&mut window, 1), None);
+        assert_eq!(answer(&mut window, 7), None);
+        assert_eq!(answer(&mut window, 3), Some(40));
+        assert!(window.is_empty() && window.bytes == 0 && !window.has_unsent());
+    }
+
+    #[test]
+    fn the_window_is_bounded_by_records_and_bytes() {
+        let many = vec![1; MAX_WINDOW];
+        assert!(!window(&many[1..]).is_full());
+        assert!(window(&many).is_full());
+        let mut window = Window::default();
+        let long = crate::api::proto::VoiceCall {
+            call_summary: Some("a".repeat(MAX_WINDOW_BYTES / 2)),
+            ..Default::default()
+        };
+        for is_full in [false, true] {
+            window.push(ImportRecord {
+                sequence: 0,
+                voice_call: Some(long.clone()),
+            });
+            assert_eq!(window.is_full(), is_full);
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    io::Read,
     path::PathBuf,
     pin::pin,
 };
@@ -407,16 +408,22 @@ async fn an_export_has_what_the_flags_say_in_order() {
 #[tokio::test]
 async fn a_file_is_the_whole_export_or_what_it_was() {
     let server = Server::start().await;
-    let file = Scratch::new("what it was");
+    let was = "what it was, and longer than what it will be".repeat(100);
+    let file = Scratch::new(&was);
+    let mut reader = std::fs::File::open(&file.0).expect("it is there");
     let away = format!("http://127.0.0.1:{}", free_port());
     let args = ["export", "--timeout=0.5", "--output", file.path()];
     assert_eq!(run(&away, &args).await.code, Some(5));
-    assert_eq!(file.content(), "what it was");
+    assert_eq!(file.content(), was);
     run_with_input(&server.endpoint, &["import"], EXAMPLE)
         .await
         .ok();
     assert_eq!(run(&server.endpoint, &args).await.ok(), "");
     assert_eq!(file.content(), format!("{EXAMPLE}\n"));
+    // Whoever was reading sees no mixture.
+    let mut read = String::new();
+    reader.read_to_string(&mut read).expect("it can be read");
+    assert_eq!(read, was);
     // Nothing else is left, and what is no ordinary file is not replaced.
     let name = file
         .0
