@@ -113,7 +113,6 @@ impl Export {
         text.end();
         out.write_all(&text.bytes)?;
         out.flush()?;
-        progress.finish();
         Ok(())
     }
 

@@ -8,7 +8,7 @@
 //! - `output` is where answers go, `view` how one call looks, `table` how many do,
 //!   `events` what happens to them
 //! - `groups` is what statistics look like, `bucket` the times among them
-//! - `records` splits input into records, `progress` tells how far a command is
+//! - `source` reads records, `records` splits them, `progress` tells how far a command is
 //! - `failure` is what can go wrong, in words and as an exit code
 //!
 //! It deliberately knows nothing of the service but its API, and sends nothing
@@ -34,6 +34,7 @@ mod progress;
 mod purge;
 mod records;
 mod service;
+mod source;
 mod stats;
 mod table;
 mod time;

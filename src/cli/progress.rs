@@ -45,9 +45,11 @@ impl Progress {
     pub(super) fn set(&self, done: u64) {
         self.bar.set_position(done);
     }
+}
 
+impl Drop for Progress {
     /// Makes room for what is said at the end.
-    pub(super) fn finish(&self) {
+    fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
 }

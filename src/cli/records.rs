@@ -3,8 +3,8 @@
 
 use std::io::{self, BufRead, Read};
 
-/// No call is longer.
-const MAX_RECORD: usize = 4 * 1024 * 1024;
+/// No call is longer, even if its summary is all escapes.
+const MAX_RECORD: usize = 1024 * 1024;
 
 /// Splits input into its records. Only where each begins and ends is looked at.
 pub(super) struct Records<R> {

@@ -5,7 +5,8 @@
 //! - [`Error`] is what an answer that is none says, typed
 //! - [`Client::watch`] streams changes and resumes by itself, [`Client::import`]
 //!   records, [`Client::export`] calls
-//! - `retry` decides what is sent again, and when
+//! - `retry` decides what is sent again, and when; `window` has what an import may
+//!   have to send again
 //!
 //! ```no_run
 //! use futures_util::TryStreamExt;
@@ -43,6 +44,7 @@ mod pages;
 mod retry;
 mod settings;
 mod watch;
+mod window;
 mod writes;
 
 pub use error::{Details, Error, FieldViolation};

@@ -12,7 +12,10 @@
 mod calls;
 mod commands;
 mod exit_codes;
+mod export;
 mod gate;
+mod import;
+mod import_stream;
 mod json;
 mod list;
 mod program;
