@@ -19,11 +19,7 @@ use crate::{
     client::Client,
 };
 
-/// Write out calls, oldest first: JSON Lines, each call in the reference's own
-/// shape.
-///
-/// All calls are as they were at one moment, however long it takes. A file is only
-/// there when it is complete.
+/// Write out calls, oldest first.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Export {

@@ -155,7 +155,7 @@ pub(super) fn table(rows: &[VoiceCallStatsRow], layout: &Layout, screen: Screen)
             } else {
                 title.width()
             },
-            // What is left of the count stays; on the right the last goes first.
+            // What stands left of the bar stays; of the rest the last goes first.
             weight: if cell <= count {
                 200
             } else {

@@ -28,17 +28,11 @@ use crate::api::proto::{
 /// Records that are read ahead.
 const READ_AHEAD: usize = 512;
 
-/// Take in calls as they are, with their times: JSON Lines or a JSON array, each
-/// call in the reference's own shape.
-///
-/// Refused records are named with their lines and stop no other. An import that
-/// broke off, or was stopped, is started again from the beginning: what is in
-/// already changes nothing. While the service is away it waits, at most as long as
-/// --timeout says.
+/// Take in calls as they are, with their times.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Import {
-    /// Where the calls are; `-`: standard input.
+    /// Where the calls are. Default, and for "-": standard input.
     #[arg(value_name = "FILE", default_value = "-", hide_default_value = true)]
     file: PathBuf,
 

@@ -85,12 +85,27 @@ pub enum Command {
     /// Show what happened to a call.
     History(watch::History),
     /// Count calls, by status, staff, time and so on.
+    ///
+    /// On a terminal: a table, with bars as long as the counts. In a pipe: the groups,
+    /// the count, how many are handled, the sum and the mean of the durations, and the
+    /// mean time until a call was handled, in seconds, separated by tabs and without a
+    /// heading; --json names them.
     Stats(Box<stats::Stats>),
     /// Take in calls as they are, with their times: JSON Lines or a JSON array.
+    ///
+    /// Each call in the reference's own shape. Refused records are named with their
+    /// lines and stop no other. An import that broke off, or was stopped, is started
+    /// again from the beginning: what is in already changes nothing. While the service
+    /// is away it waits, at most as long as --timeout says.
     Import(import::Import),
     /// Write out calls, oldest first: JSON Lines.
+    ///
+    /// Each call in the reference's own shape. All are as they were at one moment,
+    /// however long it takes, and a file is only there when it is complete.
     Export(Box<export::Export>),
     /// Show what a resume token or a page token says.
+    ///
+    /// It asks nobody: tokens carry a checksum, and no secret.
     Token(token::Token),
     /// Write the completions of a shell to standard output.
     Completions(completions::Completions),

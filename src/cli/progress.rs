@@ -61,7 +61,7 @@ fn style(template: &str) -> ProgressStyle {
     style.with_key(
         "rate",
         |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-            // Rates are below 2^53, and what cannot be written is not shown.
+            // What cannot be written is not shown.
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,

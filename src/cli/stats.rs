@@ -21,12 +21,7 @@ use crate::api::proto::{GetVoiceCallStatsRequest, VoiceCallStatsGroup};
 /// How many rows a page has at most.
 const MAX_PAGE: i32 = 1000;
 
-/// Count calls: how many, how many are handled, how long they took, and how long
-/// they waited to be handled.
-///
-/// On a terminal: a table, its bars as long as the counts. In a pipe: the same
-/// columns, separated by tabs, without a heading and without bars; times are in
-/// seconds, and the columns are those of --json.
+/// Count calls, by status, staff, time and so on.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Stats {

@@ -17,8 +17,6 @@ use super::{
 };
 
 /// Show what a resume token or a page token says.
-///
-/// It asks nobody: tokens carry a checksum, and no secret.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Token {
