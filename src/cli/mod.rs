@@ -80,7 +80,14 @@ pub enum Command {
     Undelete(delete::Undelete),
     /// Erase a call for good.
     Purge(purge::Purge),
-    /// Watch calls change.
+    /// Watch calls change, until you stop it: one line for each change.
+    ///
+    /// Each change comes once and in order, also when the connection breaks or the
+    /// service restarts meanwhile. Without a start: what changes from now on.
+    ///
+    /// ENTERED: the call matches now. UPDATED: it still matches. EXITED: it no longer
+    /// matches. DELETED, PURGED: it is gone. With --json there are POSITION lines too:
+    /// --resume with the last one goes on behind all that came before it.
     Watch(Box<watch::Watch>),
     /// Show what happened to a call.
     History(watch::History),
