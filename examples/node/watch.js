@@ -1,83 +1,91 @@
-// Keeps a copy of the calls that a filter matches, through anything.
+// Keeps a copy of all calls in a JSON file, and prints each change once.
 //
-// Usage: node watch.js ADDRESS FILE [STAFF_UID]
+//   node watch.js TARGET FILE
 //
-// The copy is in a file, together with the point up to which it is complete: both
-// change at once, because the file is replaced as a whole. So whatever ends this
-// program, it goes on where it was. Each change is printed once.
+// Stopped and started again it goes on where it was. docs/consumers.md tells why it
+// is written as it is. A copy of more than some thousand calls belongs into a
+// database, as in ../python/watch.py: here each batch writes the whole file.
 
+import { closeSync, existsSync, fsyncSync, openSync } from "node:fs";
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import grpc from "@grpc/grpc-js";
-import { connect, isFor } from "./voicecall.js";
 
-// The point is not in the log any more, or is of another log: only a new snapshot
-// helps. After any UNAVAILABLE the same point will do, on any replica.
-const START_OVER = [
+import grpc from "@grpc/grpc-js";
+
+import { connect, reason } from "./api.js";
+
+// The place is of no use any more: only a snapshot helps.
+const START_OVER = new Set([
   "REVISION_COMPACTED",
   "REVISION_AHEAD",
   "FEED_RESET",
   "WATCHER_TOO_SLOW",
   "INVALID_RESUME_TOKEN",
-];
-const PUT = ["VOICE_CALL_EVENT_TYPE_ENTERED", "VOICE_CALL_EVENT_TYPE_UPDATED"];
-const MAX_DELAY = 10_000;
+]);
+// A mistake of ours, which the next attempt would repeat. All else may pass.
+const GIVE_UP = new Set([
+  grpc.status.INVALID_ARGUMENT,
+  grpc.status.UNAUTHENTICATED,
+  grpc.status.PERMISSION_DENIED,
+  grpc.status.UNIMPLEMENTED,
+]);
+const PUT = new Set(["VOICE_CALL_EVENT_TYPE_ENTERED", "VOICE_CALL_EVENT_TYPE_UPDATED"]);
 
-const [address, path, ...staffUids] = process.argv.slice(2);
+const [target, file] = process.argv.slice(2);
+const client = connect(target);
 
-function load() {
+// The calls and the place in the stream: one file, so that both change or neither.
+let copy = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : { calls: {} };
+
+function store() {
+  const next = `${file}.next`;
+  const handle = openSync(next, "w");
+  writeFileSync(handle, JSON.stringify(copy));
+  fsyncSync(handle);
+  closeSync(handle);
+  renameSync(next, file);
+}
+
+// The calls of a snapshot that is not complete; the copy is the old one until then.
+let snapshot = {};
+
+function apply({ snapshot_chunk, snapshot_complete, event_batch, checkpoint }) {
+  if (snapshot_chunk) {
+    for (const call of snapshot_chunk.voice_calls) snapshot[call.uid] = call;
+  } else if (snapshot_complete) {
+    copy = { token: snapshot_complete.resume_token, calls: snapshot };
+    store();
+    console.log(`snapshot at ${snapshot_complete.revision}`);
+  } else if (event_batch) {
+    for (const { type, change } of event_batch.events) {
+      if (PUT.has(type)) copy.calls[change.uid] = change.voice_call;
+      else delete copy.calls[change.uid];
+    }
+    copy.token = event_batch.resume_token;
+    store();
+    for (const { type, change } of event_batch.events) {
+      console.log(change.revision, type.replace("VOICE_CALL_EVENT_TYPE_", ""), change.uid);
+    }
+  } else if (checkpoint) {
+    copy.token = checkpoint.resume_token;
+    store();
+  }
+}
+
+for (let failures = 0; ; failures = Math.min(failures + 1, 10)) {
+  const start = copy.token ? { resume_token: copy.token } : { snapshot: {} };
+  snapshot = {};
   try {
-    return JSON.parse(readFileSync(path, "utf8"));
-  } catch (error) {
-    if (error.code !== "ENOENT") throw error;
-    return { resumeToken: null, calls: {} };
-  }
-}
-
-function save(copy) {
-  writeFileSync(`${path}.new`, JSON.stringify(copy));
-  renameSync(`${path}.new`, path);
-}
-
-// Applies one message of the stream to a copy that is not saved yet.
-function apply(copy, response) {
-  const message = response[response.message];
-  for (const call of message.voice_calls ?? []) copy.calls[call.uid] = call;
-  for (const { type, change } of message.events ?? []) {
-    if (PUT.includes(type)) copy.calls[change.uid] = change.voice_call;
-    // EXITED, DELETED and PURGED: it is not in the view any more.
-    else delete copy.calls[change.uid];
-  }
-  // A snapshot is nothing before it is complete.
-  if (response.message === "snapshot_chunk") return;
-  copy.resumeToken = message.resume_token;
-  save(copy);
-  for (const { type, change } of message.events ?? []) {
-    console.log(change.revision, type, change.uid);
-  }
-}
-
-const client = connect(address);
-let delay = 100;
-for (;;) {
-  let copy = load();
-  if (!copy.resumeToken) copy = { resumeToken: null, calls: {} };
-  const start = copy.resumeToken ? { resume_token: copy.resumeToken } : { snapshot: {} };
-  try {
-    const stream = client.WatchVoiceCalls({
-      filter: { staff_uids: staffUids },
-      checkpoint_interval: { seconds: 1 },
-      ...start,
-    });
-    for await (const response of stream) {
-      apply(copy, response);
-      delay = 100;
+    for await (const message of client.WatchVoiceCalls(start)) {
+      apply(message);
+      failures = 0;
     }
   } catch (error) {
-    if (isFor(error, START_OVER)) save({ ...load(), resumeToken: null });
-    else if (error.code !== grpc.status.UNAVAILABLE) throw error;
+    const why = reason(error);
+    console.error(`${grpc.status[error.code]}: ${why ?? error.details}`);
+    if (START_OVER.has(why)) delete copy.token;
+    else if (!(error.code in grpc.status) || GIVE_UP.has(error.code)) throw error;
   }
-  // Not all clients at the same time, and not at once for ever.
-  await sleep(Math.random() * delay);
-  delay = Math.min(2 * delay, MAX_DELAY);
+  // Consumers that lost one server must not come back all at once.
+  await sleep(Math.random() * Math.min(10_000, 100 * 2 ** failures));
 }

@@ -1,24 +1,25 @@
-"""Keeps a copy of the calls that a filter matches, through anything.
+"""Keeps a copy of all calls in a SQLite file, and prints each change once.
 
-Usage: watch.py ADDRESS DATABASE [STAFF_UID]
+    watch.py TARGET FILE
 
-The copy is in an SQLite database, together with the point up to which it is
-complete: both change in one transaction, so whatever ends this program, it goes on
-where it was. Each change is printed once.
+Stopped and started again it goes on where it was. docs/consumers.md tells why it
+is written as it is.
 """
 
+import json
 import random
 import sqlite3
 import sys
 import time
 
 import grpc
+from google.protobuf import json_format
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
-import common
-from common import events, messages
+import api
 
-# The point is not in the log any more, or is of another log: only a new snapshot
-# helps. After any UNAVAILABLE the same point will do, on any replica.
+# The place is of no use any more: only a snapshot helps.
 START_OVER = {
     "REVISION_COMPACTED",
     "REVISION_AHEAD",
@@ -26,104 +27,134 @@ START_OVER = {
     "WATCHER_TOO_SLOW",
     "INVALID_RESUME_TOKEN",
 }
-PUT = {events.VOICE_CALL_EVENT_TYPE_ENTERED, events.VOICE_CALL_EVENT_TYPE_UPDATED}
-MAX_DELAY = 10.0
+# A mistake of ours, which the next attempt would repeat. All else may pass.
+GIVE_UP = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNIMPLEMENTED,
+}
+PUT = {
+    api.events.VOICE_CALL_EVENT_TYPE_ENTERED,
+    api.events.VOICE_CALL_EVENT_TYPE_UPDATED,
+}
 
 
 class Copy:
-    def __init__(self, path):
-        self.database = sqlite3.connect(path, isolation_level=None)
-        self.database.execute("CREATE TABLE IF NOT EXISTS calls (uid TEXT PRIMARY KEY, call BLOB)")
-        self.database.execute("CREATE TABLE IF NOT EXISTS point (resume_token TEXT)")
+    """The calls and the place in the stream, which change together or not at all."""
 
-    def resume_token(self):
-        row = self.database.execute("SELECT resume_token FROM point").fetchone()
-        return row and row[0]
+    def __init__(self, path):
+        self.db = sqlite3.connect(path, isolation_level=None)
+        # What is purged must not linger in the file.
+        self.db.execute("PRAGMA secure_delete = ON")
+        self.db.execute("CREATE TABLE IF NOT EXISTS calls (uid TEXT PRIMARY KEY, call TEXT)")
+        self.db.execute("CREATE TABLE IF NOT EXISTS place (token TEXT)")
+
+    def token(self):
+        row = self.db.execute("SELECT token FROM place").fetchone()
+        return row[0] if row else None
+
+    def forget_token(self):
+        self.db.execute("DELETE FROM place")
 
     def begin(self):
-        if not self.database.in_transaction:
-            self.database.execute("BEGIN")
+        if not self.db.in_transaction:
+            self.db.execute("BEGIN IMMEDIATE")
 
-    def clear(self):
-        self.database.execute("DELETE FROM calls")
+    def begin_snapshot(self):
+        # Until it is complete, the old copy stays what others see.
+        if not self.db.in_transaction:
+            self.begin()
+            self.db.execute("DELETE FROM calls")
 
     def put(self, call):
-        row = (call.uid, call.SerializeToString())
-        self.database.execute("INSERT OR REPLACE INTO calls VALUES (?, ?)", row)
+        text = json.dumps(json_format.MessageToDict(call, preserving_proto_field_name=True))
+        self.db.execute("INSERT OR REPLACE INTO calls VALUES (?, ?)", (call.uid, text))
 
     def remove(self, uid):
-        self.database.execute("DELETE FROM calls WHERE uid = ?", (uid,))
+        self.db.execute("DELETE FROM calls WHERE uid = ?", (uid,))
 
-    def commit(self, resume_token):
-        self.database.execute("DELETE FROM point")
-        if resume_token:
-            self.database.execute("INSERT INTO point VALUES (?)", (resume_token,))
-        self.database.execute("COMMIT")
+    def commit(self, token):
+        self.begin()
+        self.db.execute("DELETE FROM place")
+        self.db.execute("INSERT INTO place VALUES (?)", (token,))
+        self.db.execute("COMMIT")
 
     def rollback(self):
-        if self.database.in_transaction:
-            self.database.execute("ROLLBACK")
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
 
 
-def apply(copy, response):
-    """Applies one message of the stream; answers what there is to print."""
-    copy.begin()
-    kind = response.WhichOneof("message")
-    if kind == "snapshot_chunk":
-        # Nothing is committed before the snapshot is complete.
-        for call in response.snapshot_chunk.voice_calls:
-            copy.put(call)
-        return []
-    message = getattr(response, kind)
-    changes = []
-    if kind == "event_batch":
-        for event in message.events:
-            change = event.change
-            if event.type in PUT:
-                copy.put(change.voice_call)
-            else:
-                # EXITED, DELETED and PURGED: it is not in the view any more.
-                copy.remove(change.uid)
-            changes.append((change.revision, events.VoiceCallEventType.Name(event.type), change.uid))
-    copy.commit(message.resume_token)
-    return changes
+def apply(message, copy):
+    """Takes one message in; answers the events to tell of."""
+    match message.WhichOneof("message"):
+        case "snapshot_chunk":
+            copy.begin_snapshot()
+            for call in message.snapshot_chunk.voice_calls:
+                copy.put(call)
+        case "snapshot_complete":
+            copy.begin_snapshot()
+            copy.commit(message.snapshot_complete.resume_token)
+            print(f"snapshot at {message.snapshot_complete.revision}", flush=True)
+        case "event_batch":
+            copy.begin()
+            for event in message.event_batch.events:
+                if event.type in PUT:
+                    copy.put(event.change.voice_call)
+                else:
+                    copy.remove(event.change.uid)
+            copy.commit(message.event_batch.resume_token)
+            return message.event_batch.events
+        case "checkpoint":
+            copy.commit(message.checkpoint.resume_token)
+    return []
 
 
-def follow(stub, copy, filter):
-    """Follows one stream to its end, which is an error."""
-    request = messages.WatchVoiceCallsRequest()
-    request.filter.staff_uids[:] = filter
-    request.checkpoint_interval.seconds = 1
-    if resume_token := copy.resume_token():
-        request.resume_token = resume_token
-    else:
-        request.snapshot.SetInParent()
-        copy.begin()
-        copy.clear()
-    for response in stub.WatchVoiceCalls(request):
-        for change in apply(copy, response):
-            print(*change, flush=True)
-        yield
+def tell(events):
+    for event in events:
+        name = api.events.VoiceCallEventType.Name(event.type)
+        word = name.removeprefix("VOICE_CALL_EVENT_TYPE_")
+        print(event.change.revision, word, event.change.uid, flush=True)
 
 
-def main(address, path, *staff_uids):
-    stub, copy = common.connect(address), Copy(path)
-    delay = 0.1
+def reason(error):
+    """The name of the service's reason, if it is the service that speaks."""
+    status = rpc_status.from_call(error)
+    for detail in status.details if status else []:
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            return info.reason
+    return None
+
+
+def watch(client, copy):
+    failures = 0
     while True:
+        request = api.messages.WatchVoiceCallsRequest()
+        if token := copy.token():
+            request.resume_token = token
+        else:
+            request.snapshot.SetInParent()
         try:
-            for _ in follow(stub, copy, staff_uids):
-                delay = 0.1
+            for message in client.WatchVoiceCalls(request):
+                tell(apply(message, copy))
+                failures = 0
         except grpc.RpcError as error:
-            copy.rollback()
-            if common.reason(error) in START_OVER:
-                copy.begin()
-                copy.commit(None)
-            elif error.code() != grpc.StatusCode.UNAVAILABLE:
+            why = reason(error)
+            print(f"{error.code().name}: {why or error.details()}", file=sys.stderr)
+            if why in START_OVER:
+                copy.forget_token()
+            elif error.code() in GIVE_UP:
                 raise
-        # Not all clients at the same time, and not at once for ever.
-        time.sleep(random.uniform(0, delay))
-        delay = min(2 * delay, MAX_DELAY)
+        copy.rollback()
+        # Consumers that lost one server must not come back all at once.
+        time.sleep(random.uniform(0, min(10, 0.1 * 2**failures)))
+        failures = min(failures + 1, 10)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    target, path = sys.argv[1:]
+    try:
+        watch(api.connect(target), Copy(path))
+    except KeyboardInterrupt:
+        pass

@@ -25,8 +25,12 @@ pub(super) enum Failure {
     Usage(String),
     /// There is no service to be reached by these flags.
     Settings(SettingsError),
-    /// The token's file cannot be read.
-    TokenFile(String),
+    /// A file cannot be read or written.
+    File(String),
+    /// So many records of an import are refused; the others are in.
+    Refused(u64),
+    /// What should be a token is none.
+    Token,
     /// These calls do not exist; the others were shown.
     Missing(Vec<String>),
     /// Standard output cannot be written to.
@@ -64,7 +68,8 @@ impl Failure {
             Self::Usage(_)
             | Self::Settings(SettingsError::Endpoint(_) | SettingsError::TlsUnused) => USAGE,
             Self::Missing(_) => NOT_FOUND,
-            Self::Settings(_) | Self::TokenFile(_) | Self::Output(_) => OTHER,
+            Self::Refused(_) | Self::Token => REFUSED,
+            Self::Settings(_) | Self::File(_) | Self::Output(_) => OTHER,
         };
         ExitCode::from(code)
     }
@@ -77,8 +82,13 @@ impl Failure {
         }
         let lines = match self {
             Self::Service(error) => lines_of(error),
-            Self::Usage(what) | Self::TokenFile(what) => vec![what.clone()],
+            Self::Refused(1) => vec!["1 record is refused".to_owned()],
+            Self::Refused(count) => vec![format!("{count} records are refused")],
+            Self::Usage(what) | Self::File(what) => vec![what.clone()],
             Self::Settings(error) => vec![error.to_string()],
+            Self::Token => {
+                vec!["that is no token, a torn one, or one of a newer release".to_owned()]
+            }
             Self::Missing(uids) => uids
                 .iter()
                 .map(|uid| format!("there is no call {uid}"))
@@ -169,6 +179,6 @@ fn may_be_applied(code: Code) -> bool {
 }
 
 /// Text from elsewhere must not break the line or control the terminal.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }

@@ -7,27 +7,38 @@
 //! - [`json`] is a call in the reference's shape, both ways
 //! - `output` is where answers go, `view` how one call looks, `table` how many do,
 //!   `events` what happens to them
+//! - `groups` is what statistics look like, `bucket` the times among them
+//! - `source` reads records, `records` splits them, `progress` tells how far a command is
 //! - `failure` is what can go wrong, in words and as an exit code
 //!
 //! It deliberately knows nothing of the service but its API, and sends nothing
 //! but by the client library.
 
+mod bucket;
 mod completions;
 mod create;
 mod delete;
 mod events;
+mod export;
 mod failure;
 mod fields;
 mod filter;
 mod get;
+mod groups;
 mod handle;
+mod import;
 pub mod json;
 mod list;
 mod output;
+mod progress;
 mod purge;
+mod records;
 mod service;
+mod source;
+mod stats;
 mod table;
 mod time;
+mod token;
 mod update;
 mod view;
 mod watch;
@@ -69,10 +80,40 @@ pub enum Command {
     Undelete(delete::Undelete),
     /// Erase a call for good.
     Purge(purge::Purge),
-    /// Watch calls change.
+    /// Watch calls change, until you stop it: one line for each change.
+    ///
+    /// Each change comes once and in order, also when the connection breaks or the
+    /// service restarts meanwhile. Without a start: what changes from now on.
+    ///
+    /// ENTERED: the call matches now. UPDATED: it still matches. EXITED: it no longer
+    /// matches. DELETED, PURGED: it is gone. With --json there are POSITION lines too:
+    /// --resume with the last one goes on behind all that came before it.
     Watch(Box<watch::Watch>),
     /// Show what happened to a call.
     History(watch::History),
+    /// Count calls, by status, staff, time and so on.
+    ///
+    /// On a terminal: a table, with bars as long as the counts. In a pipe: the groups,
+    /// the count, how many are handled, the sum and the mean of the durations, and the
+    /// mean time until a call was handled, in seconds, separated by tabs and without a
+    /// heading; --json names them.
+    Stats(Box<stats::Stats>),
+    /// Take in calls as they are, with their times: JSON Lines or a JSON array.
+    ///
+    /// Each call in the reference's own shape. Refused records are named with their
+    /// lines and stop no other. An import that broke off, or was stopped, is started
+    /// again from the beginning: what is in already changes nothing. While the service
+    /// is away it waits, at most as long as --timeout says.
+    Import(import::Import),
+    /// Write out calls, oldest first: JSON Lines.
+    ///
+    /// Each call in the reference's own shape. All are as they were at one moment,
+    /// however long it takes, and a file is only there when it is complete.
+    Export(Box<export::Export>),
+    /// Show what a resume token or a page token says.
+    ///
+    /// It asks nobody: tokens carry a checksum, and no secret.
+    Token(token::Token),
     /// Write the completions of a shell to standard output.
     Completions(completions::Completions),
 }
@@ -105,6 +146,10 @@ async fn execute(command: &Command, program: &mut clap::Command) -> Result<(), F
         Command::Purge(purge) => purge.run().await,
         Command::Watch(watch) => watch.run().await,
         Command::History(history) => history.run().await,
+        Command::Stats(stats) => stats.run().await,
+        Command::Token(token) => token.run(),
+        Command::Import(import) => import.run().await,
+        Command::Export(export) => export.run().await,
         Command::Completions(completions) => completions.run(program),
     }
 }

@@ -33,20 +33,23 @@ enum Form {
     Terminal(Screen, Option<Table>),
 }
 
+/// The terminal that standard output is, if it is one.
+pub(super) fn screen() -> Option<Screen> {
+    let stdout = io::stdout();
+    let size = terminal_size::terminal_size_of(&stdout);
+    stdout.is_terminal().then(|| Screen {
+        width: size.map_or(USUAL_WIDTH, |(width, _)| usize::from(width.0).max(1)),
+        colours: AutoStream::choice(&stdout) != ColorChoice::Never,
+    })
+}
+
 impl Output {
     pub(super) fn new(json: bool) -> Self {
         let stdout = io::stdout();
-        let form = if json {
-            Form::Json
-        } else if stdout.is_terminal() {
-            let size = terminal_size::terminal_size_of(&stdout);
-            let screen = Screen {
-                width: size.map_or(USUAL_WIDTH, |(width, _)| usize::from(width.0).max(1)),
-                colours: AutoStream::choice(&stdout) != ColorChoice::Never,
-            };
-            Form::Terminal(screen, None)
-        } else {
-            Form::Plain
+        let form = match screen() {
+            _ if json => Form::Json,
+            Some(screen) => Form::Terminal(screen, None),
+            None => Form::Plain,
         };
         Self {
             out: BufWriter::new(stdout.lock()),

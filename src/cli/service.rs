@@ -104,7 +104,7 @@ impl Service {
     fn token(&self) -> Result<Option<String>, Failure> {
         let token = match &self.token_file {
             Some(path) => fs::read_to_string(path).map_err(|error| {
-                Failure::TokenFile(format!("cannot read {}: {error}", path.display()))
+                Failure::File(format!("cannot read {}: {error}", path.display()))
             })?,
             // No flag of its own: others can see a command's flags.
             None => env::var(TOKEN).unwrap_or_default(),

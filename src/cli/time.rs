@@ -11,14 +11,12 @@ pub(super) struct Rfc3339(pub(super) Timestamp);
 
 impl fmt::Display for Rfc3339 {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Timestamp { seconds, nanos } = self.0;
-        let micros = nanos / 1_000;
-        let whole = Timestamp { seconds, nanos: 0 }.to_string();
-        let whole = whole.trim_end_matches('Z');
-        if micros % 1_000 == 0 {
-            write!(formatter, "{whole}.{:03}Z", micros / 1_000)
-        } else {
-            write!(formatter, "{whole}.{micros:06}Z")
+        let micros = self.0.nanos / 1_000;
+        match jiff::Timestamp::new(self.0.seconds, micros * 1_000) {
+            Ok(time) if micros % 1_000 == 0 => write!(formatter, "{time:.3}"),
+            Ok(time) => write!(formatter, "{time:.6}"),
+            // No service sends such a time.
+            Err(_) => self.0.fmt(formatter),
         }
     }
 }

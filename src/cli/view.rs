@@ -74,14 +74,14 @@ fn values(call: &VoiceCall) -> [(&'static str, Option<String>); 17] {
 }
 
 /// A word, or the number of one that is newer than this release.
-fn status(number: i32) -> Option<String> {
+pub(super) fn status(number: i32) -> Option<String> {
     match VoiceCallStatus::try_from(number) {
         Ok(known) => words::status(known).map(str::to_owned),
         Err(_) => Some(number.to_string()),
     }
 }
 
-fn direction(number: i32) -> Option<String> {
+pub(super) fn direction(number: i32) -> Option<String> {
     match VoiceCallDirection::try_from(number) {
         Ok(known) => words::direction(known).map(str::to_owned),
         Err(_) => Some(number.to_string()),
@@ -100,7 +100,7 @@ fn status_style(number: i32) -> Style {
 }
 
 /// Text that neither breaks the line nor controls the terminal.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 

@@ -15,13 +15,6 @@ use crate::{
 };
 
 /// Watch calls change, until you stop it: one line for each change.
-///
-/// Each change comes once and in order, also when the connection breaks or the
-/// service restarts meanwhile. Without a start: what changes from now on.
-///
-/// ENTERED: the call matches now. UPDATED: it still matches. EXITED: it no longer
-/// matches. DELETED, PURGED: it is gone. With --json there are POSITION lines too:
-/// --resume with the last one goes on behind all that came before it.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Watch {

@@ -3,8 +3,10 @@
 //! - [`Client`] has a method for each RPC, over the messages of [`api::proto`]
 //! - [`Settings`] say where the service is and how to reach it
 //! - [`Error`] is what an answer that is none says, typed
-//! - [`Client::watch`] streams changes and resumes by itself
-//! - `retry` decides what is sent again, and when
+//! - [`Client::watch`] streams changes and resumes by itself, [`Client::import`]
+//!   records, [`Client::export`] calls
+//! - `retry` decides what is sent again, and when; `window` has what an import may
+//!   have to send again
 //!
 //! ```no_run
 //! use futures_util::TryStreamExt;
@@ -36,10 +38,13 @@
 //! [`api::proto`]: crate::api::proto
 
 mod error;
+mod export;
+mod import;
 mod pages;
 mod retry;
 mod settings;
 mod watch;
+mod window;
 mod writes;
 
 pub use error::{Details, Error, FieldViolation};
@@ -58,8 +63,9 @@ use tonic::{
 
 use crate::api::proto::{
     BatchGetVoiceCallsRequest, BatchGetVoiceCallsResponse, GetVoiceCallRequest,
-    ListVoiceCallChangesRequest, ListVoiceCallChangesResponse, ListVoiceCallsRequest,
-    ListVoiceCallsResponse, VoiceCall, WatchVoiceCallsRequest, WatchVoiceCallsResponse,
+    GetVoiceCallStatsRequest, GetVoiceCallStatsResponse, ListVoiceCallChangesRequest,
+    ListVoiceCallChangesResponse, ListVoiceCallsRequest, ListVoiceCallsResponse, VoiceCall,
+    WatchVoiceCallsRequest, WatchVoiceCallsResponse,
     voice_call_service_client::VoiceCallServiceClient,
 };
 
@@ -141,6 +147,18 @@ impl Client {
         self.call(request, send).await
     }
 
+    /// One page of statistics; [`Client::stats`] goes through all.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn stats_page(
+        &self,
+        request: GetVoiceCallStatsRequest,
+    ) -> Result<GetVoiceCallStatsResponse, Error> {
+        let send = async |mut stub: Stub, request| stub.get_voice_call_stats(request).await;
+        self.call(request, send).await
+    }
+
     /// Sends a request until it is answered, refused for good, or out of time.
     async fn call<M: Clone, R>(
         &self,
@@ -151,7 +169,7 @@ impl Client {
         let mut attempts = 0;
         let mut last = None;
         loop {
-            let request = self.request(message.clone(), attempts, deadline);
+            let request = self.request(message.clone(), attempts, Some(deadline));
             attempts += 1;
             let attempt = timeout_at(deadline, send(self.stub.clone(), request)).await;
             let error = match attempt {
@@ -174,11 +192,7 @@ impl Client {
         &self,
         message: WatchVoiceCallsRequest,
     ) -> Result<Streaming<WatchVoiceCallsResponse>, Error> {
-        let mut request = Request::new(message);
-        if let Some(authorization) = &self.authorization {
-            let metadata = request.metadata_mut();
-            metadata.insert("authorization", authorization.clone());
-        }
+        let request = self.request(message, 0, None);
         let mut stub = self.stub.clone();
         let opened = timeout(self.deadline, stub.watch_voice_calls(request)).await;
         match opened {
@@ -205,9 +219,16 @@ impl Client {
         self.call(request, send).await
     }
 
-    fn request<M>(&self, message: M, previous_attempts: u32, deadline: Instant) -> Request<M> {
+    fn request<M>(
+        &self,
+        message: M,
+        previous_attempts: u32,
+        deadline: Option<Instant>,
+    ) -> Request<M> {
         let mut request = Request::new(message);
-        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        if let Some(deadline) = deadline {
+            request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
         let metadata = request.metadata_mut();
         if let Some(authorization) = &self.authorization {
             metadata.insert("authorization", authorization.clone());

@@ -1,4 +1,4 @@
-//! Lists as streams: the next page is asked for when the one before is used up.
+//! Lists and statistics as streams: the next page is asked for when the one before is used up.
 
 use futures_util::{
     TryStreamExt,
@@ -6,7 +6,10 @@ use futures_util::{
 };
 
 use super::{Client, Error};
-use crate::api::proto::{ListVoiceCallsRequest, ListVoiceCallsResponse, VoiceCall};
+use crate::api::proto::{
+    GetVoiceCallStatsRequest, GetVoiceCallStatsResponse, ListVoiceCallsRequest,
+    ListVoiceCallsResponse, VoiceCall,
+};
 
 impl Client {
     /// All calls from the request's page on, in its order. It asks for the next
@@ -34,6 +37,26 @@ impl Client {
                     return Ok(None);
                 };
                 let page = client.list_page(request.clone()).await?;
+                request.page_token.clone_from(&page.next_page_token);
+                let more = !request.page_token.is_empty();
+                Ok(Some((page, more.then_some(request))))
+            }
+        })
+    }
+    /// Statistics page by page, from the request's page on. Each page is counted
+    /// anew, at its own revision.
+    pub fn stats(
+        &self,
+        request: GetVoiceCallStatsRequest,
+    ) -> impl Stream<Item = Result<GetVoiceCallStatsResponse, Error>> + Send + use<> {
+        let client = self.clone();
+        stream::try_unfold(Some(request), move |next| {
+            let client = client.clone();
+            async move {
+                let Some(mut request) = next else {
+                    return Ok(None);
+                };
+                let page = client.stats_page(request.clone()).await?;
                 request.page_token.clone_from(&page.next_page_token);
                 let more = !request.page_token.is_empty();
                 Ok(Some((page, more.then_some(request))))

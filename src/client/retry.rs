@@ -41,6 +41,12 @@ pub(super) fn wait(error: &Error, attempts: u32) -> Option<Duration> {
     })
 }
 
+/// The same for a stream that has failed so often since it last came forward, and
+/// is not given up by their number.
+pub(super) fn wait_of_stream(error: &Error, failures: u32) -> Option<Duration> {
+    wait(error, failures.min(MAX_ATTEMPTS - 1))
+}
+
 /// How long to wait before a watch is resumed that has failed so often in a row;
 /// `None`: it cannot be.
 pub(super) fn resume(error: &Error, failures: u32) -> Option<Duration> {

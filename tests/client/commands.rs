@@ -335,6 +335,10 @@ async fn every_shell_gets_completions_that_know_commands_and_words() {
             "not-handled",
             "answered-by-vonage",
             "recording-url",
+            "replace-if-newer",
+            "export",
+            "time-zone",
+            "token",
         ] {
             assert!(script.contains(word), "{shell}: {word}");
         }

@@ -12,11 +12,15 @@
 mod calls;
 mod commands;
 mod exit_codes;
+mod export;
 mod gate;
+mod import;
+mod import_stream;
 mod json;
 mod list;
 mod program;
 mod retries;
+mod stats;
 #[allow(
     dead_code,
     reason = "shared with the service's tests, which use all of it"
@@ -25,4 +29,6 @@ mod retries;
 mod support;
 mod terminal;
 mod tls;
+mod tokens;
+mod transfers;
 mod watch;

@@ -1,6 +1,6 @@
 //! The watch that resumes by itself, in the library and on the command line.
 
-use std::{net::TcpListener, pin::pin, process::Stdio};
+use std::{pin::pin, process::Stdio};
 
 use futures_util::{Stream, TryStreamExt};
 use serde_json::Value;
@@ -10,54 +10,13 @@ use voicecall::{
         CreateVoiceCallRequest, ErrorReason, Live, PurgeVoiceCallRequest, Snapshot,
         VoiceCallEventType, WatchVoiceCallsRequest, watch_voice_calls_request::Start,
     },
-    client::{Client, Error, Settings, Watched},
+    client::{Client, Error, Watched},
 };
 
 use crate::{
     program::{command, run},
-    support::{inbound, postgres::Cluster, server::Process},
+    support::{inbound, server::Restartable},
 };
-
-/// A service that can be killed and started again at the same address.
-struct Restartable {
-    database_url: String,
-    address: String,
-    process: Option<Process>,
-}
-
-impl Restartable {
-    async fn start() -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let address = free.local_addr().expect("bound").to_string();
-        drop(free);
-        let mut this = Self {
-            database_url: Cluster::shared().await.database().await,
-            address,
-            process: None,
-        };
-        this.run();
-        this
-    }
-
-    fn run(&mut self) {
-        self.process = Some(Process::start(&[
-            ("DATABASE_URL", &self.database_url),
-            ("VOICECALL_LISTEN", &self.address),
-        ]));
-    }
-
-    fn kill(&mut self) {
-        self.process = None;
-    }
-
-    fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    fn client(&self) -> Client {
-        Client::new(&Settings::new(self.endpoint())).expect("good settings")
-    }
-}
 
 async fn create(client: &Client) -> String {
     let request = CreateVoiceCallRequest {

@@ -1,234 +1,319 @@
-//! The examples in other languages, run as their README says, through the death of
-//! the server they watch.
+//! The examples in other languages, run as their README says.
 
 use std::{
-    path::PathBuf,
+    cell::Cell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
     process::Stdio,
-    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
+use futures_util::TryStreamExt;
+use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
-use voicecall::api::proto::{self, VoiceCall};
+use voicecall::{
+    api::proto::{
+        GetVoiceCallRequest, ListVoiceCallsRequest, PurgeVoiceCallRequest, VoiceCall,
+        VoiceCallStatus,
+    },
+    client::Client,
+};
 
 use crate::support::{
-    Client, create, delete, handle, inbound, postgres::Cluster, server::Process, update,
+    eventually, inbound, request_id,
+    server::Restartable,
+    writes::{Write, create_of, delete_of, handle_of, undelete_of, update_of},
 };
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const PATIENCE: Duration = Duration::from_secs(30);
-const STAFF: &str = "5ya4gbwm2c3qic8";
-static FILES: AtomicU32 = AtomicU32::new(0);
 
-/// Runs an example of this language.
-fn example(language: &str, name: &str, args: &[&str]) -> Command {
-    let (program, extension) = match language {
-        "python" => (
-            format!("{ROOT}/tests/interop/python/.venv/bin/python"),
-            "py",
-        ),
-        _ => ("node".into(), "js"),
-    };
-    let mut command = Command::new(program);
-    command
-        .arg(format!("{ROOT}/examples/{language}/{name}.{extension}"))
-        .args(args)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .kill_on_drop(true);
-    command
+/// Longer than anything takes that is not broken.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Examples in a language.
+#[derive(Debug, Clone, Copy)]
+enum Language {
+    Python,
+    Node,
 }
 
-/// What a watching example prints.
+impl Language {
+    /// The example with these arguments.
+    fn example(self, name: &str, args: &[&str]) -> Command {
+        let (program, script) = match self {
+            Self::Python => (
+                format!("{ROOT}/tests/interop/python/.venv/bin/python"),
+                format!("{ROOT}/examples/python/{name}.py"),
+            ),
+            Self::Node => ("node".into(), format!("{ROOT}/examples/node/{name}.js")),
+        };
+        let mut command = Command::new(program);
+        command
+            .arg(script)
+            .args(args)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// What an example that ends writes.
+    async fn run(self, name: &str, args: &[&str]) -> String {
+        let output = self.example(name, args).output().await;
+        let output = output.expect("`scripts/install interop` has been run");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{self:?} {name}: {stderr}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// The calls of the copy that `watch` keeps in a file, by uid.
+    async fn copy(self, file: &Path) -> BTreeMap<String, Value> {
+        let json = match self {
+            Self::Python => {
+                const DUMP: &str = "import json, sqlite3, sys
+calls = sqlite3.connect(sys.argv[1]).execute('SELECT uid, call FROM calls')
+print(json.dumps({'calls': {uid: json.loads(call) for uid, call in calls}}))";
+                let mut command = Command::new("python3");
+                let output = command.args(["-c", DUMP]).arg(file).output().await;
+                output.expect("there is Python").stdout
+            }
+            Self::Node => std::fs::read(file).expect("it has been written"),
+        };
+        let mut json: Value = serde_json::from_slice(&json).expect("JSON");
+        serde_json::from_value(json["calls"].take()).expect("calls by uid")
+    }
+}
+
+/// A running consumer.
 struct Consumer {
     lines: Lines<BufReader<ChildStdout>>,
-    _child: Child,
+    child: Child,
 }
 
 impl Consumer {
-    fn start(language: &str, address: &str, file: &str) -> Self {
-        let mut child = example(language, "watch", &[address, file, STAFF])
-            .spawn()
-            .expect("`scripts/install interop` has installed it");
+    fn start(language: Language, target: &str, file: &Path) -> Self {
+        let file = file.to_str().expect("text");
+        let mut command = language.example("watch", &[target, file]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut child = child.expect("`scripts/install interop` has been run");
         let stdout = child.stdout.take().expect("piped");
         Self {
             lines: BufReader::new(stdout).lines(),
-            _child: child,
+            child,
         }
     }
 
-    /// The next changes, up to this revision.
-    async fn until(&mut self, revision: i64) -> Vec<i64> {
-        let mut seen = Vec::new();
-        while seen.last().is_none_or(|last| *last < revision) {
-            let line = timeout(PATIENCE, self.lines.next_line()).await;
-            let line = line.expect("it goes on").expect("text").expect("it runs");
-            let first = line.split(' ').next().unwrap_or_default();
-            seen.push(first.parse().expect("a revision"));
-        }
-        seen
+    async fn line(&mut self) -> String {
+        let line = timeout(PATIENCE, self.lines.next_line()).await;
+        let line = line.expect("it says something").expect("text");
+        line.expect("the consumer goes on")
+    }
+
+    /// The revision of the change that it tells of next.
+    async fn change(&mut self) -> i64 {
+        let line = self.line().await;
+        let revision = line.split(' ').next().and_then(|word| word.parse().ok());
+        revision.unwrap_or_else(|| panic!("no change: {line}"))
     }
 }
 
-async fn new_call(client: &mut Client) -> VoiceCall {
-    let call = VoiceCall {
-        staff_uid: Some(STAFF.into()),
-        ..inbound()
-    };
-    create(client, call).await
+fn scratch(language: Language) -> PathBuf {
+    std::env::temp_dir().join(format!("voicecall-{language:?}-{}", request_id()))
 }
 
-/// Makes changes of every kind, all of which are in the view.
-async fn change(client: &mut Client) -> Vec<i64> {
-    let mut revisions = Vec::new();
-    let kept = new_call(client).await;
-    let handled = handle(client, &kept.uid, "eve").await.expect("allowed");
-    let exited = new_call(client).await;
-    let leaves = VoiceCall {
-        staff_uid: Some("somebody else".into()),
-        ..exited.clone()
-    };
-    let left = update(client, leaves, &["staff_uid"])
-        .await
-        .expect("allowed");
-    let deleted = new_call(client).await;
-    let gone = delete(client, &deleted.uid).await.expect("allowed");
-    let calls = [&kept, &handled, &exited, &left, &deleted, &gone];
-    revisions.extend(calls.map(|call| call.revision));
-    let purged = new_call(client).await;
-    revisions.push(purged.revision);
-    revisions
+fn target(service: &Restartable) -> String {
+    service.endpoint().replace("http://", "")
 }
 
-async fn purge(client: &mut Client, uid: &str) -> i64 {
-    let request = proto::PurgeVoiceCallRequest {
-        uid: uid.into(),
+async fn records_and_lists(language: Language) {
+    let service = Restartable::start().await;
+    let target = target(&service);
+    let created = language.run("create", &[&target, "+14155550148"]).await;
+    let created: Value = serde_json::from_str(&created).expect("JSON");
+    let uid = created["uid"].as_str().expect("it has one").to_owned();
+    let request = GetVoiceCallRequest {
+        uid: uid.clone(),
+        min_revision: 0,
+    };
+    let call = service.client().get(request).await.expect("it is there");
+    assert_eq!(call.from_number.as_deref(), Some("+14155550148"));
+    assert_eq!(language.run("list", &[&target]).await, "");
+    send(&service, status_of(&uid, VoiceCallStatus::Missed)).await;
+    let listed = language.run("list", &[&target]).await;
+    assert_eq!(listed.lines().count(), 1);
+    assert!(listed.starts_with(&uid) && listed.ends_with(" +14155550148\n"));
+}
+
+#[tokio::test]
+async fn the_python_examples_record_and_list() {
+    records_and_lists(Language::Python).await;
+}
+
+#[tokio::test]
+async fn the_node_examples_record_and_list() {
+    records_and_lists(Language::Node).await;
+}
+
+fn status_of(uid: &str, status: VoiceCallStatus) -> Write {
+    update_of(VoiceCall {
+        uid: uid.to_owned(),
+        status: status.into(),
+        ..VoiceCall::default()
+    })
+}
+
+fn summary_of(uid: &str, summary: &str) -> Write {
+    update_of(VoiceCall {
+        uid: uid.to_owned(),
+        call_summary: Some(summary.to_owned()),
+        ..VoiceCall::default()
+    })
+}
+
+/// Sends a write until it is answered, whatever happens to the service.
+async fn send(service: &Restartable, write: Write) -> VoiceCall {
+    send_to(service.endpoint(), write).await
+}
+
+async fn send_to(endpoint: String, write: Write) -> VoiceCall {
+    let mut answer = None;
+    eventually("the write is answered", async || {
+        let mut client = crate::support::server::client(&endpoint);
+        answer = write.clone().send(&mut client).await.ok();
+        answer.is_some()
+    })
+    .await;
+    answer.expect("it was answered").remove(0)
+}
+
+/// Changes calls of every kind, a revision each, until it is told to stop.
+async fn change_calls(endpoint: String, stop: &Cell<bool>) {
+    while !stop.get() {
+        let uid = send_to(endpoint.clone(), create_of(inbound())).await.uid;
+        for write in [
+            status_of(&uid, VoiceCallStatus::Missed),
+            handle_of(&uid, "ann"),
+            delete_of(&uid, false),
+            undelete_of(&uid),
+            summary_of(&uid, "rang\ntwice"),
+        ] {
+            send_to(endpoint.clone(), write).await;
+        }
+        let other = send_to(endpoint.clone(), create_of(inbound())).await.uid;
+        send_to(endpoint.clone(), delete_of(&other, false)).await;
+    }
+}
+
+/// The calls in the table that are not deleted, by uid.
+async fn table(client: &Client) -> BTreeMap<String, VoiceCall> {
+    let calls = client.list(ListVoiceCallsRequest::default());
+    let by_uid = calls.map_ok(|call| (call.uid.clone(), call));
+    by_uid.try_collect().await.expect("a list")
+}
+
+async fn assert_copied(language: Language, file: &Path, service: &Restartable) {
+    let copy = language.copy(file).await;
+    let table = table(&service.client()).await;
+    assert!(copy.keys().eq(table.keys()), "{copy:#?} {table:#?}");
+    for (uid, call) in &table {
+        let copied = &copy[uid];
+        assert_eq!(copied["revision"], call.revision.to_string());
+        let summary = call.call_summary.as_deref();
+        assert_eq!(copied["call_summary"].as_str(), summary);
+    }
+}
+
+/// A copy that is kept through kills of the service, and of the consumer, is the
+/// table, and each change is told once.
+async fn keeps_a_copy(language: Language) {
+    let mut service = Restartable::start().await;
+    let target = target(&service);
+    let file = scratch(language);
+    for _ in 0..2 {
+        send(&service, create_of(inbound())).await;
+    }
+    let mut consumer = Consumer::start(language, &target, &file);
+    assert_eq!(consumer.line().await, "snapshot at 2");
+
+    let mut last = 2;
+    let stop = Cell::new(false);
+    let follow_through_kills = async {
+        for _ in 0..2 {
+            for _ in 0..30 {
+                last += 1;
+                assert_eq!(consumer.change().await, last);
+            }
+            service.kill();
+            service.run();
+        }
+        stop.set(true);
+    };
+    let changing = change_calls(format!("http://{target}"), &stop);
+    tokio::join!(changing, follow_through_kills);
+    let kept = send(&service, create_of(inbound())).await;
+    let purged = send(&service, create_of(inbound())).await;
+    while last < purged.revision {
+        last += 1;
+        assert_eq!(consumer.change().await, last);
+    }
+    let purge = PurgeVoiceCallRequest {
+        uid: purged.uid.clone(),
         ..Default::default()
     };
-    let answer = client.purge_voice_call(request).await;
-    answer.expect("it is there").into_inner().revision
-}
+    let revision = service.client().purge(purge).await.expect("it is there");
+    let line = consumer.line().await;
+    assert_eq!(line, format!("{revision} PURGED {}", purged.uid));
 
-/// The uids in the copy that an example keeps.
-async fn copied(language: &str, file: &str) -> Vec<String> {
-    let script = match language {
-        "python" => {
-            "import sqlite3, sys\nfor row in sqlite3.connect(sys.argv[1]).execute('SELECT uid FROM calls'): print(*row)"
-        }
-        _ => "import json, sys\nprint(*json.load(open(sys.argv[1]))['calls'], sep='\\n')",
-    };
-    let output = Command::new(format!("{ROOT}/tests/interop/python/.venv/bin/python"))
-        .args(["-c", script, file])
-        .output()
-        .await
-        .expect("installed");
-    let text = String::from_utf8(output.stdout).expect("text");
-    let mut uids: Vec<_> = text.lines().map(str::to_owned).collect();
-    uids.sort_unstable();
-    uids
-}
+    // Killed, it goes on where it was.
+    consumer.child.kill().await.expect("it runs");
+    let update = summary_of(&kept.uid, "called back");
+    let updated = send(&service, update).await;
+    let mut consumer = Consumer::start(language, &target, &file);
+    let line = consumer.line().await;
+    assert_eq!(line, format!("{} UPDATED {}", updated.revision, kept.uid));
 
-async fn a_copy_survives_the_death_of_the_server(language: &str) {
-    let number = FILES.fetch_add(1, Ordering::Relaxed);
-    let name = format!("voicecall-copy-{}-{number}", std::process::id());
-    let file: PathBuf = std::env::temp_dir().join(name);
-    let file = file.to_str().expect("text");
-    let url = Cluster::shared().await.database().await;
-    let mut server = Process::start(&[("DATABASE_URL", &url)]);
-    let address = server.endpoint.replace("http://", "");
-    let first = new_call(&mut server.client()).await;
-
-    let mut consumer = Consumer::start(language, &address, file);
-    // The snapshot is not printed: what comes first is the change after it.
-    let mut seen = Vec::new();
-    let mut expected = Vec::new();
-    let mut client = server.client();
-    let probe = new_call(&mut client).await;
-    let update_probe = |n| VoiceCall {
-        duration: Some(n),
-        ..probe.clone()
-    };
-    // Until it watches, changes of the probe go into its snapshot.
-    let mut n = 0;
-    while seen.is_empty() {
-        n += 1;
-        let changed = update(&mut client, update_probe(n), &["duration"]).await;
-        let revision = changed.expect("allowed").revision;
-        let line = timeout(Duration::from_millis(500), consumer.lines.next_line()).await;
-        if let Ok(line) = line {
-            let line = line.expect("text").expect("it runs");
-            let first = line.split(' ').next().unwrap_or_default();
-            let first: i64 = first.parse().expect("a revision");
-            seen.push(first);
-            expected.extend(first..=revision);
-        }
-    }
-    for round in 0..3 {
-        let mut client = server.client();
-        let revisions = change(&mut client).await;
-        let last = *revisions.last().expect("some");
-        expected.extend(revisions);
-        seen.extend(consumer.until(last).await);
-        if round == 1 {
-            purge(&mut client, &first.uid).await;
-            expected.push(last + 1);
-            seen.extend(consumer.until(last + 1).await);
-        }
-        drop(server);
-        server = Process::start(&[("DATABASE_URL", &url), ("VOICECALL_LISTEN", &address)]);
-    }
-    let last = new_call(&mut server.client()).await.revision;
-    expected.push(last);
-    seen.extend(consumer.until(last).await);
-    assert_eq!(seen, expected, "each change once, in order");
-
-    let request = proto::ListVoiceCallsRequest {
-        filter: Some(proto::VoiceCallFilter {
-            staff_uids: vec![STAFF.into()],
-            ..Default::default()
-        }),
-        page_size: 1000,
-        ..Default::default()
-    };
-    let list = server.client().list_voice_calls(request).await;
-    let calls = list.expect("a list").into_inner().voice_calls;
-    let mut uids: Vec<_> = calls.into_iter().map(|call| call.uid).collect();
-    uids.sort_unstable();
-    assert_eq!(copied(language, file).await, uids);
-    std::fs::remove_file(file).expect("it is ours");
+    assert_copied(language, &file, &service).await;
+    std::fs::remove_file(file).expect("it is there");
 }
 
 #[tokio::test]
-async fn the_python_consumer_survives_the_death_of_the_server() {
-    a_copy_survives_the_death_of_the_server("python").await;
+async fn the_python_consumer_keeps_a_copy_through_kills() {
+    keeps_a_copy(Language::Python).await;
 }
 
 #[tokio::test]
-async fn the_node_consumer_survives_the_death_of_the_server() {
-    a_copy_survives_the_death_of_the_server("node").await;
+async fn the_node_consumer_keeps_a_copy_through_kills() {
+    keeps_a_copy(Language::Node).await;
 }
 
-#[tokio::test]
-async fn the_examples_create_and_list() {
-    let url = Cluster::shared().await.database().await;
-    let server = Process::start(&[("DATABASE_URL", &url)]);
-    let address = server.endpoint.replace("http://", "");
-    for (language, listed) in [("python", 1), ("node", 2)] {
-        let output = example(language, "calls", &[&address, STAFF])
-            .output()
-            .await;
-        let output = output.expect("installed");
-        assert!(output.status.success(), "{language}");
-        let text = String::from_utf8(output.stdout).expect("text");
-        let count = text
-            .lines()
-            .filter(|line| line.ends_with("STATUS_MISSED"))
-            .count();
-        assert_eq!(count, listed, "{text}");
+/// The place in another database's log is of no use, and what was copied from it
+/// neither.
+async fn starts_over(language: Language) {
+    let file = scratch(language);
+    for calls in [3, 2] {
+        let service = Restartable::start().await;
+        for _ in 0..calls {
+            send(&service, create_of(inbound())).await;
+        }
+        let mut consumer = Consumer::start(language, &target(&service), &file);
+        let line = consumer.line().await;
+        assert_eq!(line, format!("snapshot at {calls}"));
+        assert_copied(language, &file, &service).await;
+        consumer.child.kill().await.expect("it runs");
     }
+    std::fs::remove_file(file).expect("it is there");
+}
+
+#[tokio::test]
+async fn the_python_consumer_starts_over_on_another_database() {
+    starts_over(Language::Python).await;
+}
+
+#[tokio::test]
+async fn the_node_consumer_starts_over_on_another_database() {
+    starts_over(Language::Node).await;
 }

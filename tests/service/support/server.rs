@@ -189,3 +189,49 @@ impl Drop for Process {
         let _ = self.child.wait();
     }
 }
+
+/// A service that can be killed and started again at the same address.
+pub(crate) struct Restartable {
+    database_url: String,
+    address: String,
+    process: Option<Process>,
+}
+
+impl Restartable {
+    /// One over a new database, started.
+    pub(crate) async fn start() -> Self {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = free.local_addr().expect("bound").to_string();
+        drop(free);
+        let mut this = Self {
+            database_url: Cluster::shared().await.database().await,
+            address,
+            process: None,
+        };
+        this.run();
+        this
+    }
+
+    /// Starts it.
+    pub(crate) fn run(&mut self) {
+        self.process = Some(Process::start(&[
+            ("DATABASE_URL", &self.database_url),
+            ("VOICECALL_LISTEN", &self.address),
+        ]));
+    }
+
+    /// Kills it (SIGKILL).
+    pub(crate) fn kill(&mut self) {
+        self.process = None;
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The library's client of it.
+    pub(crate) fn client(&self) -> voicecall::client::Client {
+        voicecall::client::Client::new(&voicecall::client::Settings::new(self.endpoint()))
+            .expect("good settings")
+    }
+}

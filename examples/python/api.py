@@ -1,0 +1,32 @@
+"""What the examples share: the API as modules made of proto/, and a channel."""
+
+import pathlib
+import sys
+
+import grpc
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "proto"))
+
+# A larger program generates these when it is built, by
+#   python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. ...
+calls = grpc.protos("voicecall/v1/voice_call.proto")
+events = grpc.protos("voicecall/v1/voice_call_event.proto")
+filters = grpc.protos("voicecall/v1/voice_call_filter.proto")
+messages, services = grpc.protos_and_services("voicecall/v1/voice_call_service.proto")
+
+
+def connect(target):
+    """A client of the replicas at `target`, such as `localhost:50051`, a DNS name
+    with an address for each, or `ipv4:10.0.0.1:50051,10.0.0.2:50051`."""
+    options = [
+        ("grpc.service_config", (ROOT / "examples/service_config.json").read_text()),
+        # A connection that broke in silence is noticed.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        # A replica that comes back is found soon.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 10_000),
+    ]
+    channel = grpc.insecure_channel(target, options=options)
+    return services.VoiceCallServiceStub(channel)

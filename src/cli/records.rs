@@ -1,0 +1,269 @@
+//! Input as records: JSON Lines, or one JSON array. Neither is ever held as a
+//! whole.
+
+use std::io::{self, BufRead, Read};
+
+/// No call is longer, even if its summary is all escapes.
+const MAX_RECORD: usize = 1024 * 1024;
+
+/// Splits input into its records. Only where each begins and ends is looked at.
+pub(super) struct Records<R> {
+    input: R,
+    form: Form,
+    /// The line that is read.
+    line: u64,
+}
+
+/// How records stand in the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Nothing has been read.
+    Unknown,
+    /// One on each line.
+    Lines,
+    /// Within an array, which has not been closed.
+    Array,
+    /// After its end, where nothing may follow.
+    Closed,
+    /// Nothing more is read.
+    End,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// A record.
+    Record,
+    /// Something too long to be one.
+    TooLong,
+    /// An array that goes wrong here; nothing after it can be read.
+    Broken(&'static str),
+    /// Nothing.
+    End,
+}
+
+impl<R: BufRead> Records<R> {
+    pub(super) fn new(input: R) -> Self {
+        Self {
+            input,
+            form: Form::Unknown,
+            line: 1,
+        }
+    }
+
+    /// Reads the next record, and answers the line on which it begins.
+    ///
+    /// # Errors
+    /// The input cannot be read.
+    pub(super) fn next(&mut self, record: &mut Vec<u8>) -> io::Result<(u64, Piece)> {
+        record.clear();
+        let first = self.skip_space()?;
+        let line = self.line;
+        if self.form == Form::Unknown {
+            self.form = match first {
+                None => Form::End,
+                Some(b'[') => return self.open_array(record),
+                Some(_) => Form::Lines,
+            };
+        }
+        let piece = match (self.form, first) {
+            (Form::Lines, Some(_)) => self.rest_of_line(record)?,
+            (Form::Array, Some(_)) => self.element(record)?,
+            (Form::Array, None) => self.broken("the array is not closed"),
+            (Form::Closed, Some(_)) => self.broken("something follows the array"),
+            (Form::Lines | Form::Closed, None) | (Form::Unknown | Form::End, _) => Piece::End,
+        };
+        Ok((line, piece))
+    }
+
+    fn broken(&mut self, what: &'static str) -> Piece {
+        self.form = Form::End;
+        Piece::Broken(what)
+    }
+
+    fn open_array(&mut self, record: &mut Vec<u8>) -> io::Result<(u64, Piece)> {
+        self.input.consume(1);
+        self.form = Form::Array;
+        if self.skip_space()? == Some(b']') {
+            self.input.consume(1);
+            self.form = Form::Closed;
+        }
+        self.next(record)
+    }
+
+    /// The next byte that is no white space, which stays unread.
+    fn skip_space(&mut self) -> io::Result<Option<u8>> {
+        loop {
+            let buffer = self.input.fill_buf()?;
+            let space = |byte: &&u8| byte.is_ascii_whitespace();
+            let len = buffer.iter().take_while(space).count();
+            self.line += newlines(&buffer[..len]);
+            let next = buffer.get(len).copied();
+            let is_end = buffer.is_empty();
+            self.input.consume(len);
+            if next.is_some() || is_end {
+                return Ok(next);
+            }
+        }
+    }
+
+    fn rest_of_line(&mut self, record: &mut Vec<u8>) -> io::Result<Piece> {
+        let limit = MAX_RECORD as u64 + 1;
+        (&mut self.input).take(limit).read_until(b'\n', record)?;
+        if record.last() == Some(&b'\n') {
+            self.line += 1;
+        } else if record.len() > MAX_RECORD {
+            self.input.skip_until(b'\n')?;
+            self.line += 1;
+            return Ok(Piece::TooLong);
+        }
+        Ok(Piece::Record)
+    }
+
+    /// An element of the array, and what ends it.
+    fn element(&mut self, record: &mut Vec<u8>) -> io::Result<Piece> {
+        let mut scan = Scan::default();
+        let mut is_too_long = false;
+        loop {
+            let buffer = self.input.fill_buf()?;
+            if buffer.is_empty() {
+                return Ok(self.broken("the array is not closed"));
+            }
+            let end = buffer.iter().position(|byte| scan.is_end(*byte));
+            let part = &buffer[..end.unwrap_or(buffer.len())];
+            self.line += newlines(part);
+            is_too_long |= record.len() + part.len() > MAX_RECORD;
+            if !is_too_long {
+                record.extend_from_slice(part);
+            }
+            let len = part.len();
+            if let Some(end) = end {
+                if buffer[end] == b']' {
+                    self.form = Form::Closed;
+                }
+                self.input.consume(len + 1);
+                break;
+            }
+            self.input.consume(len);
+        }
+        Ok(if is_too_long {
+            Piece::TooLong
+        } else {
+            Piece::Record
+        })
+    }
+}
+
+fn newlines(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+/// Where in an element a byte stands.
+#[derive(Default)]
+struct Scan {
+    depth: usize,
+    in_string: bool,
+    is_escaped: bool,
+}
+
+impl Scan {
+    /// Whether this byte, the next one, is the comma or bracket after the element.
+    fn is_end(&mut self, byte: u8) -> bool {
+        if self.in_string {
+            match byte {
+                _ if self.is_escaped => self.is_escaped = false,
+                b'\\' => self.is_escaped = true,
+                b'"' => self.in_string = false,
+                _ => {}
+            }
+            return false;
+        }
+        match byte {
+            b'"' => self.in_string = true,
+            b'{' | b'[' => self.depth += 1,
+            b',' | b']' if self.depth == 0 => return true,
+            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+            _ => {}
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufReader;
+
+    use super::*;
+
+    fn split(text: &str) -> Vec<(u64, Piece, String)> {
+        let mut whole = None;
+        // However the input is cut, the records are the same.
+        for capacity in [1, 3, 64] {
+            let mut records = Records::new(BufReader::with_capacity(capacity, text.as_bytes()));
+            let mut record = Vec::new();
+            let mut found = Vec::new();
+            loop {
+                let (line, piece) = records.next(&mut record).expect("it can be read");
+                if piece == Piece::End {
+                    break;
+                }
+                let text = String::from_utf8(record.clone()).expect("text");
+                found.push((line, piece, text.trim().to_owned()));
+            }
+            assert!(whole.is_none() || whole.as_ref() == Some(&found), "{text}");
+            whole = Some(found);
+        }
+        whole.expect("three runs")
+    }
+
+    fn record(line: u64, text: &str) -> (u64, Piece, String) {
+        (line, Piece::Record, text.to_owned())
+    }
+
+    #[test]
+    fn lines_are_records_and_empty_ones_are_not() {
+        assert_eq!(
+            split("\n{\"a\":1}\n\n  \r\n[1]\n{\"b\"\n"),
+            [
+                record(2, "{\"a\":1}"),
+                record(5, "[1]"),
+                record(6, "{\"b\"")
+            ]
+        );
+        assert_eq!(split("{}"), [record(1, "{}")]);
+        assert_eq!(split(" \n"), []);
+    }
+
+    #[test]
+    fn elements_of_an_array_are_records_however_they_are_laid_out() {
+        assert_eq!(split("[]"), []);
+        assert_eq!(split("\n[\n ] \n"), []);
+        assert_eq!(
+            split("[{\"a\":\"],\\\"}\"},\n\n{\n\"b\":[1,\n2]}\n, x\n]\n"),
+            [
+                record(1, "{\"a\":\"],\\\"}\"}"),
+                record(3, "{\n\"b\":[1,\n2]}"),
+                record(6, "x")
+            ]
+        );
+    }
+
+    #[test]
+    fn an_array_that_goes_wrong_is_told_and_ends_it() {
+        let not_closed = |line| {
+            (
+                line,
+                Piece::Broken("the array is not closed"),
+                String::new(),
+            )
+        };
+        for (text, line) in [("[", 1), ("[\n{},\n", 3)] {
+            assert_eq!(split(text).last(), Some(&not_closed(line)), "{text}");
+        }
+        let torn = split("[{},\n{\"a\":");
+        assert!(matches!(torn[1], (2, Piece::Broken(_), _)), "{torn:?}");
+        let follows = split("[{}]\n{}");
+        assert_eq!(follows[0], record(1, "{}"));
+        assert!(matches!(follows[1], (2, Piece::Broken(_), _)));
+    }
+}

@@ -1,0 +1,127 @@
+//! `voicecall token`: what the service's tokens say.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use data_encoding::BASE64URL_NOPAD;
+use prost_types::Timestamp;
+use serde::Serializer;
+use serde_json::Value;
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    EXIT_CODES,
+    failure::{Failure, one_line},
+    time::Rfc3339,
+};
+
+/// Show what a resume token or a page token says.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct Token {
+    /// The token.
+    #[arg(value_name = "TOKEN", allow_hyphen_values = true)]
+    token: String,
+
+    /// Write JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a token says, by name.
+type Fields = Vec<(&'static str, Value)>;
+
+impl Token {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let fields = decode(self.token.trim()).ok_or(Failure::Token)?;
+        let mut out = io::stdout().lock();
+        if self.json {
+            let mut serializer = serde_json::Serializer::new(&mut out);
+            let pairs = fields.iter().map(|(name, value)| (name, value));
+            serializer.collect_map(pairs).map_err(io::Error::from)?;
+            return Ok(writeln!(out)?);
+        }
+        let widest = fields.iter().map(|(name, _)| name.len()).max();
+        for (name, value) in &fields {
+            let value = match value {
+                Value::String(text) => one_line(text),
+                Value::Null => "-".to_owned(),
+                other => other.to_string(),
+            };
+            writeln!(out, "{name:0$}  {value}", widest.unwrap_or_default())?;
+        }
+        Ok(())
+    }
+}
+
+/// The service writes them in `api::resume_token` and `api::page_token`.
+fn decode(text: &str) -> Option<Fields> {
+    let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
+    let (body, sum) = bytes.split_last_chunk::<4>()?;
+    let [a, b, c, d, ..] = xxh3_64(body).to_be_bytes();
+    (*sum == [a, b, c, d]).then_some(())?;
+    let (version, body) = body.split_first()?;
+    match version {
+        // The log's id is a UUID, and no time has the bits of its variant there.
+        1 if body.get(8)? >> 6 == 0b10 => resume(body),
+        1 => list_page(body),
+        2 => stats_page(body),
+        _ => None,
+    }
+}
+
+/// A place in the change log: after the change with this revision.
+fn resume(body: &[u8]) -> Option<Fields> {
+    let (feed_id, rest) = body.split_first_chunk::<16>()?;
+    let (revision, stamp) = rest.split_first_chunk::<8>()?;
+    Some(vec![
+        ("kind", "resume token".into()),
+        ("version", 1.into()),
+        ("feed_id", Uuid::from_bytes(*feed_id).to_string().into()),
+        ("revision", i64::from_be_bytes(*revision).into()),
+        ("stamp", i64::from_be_bytes(stamp.try_into().ok()?).into()),
+    ])
+}
+
+/// A place in a list: after the call with this time and uid.
+fn list_page(body: &[u8]) -> Option<Fields> {
+    let (query, rest) = body.split_first_chunk::<8>()?;
+    let (time, uid) = rest.split_first_chunk::<8>()?;
+    Some(vec![
+        ("kind", "page token of a list".into()),
+        ("version", 1.into()),
+        ("query", hash(*query)),
+        ("time", moment(i64::from_be_bytes(*time))),
+        ("uid", Uuid::from_slice(uid).ok()?.to_string().into()),
+    ])
+}
+
+/// A place in statistics: after the group with this key.
+fn stats_page(body: &[u8]) -> Option<Fields> {
+    let (query, key) = body.split_first_chunk::<8>()?;
+    let (start, status, direction, staff_uid): (Option<i64>, Value, Value, Value) =
+        serde_json::from_slice(key).ok()?;
+    Some(vec![
+        ("kind", "page token of statistics".into()),
+        ("version", 2.into()),
+        ("query", hash(*query)),
+        ("bucket_start", start.map_or(Value::Null, moment)),
+        ("status", status),
+        ("direction", direction),
+        ("staff_uid", staff_uid),
+    ])
+}
+
+/// A token fits the queries that have this hash.
+fn hash(query: [u8; 8]) -> Value {
+    format!("{:016x}", u64::from_be_bytes(query)).into()
+}
+
+fn moment(micros: i64) -> Value {
+    let time = Timestamp {
+        seconds: micros.div_euclid(1_000_000),
+        nanos: i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or_default(),
+    };
+    Rfc3339(time).to_string().into()
+}

@@ -1,0 +1,91 @@
+//! Exports as streams.
+
+use std::time::Duration;
+
+use futures_util::{
+    TryStreamExt,
+    stream::{self, Stream},
+};
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::Streaming;
+
+use super::{Client, Error, retry};
+use crate::api::proto::{ExportVoiceCallsRequest, ExportVoiceCallsResponse, VoiceCall};
+
+impl Client {
+    /// All calls that match, as they are at one revision, ordered by `created_at`.
+    /// Each chunk has the whole deadline. After an error the stream ends, and what
+    /// it gave is a part of the calls; start again.
+    pub fn export(
+        &self,
+        request: ExportVoiceCallsRequest,
+    ) -> impl Stream<Item = Result<VoiceCall, Error>> + Send + use<> {
+        self.export_chunks(request)
+            .map_ok(|chunk| stream::iter(chunk.voice_calls.into_iter().map(Ok)))
+            .try_flatten()
+    }
+
+    /// The same chunk by chunk, with the revision.
+    pub fn export_chunks(
+        &self,
+        request: ExportVoiceCallsRequest,
+    ) -> impl Stream<Item = Result<ExportVoiceCallsResponse, Error>> + Send + use<> {
+        let client = self.clone();
+        stream::try_unfold(None, move |open| {
+            let (client, request) = (client.clone(), request.clone());
+            async move {
+                let (chunk, stream) = match open {
+                    None => client.first_chunk(request).await?,
+                    Some(mut stream) => (client.chunk(&mut stream).await?, stream),
+                };
+                Ok(chunk.map(|chunk| (chunk, Some(stream))))
+            }
+        })
+    }
+
+    /// Until there is a first chunk, an export can be begun again unnoticed.
+    async fn first_chunk(
+        &self,
+        message: ExportVoiceCallsRequest,
+    ) -> Result<
+        (
+            Option<ExportVoiceCallsResponse>,
+            Streaming<ExportVoiceCallsResponse>,
+        ),
+        Error,
+    > {
+        let deadline = Instant::now() + self.deadline;
+        let mut attempts = 0;
+        loop {
+            let request = self.request(message.clone(), attempts, None);
+            attempts += 1;
+            let mut stub = self.stub.clone();
+            let begin = async {
+                let opened = stub.export_voice_calls(request).await;
+                let mut stream = opened.map_err(|status| self.error(&status))?.into_inner();
+                Ok((self.chunk(&mut stream).await?, stream))
+            };
+            let error = match timeout_at(deadline, begin).await {
+                Ok(Ok(begun)) => return Ok(begun),
+                Ok(Err(error)) => error,
+                Err(_) => Error::out_of_time(),
+            };
+            let error: Error = error.after(attempts, self.deadline, None);
+            match retry::wait(&error, attempts) {
+                Some(wait) if Instant::now() + wait < deadline => sleep(wait).await,
+                _ => return Err(error),
+            }
+        }
+    }
+
+    async fn chunk(
+        &self,
+        stream: &mut Streaming<ExportVoiceCallsResponse>,
+    ) -> Result<Option<ExportVoiceCallsResponse>, Error> {
+        let deadline: Duration = self.deadline;
+        match tokio::time::timeout(deadline, stream.message()).await {
+            Ok(chunk) => chunk.map_err(|status| self.error(&status)),
+            Err(_) => Err(Error::out_of_time().after(1, deadline, None)),
+        }
+    }
+}
