@@ -154,7 +154,7 @@ impl Bench {
 
     /// Creates while somebody else is there.
     fn beside(&self, companion: Companion) -> Result<Sample> {
-        let running = companion.start(self.endpoint(Server::Ours)?)?;
+        let running = companion.start(self.endpoint(Server::Ours)?, &self.postgres, "ours")?;
         let sample = self.drive(Server::Ours, Load::Create, 256, &[]);
         if let Some(running) = running {
             running.finish()?;

@@ -1,12 +1,12 @@
-//! Who is there while others are measured: a driver of its own that watches, or reads
-//! slowly, and ends with its standard input.
+//! Who is there while others are measured: a driver of its own that watches or reads
+//! slowly, or psql in a transaction. It ends with its standard input.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     process::{Child, Command, Stdio},
 };
 
-use crate::Result;
+use crate::{Result, postgres::Postgres};
 
 /// Who is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,23 +21,33 @@ pub(crate) enum Companion {
     SlowSnapshot,
     /// A client that exports, a chunk a second.
     SlowExport,
+    /// A transaction of somebody else's that stays open, with its snapshot.
+    OpenTransaction,
 }
 
 impl Companion {
     /// Starts it, and waits until it is at work.
-    pub(crate) fn start(self, endpoint: &str) -> Result<Option<Running>> {
+    pub(crate) fn start(
+        self,
+        endpoint: &str,
+        postgres: &Postgres,
+        database: &str,
+    ) -> Result<Option<Running>> {
         let role: &[&str] = match self {
             Self::Nobody => return Ok(None),
             Self::Watcher => &["watch", "--watchers", "1"],
             Self::StaffWatchers => &["watch", "--watchers", "10000", "--of-staff"],
             Self::SlowSnapshot => &["transfer", "--what", "slow-snapshot"],
             Self::SlowExport => &["transfer", "--what", "slow-export"],
+            Self::OpenTransaction => {
+                return Running::transaction(postgres.psql(database)).map(Some);
+            }
         };
         Running::start(role, endpoint).map(Some)
     }
 }
 
-/// A driver at work.
+/// A driver, or psql, at work.
 pub(crate) struct Running(Child);
 
 impl Running {
@@ -48,14 +58,27 @@ impl Running {
         if role[0] == "watch" {
             driver.args(["--hold", "--protocol", "voicecall", "--seconds", "1"]);
         }
-        let driver = driver.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut running = Self(driver.spawn()?);
+        Self::when_it_says(&mut driver, "", "watching")
+    }
+
+    /// Begins a transaction that has a number and a snapshot, and leaves it open.
+    fn transaction(mut psql: Command) -> Result<Self> {
+        let sql = "BEGIN ISOLATION LEVEL REPEATABLE READ;\n\
+            SELECT 'open' FROM pg_current_xact_id();\n";
+        Self::when_it_says(&mut psql, sql, "open")
+    }
+
+    fn when_it_says(command: &mut Command, input: &str, word: &str) -> Result<Self> {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut running = Self(command.spawn()?);
+        let stdin = running.0.stdin.as_mut().ok_or("no pipe")?;
+        stdin.write_all(input.as_bytes())?;
         let mut line = String::new();
         let output = running.0.stdout.take().ok_or("no pipe")?;
         BufReader::new(output).read_line(&mut line)?;
-        match line.trim() {
-            "watching" => Ok(running),
-            _ => Err("the driver could not begin".into()),
+        match line.trim() == word {
+            true => Ok(running),
+            false => Err("what runs beside could not begin".into()),
         }
     }
 
@@ -63,7 +86,7 @@ impl Running {
     pub(crate) fn finish(mut self) -> Result<()> {
         match self.0.try_wait()? {
             None => Ok(()),
-            Some(status) => Err(format!("the driver ended: {status}").into()),
+            Some(status) => Err(format!("what ran beside ended: {status}").into()),
         }
     }
 }

@@ -293,6 +293,7 @@ fn beside_others() -> Vec<Row> {
         ),
         alone("a slow snapshot", Companion::SlowSnapshot, 0.9),
         alone("a slow export", Companion::SlowExport, 0.9),
+        alone("a transaction left open", Companion::OpenTransaction, 0.9),
         row(
             "age for 10 watchers, 5,000 writes/s, beside one that does not read",
             vec![

@@ -80,10 +80,15 @@ impl Postgres {
 
     /// Runs SQL in a database; answers the first column of what it gives.
     pub(crate) fn sql(&self, database: &str, sql: &str) -> Result<String> {
+        with_input(self.psql(database), sql)
+    }
+
+    /// psql on a database, which takes SQL from its standard input.
+    pub(crate) fn psql(&self, database: &str) -> Command {
         let mut psql = Command::new(self.bin.join("psql"));
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
         psql.arg(self.url(database));
-        with_input(psql, sql)
+        psql
     }
 
     /// What was dirtied before is not for the next to write.
