@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     error::ReadError,
-    filter_sql::filtered,
+    filter_sql::{CallQuery, filtered_in_parts, is_common},
     outcome,
     pool::Pool,
     reader,
@@ -118,8 +118,23 @@ impl Lists {
     }
 }
 
-fn page_query(page: &PageQuery) -> WithHead<impl QueryFragment<Pg> + Send> {
-    let mut query = filtered(&page.filter).limit(i64::try_from(page.limit).unwrap_or(i64::MAX));
+fn page_query(page: &PageQuery) -> PageStatement<'_> {
+    let parts = filtered_in_parts(&page.filter).into_iter();
+    PageStatement {
+        parts: parts.map(|part| ordered(part, page)).collect(),
+        order: page.order,
+        limit: limit(page),
+        is_common: is_common(&page.filter),
+    }
+}
+
+fn limit(page: &PageQuery) -> i64 {
+    i64::try_from(page.limit).unwrap_or(i64::MAX)
+}
+
+/// The first calls of the query behind the page before.
+fn ordered<'a>(query: CallQuery<'a>, page: &PageQuery) -> CallQuery<'a> {
+    let mut query = query.limit(limit(page));
     if let Some(PageKey { time, uid }) = page.after {
         let bound = match (page.order.field, page.order.descending) {
             (OrderField::CreatedAt, true) => "(created_at, uid) < (",
@@ -135,37 +150,57 @@ fn page_query(page: &PageQuery) -> WithHead<impl QueryFragment<Pg> + Send> {
                 .sql(")"),
         );
     }
-    query = match (page.order.field, page.order.descending) {
+    match (page.order.field, page.order.descending) {
         (OrderField::CreatedAt, true) => query.order((t::created_at.desc(), t::uid.desc())),
         (OrderField::CreatedAt, false) => query.order((t::created_at, t::uid)),
         (OrderField::UpdatedAt, true) => query.order((t::updated_at.desc(), t::uid.desc())),
         (OrderField::UpdatedAt, false) => query.order((t::updated_at, t::uid)),
-    };
-    WithHead { page: query }
+    }
 }
 
 /// A page beside the head of the log: one row with the head alone when the page
 /// is empty.
-struct WithHead<Q> {
-    page: Q,
+struct PageStatement<'a> {
+    /// The first calls of each part; the page is the first of them all.
+    parts: Vec<CallQuery<'a>>,
+    order: Order,
+    limit: i64,
+    /// Connections keep such a statement prepared.
+    is_common: bool,
 }
 
-impl<Q> Query for WithHead<Q> {
+impl Query for PageStatement<'_> {
     type SqlType = (BigInt, Nullable<t::SqlType>);
 }
 
-impl<Q> QueryId for WithHead<Q> {
+impl QueryId for PageStatement<'_> {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for WithHead<Q> {
+impl QueryFragment<Pg> for PageStatement<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.unsafe_to_cache_prepared();
+        if !self.is_common {
+            out.unsafe_to_cache_prepared();
+        }
         out.push_sql("SELECT head.revision, page.* FROM ");
         out.push_sql(HEAD);
         out.push_sql(" LEFT JOIN (");
-        self.page.walk_ast(out.reborrow())?;
+        for (n, part) in self.parts.iter().enumerate() {
+            out.push_sql(if n == 0 { "(" } else { ") UNION ALL (" });
+            QueryFragment::<Pg>::walk_ast(part, out.reborrow())?;
+        }
+        out.push_sql(")");
+        if self.parts.len() > 1 {
+            out.push_sql(match (self.order.field, self.order.descending) {
+                (OrderField::CreatedAt, true) => " ORDER BY created_at DESC, uid DESC",
+                (OrderField::CreatedAt, false) => " ORDER BY created_at, uid",
+                (OrderField::UpdatedAt, true) => " ORDER BY updated_at DESC, uid DESC",
+                (OrderField::UpdatedAt, false) => " ORDER BY updated_at, uid",
+            });
+            out.push_sql(" LIMIT ");
+            out.push_bind_param::<BigInt, _>(&self.limit)?;
+        }
         out.push_sql(") page ON true");
         Ok(())
     }

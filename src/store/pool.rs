@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use diesel::{ConnectionError, QueryResult};
 use diesel_async::{
-    AsyncPgConnection, RunQueryDsl,
+    AsyncPgConnection, SimpleAsyncConnection,
     pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, deadpool},
 };
 use futures_util::{FutureExt, future};
@@ -39,14 +39,7 @@ impl Pool {
             let connector = connector.clone();
             async move {
                 let connection = connector.connect(role).await;
-                let mut connection = connection
-                    .map_err(|error| ConnectionError::BadConnection(error.to_string()))?;
-                // Filters have too many shapes to keep a statement for each.
-                diesel_async::AsyncConnection::set_prepared_statement_cache_size(
-                    &mut connection,
-                    diesel::connection::CacheSize::Disabled,
-                );
-                Ok(connection)
+                connection.map_err(|error| ConnectionError::BadConnection(error.to_string()))
             }
             .boxed()
         });
@@ -98,8 +91,8 @@ impl Pool {
 async fn set_timeout(connection: &AsyncPgConnection, left: Duration) -> QueryResult<()> {
     // Rounded up: an error before the deadline is taken for the database's own.
     let millis = left.as_millis().saturating_add(1).min(3_600_000);
-    diesel::sql_query(format!("SET statement_timeout = {millis}"))
-        .execute(&mut &*connection)
+    let mut connection = connection;
+    connection
+        .batch_execute(&format!("SET statement_timeout = {millis}"))
         .await
-        .map(|_| ())
 }
