@@ -33,12 +33,22 @@ where
     type Decoder = Decoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::raw_encoder(BufferSettings::default())
+        ProstCodec::<T, U>::raw_encoder(buffers())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         Decoder(PhantomData)
     }
+}
+
+/// Each answer begins with a buffer of this size, which is kept as long as a stream
+/// is: room for a call, little for ten thousand watchers. It grows as it has to.
+const BUFFER_BYTES: usize = 1024;
+/// A stream is written when so much of it is encoded, or when nothing more is ready.
+const YIELD_BYTES: usize = 32 * 1024;
+
+fn buffers() -> BufferSettings {
+    BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
 }
 
 /// Decodes `U`.
@@ -48,6 +58,10 @@ pub(crate) struct Decoder<U>(PhantomData<U>);
 impl<U: Message + Default> codec::Decoder for Decoder<U> {
     type Item = U;
     type Error = Status;
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
+    }
 
     fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         U::decode(bytes)

@@ -181,7 +181,8 @@ impl Watch {
     /// The next message; `None` after the end.
     async fn next(&mut self) -> Result<Option<Message>, Error> {
         match &mut self.phase {
-            Phase::Snapshot { .. } => self.next_of_snapshot().await.map(Some),
+            // It is over soon, and its state would stay in the stream's.
+            Phase::Snapshot { .. } => Box::pin(self.next_of_snapshot()).await.map(Some),
             Phase::Live(_) => self.next_live().await.map(Some),
             Phase::Draining => Err(Error::Draining),
             Phase::Ended => Ok(None),

@@ -84,7 +84,8 @@ impl Scan {
                 Some(entries) if !entries.is_empty() => {
                     return Ok(self.taken(entries, until, &mut wants));
                 }
-                _ => self.read_log().await?,
+                // Few are so far behind, so its state is not in every watcher's.
+                _ => Box::pin(self.read_log()).await?,
             }
         }
         let mut taken = Vec::new();
