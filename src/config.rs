@@ -59,7 +59,7 @@ pub struct Serve {
     #[arg(
         long,
         env = "VOICECALL_MAX_CONCURRENT_REQUESTS",
-        default_value_t = 4096,
+        default_value_t = 1024,
         value_name = "COUNT"
     )]
     pub max_concurrent_requests: usize,
@@ -86,7 +86,7 @@ pub struct Serve {
     #[arg(
         long,
         env = "VOICECALL_FEED_MEMORY",
-        default_value_t = 64 * 1024 * 1024,
+        default_value_t = 32 * 1024 * 1024,
         value_name = "BYTES"
     )]
     pub feed_memory: usize,
@@ -122,7 +122,7 @@ pub struct Serve {
     #[arg(
         long,
         env = "VOICECALL_LIST_CONNECTIONS",
-        default_value_t = 8,
+        default_value_t = 4,
         value_name = "COUNT"
     )]
     pub list_connections: usize,

@@ -16,7 +16,7 @@ use super::{
 
 /// What is the same wherever the server runs: durable above all, then for a modest
 /// share of the machine and many short statements.
-const SETTINGS: [&str; 16] = [
+const SETTINGS: [&str; 15] = [
     "fsync=on",
     "full_page_writes=on",
     "synchronous_commit=on",
@@ -25,7 +25,6 @@ const SETTINGS: [&str; 16] = [
     "cluster_name=voicecall",
     "max_connections=100",
     "max_wal_size=4GB",
-    "wal_compression=on",
     "checkpoint_timeout=15min",
     // A table that grows is to be looked at soon: its lists are planned by that.
     "autovacuum_naptime=10s",
