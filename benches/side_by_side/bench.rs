@@ -25,7 +25,7 @@ const FEW: u64 = 10_000;
 /// Who watches while ages are measured.
 const AGE_WATCHERS: usize = 100;
 /// Writes a second beside a watcher that does not read, and watchers that do.
-const STALLED_RATE: u32 = 5_000;
+const STALLED_RATE: u32 = 2_000;
 const STALLED_BESIDE: usize = 10;
 /// How much more than the capacity an overload offers.
 const OVERLOAD: f64 = 3.0;

@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
 use crate::{Result, postgres::Postgres};
@@ -48,7 +48,11 @@ impl Companion {
 }
 
 /// A driver, or psql, at work.
-pub(crate) struct Running(Child);
+pub(crate) struct Running {
+    process: Child,
+    /// Read no further, but open as long as the process writes.
+    output: BufReader<ChildStdout>,
+}
 
 impl Running {
     /// Starts a driver that says when it is at work.
@@ -70,12 +74,16 @@ impl Running {
 
     fn when_it_says(command: &mut Command, input: &str, word: &str) -> Result<Self> {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut running = Self(command.spawn()?);
-        let stdin = running.0.stdin.as_mut().ok_or("no pipe")?;
+        let mut process = command.spawn()?;
+        let stdin = process.stdin.as_mut().ok_or("no pipe")?;
         stdin.write_all(input.as_bytes())?;
+        let output = process.stdout.take().ok_or("no pipe")?;
+        let mut running = Self {
+            process,
+            output: BufReader::new(output),
+        };
         let mut line = String::new();
-        let output = running.0.stdout.take().ok_or("no pipe")?;
-        BufReader::new(output).read_line(&mut line)?;
+        running.output.read_line(&mut line)?;
         match line.trim() == word {
             true => Ok(running),
             false => Err("what runs beside could not begin".into()),
@@ -84,7 +92,7 @@ impl Running {
 
     /// Ends it; an error if it ended before.
     pub(crate) fn finish(mut self) -> Result<()> {
-        match self.0.try_wait()? {
+        match self.process.try_wait()? {
             None => Ok(()),
             Some(status) => Err(format!("what ran beside ended: {status}").into()),
         }
@@ -93,8 +101,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        drop(self.0.stdin.take());
+        drop(self.process.stdin.take());
         // There is nothing to do if it fails.
-        let _ = self.0.wait();
+        let _ = self.process.wait();
     }
 }

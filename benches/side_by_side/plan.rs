@@ -295,7 +295,7 @@ fn beside_others() -> Vec<Row> {
         alone("a slow export", Companion::SlowExport, 0.9),
         alone("a transaction left open", Companion::OpenTransaction, 0.9),
         row(
-            "age for 10 watchers, 5,000 writes/s, beside one that does not read",
+            "age for 10 watchers, 2,000 writes/s, beside one that does not read",
             vec![
                 entry("voicecall", Measure::StalledAge(true), &[]),
                 entry("without it", Measure::StalledAge(false), &[(P99, 1.5)]),

@@ -16,7 +16,7 @@ use crate::{
 
 /// The same for everyone who uses it: durable, and large enough that checkpoints
 /// do not decide who wins.
-const SETTINGS: [&str; 8] = [
+const SETTINGS: [&str; 7] = [
     "fsync=on",
     "synchronous_commit=on",
     "listen_addresses=",
@@ -24,7 +24,6 @@ const SETTINGS: [&str; 8] = [
     "shared_buffers=1GB",
     "max_wal_size=4GB",
     "checkpoint_timeout=15min",
-    "wal_compression=on",
 ];
 
 /// A cluster that ends, with its files, when this is dropped.
