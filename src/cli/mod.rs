@@ -100,7 +100,8 @@ pub enum Command {
     Stats(Box<stats::Stats>),
     /// Take in calls as they are, with their times: JSON Lines or a JSON array.
     ///
-    /// Each call in the reference's own shape. Refused records are named with their
+    /// Each call in the reference's own shape; outside an array too it may stand over
+    /// several lines, if the first begins with a brace alone. Refused records are named with their
     /// lines and stop no other. An import that broke off, or was stopped, is started
     /// again from the beginning: what is in already changes nothing. While the service
     /// is away it waits, at most as long as --timeout says.

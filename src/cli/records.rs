@@ -1,5 +1,5 @@
-//! Input as records: JSON Lines, or one JSON array. Neither is ever held as a
-//! whole.
+//! Input as records: JSON Lines, objects over several lines, or one JSON array.
+//! None is ever held as a whole.
 
 use std::io::{self, BufRead, Read};
 
@@ -21,6 +21,8 @@ enum Form {
     Unknown,
     /// One on each line.
     Lines,
+    /// Over as many lines as each takes: its brace stands alone on the first.
+    Objects,
     /// Within an array, which has not been closed.
     Array,
     /// After its end, where nothing may follow.
@@ -36,7 +38,7 @@ pub(super) enum Piece {
     Record,
     /// Something too long to be one.
     TooLong,
-    /// An array that goes wrong here; nothing after it can be read.
+    /// Something that goes wrong here; nothing after it can be read.
     Broken(&'static str),
     /// Nothing.
     End,
@@ -63,15 +65,19 @@ impl<R: BufRead> Records<R> {
             self.form = match first {
                 None => Form::End,
                 Some(b'[') => return self.open_array(record),
-                Some(_) => Form::Lines,
+                Some(_) => return Ok((line, self.first_line(record)?)),
             };
         }
         let piece = match (self.form, first) {
             (Form::Lines, Some(_)) => self.rest_of_line(record)?,
+            (Form::Objects, Some(b'{')) => self.object(record)?,
+            (Form::Objects, Some(_)) => self.rest_of_line(record)?,
             (Form::Array, Some(_)) => self.element(record)?,
             (Form::Array, None) => self.broken("the array is not closed"),
             (Form::Closed, Some(_)) => self.broken("something follows the array"),
-            (Form::Lines | Form::Closed, None) | (Form::Unknown | Form::End, _) => Piece::End,
+            (Form::Lines | Form::Objects | Form::Closed, None) | (Form::Unknown | Form::End, _) => {
+                Piece::End
+            }
         };
         Ok((line, piece))
     }
@@ -120,37 +126,80 @@ impl<R: BufRead> Records<R> {
         Ok(Piece::Record)
     }
 
+    /// The first line, which tells whether all are records: no record is a brace.
+    fn first_line(&mut self, record: &mut Vec<u8>) -> io::Result<Piece> {
+        self.form = Form::Lines;
+        let piece = self.rest_of_line(record)?;
+        if record.trim_ascii_end() != b"{" {
+            return Ok(piece);
+        }
+        self.form = Form::Objects;
+        self.rest_of_object(
+            record,
+            Scan {
+                depth: 1,
+                ..Scan::default()
+            },
+        )
+    }
+
+    fn object(&mut self, record: &mut Vec<u8>) -> io::Result<Piece> {
+        self.rest_of_object(record, Scan::default())
+    }
+
+    fn rest_of_object(&mut self, record: &mut Vec<u8>, mut scan: Scan) -> io::Result<Piece> {
+        match self.take_until(record, |byte| scan.closes(byte))? {
+            None => Ok(self.broken("the object is not closed")),
+            Some((end, piece)) => {
+                record.push(end);
+                Ok(piece)
+            }
+        }
+    }
+
     /// An element of the array, and what ends it.
     fn element(&mut self, record: &mut Vec<u8>) -> io::Result<Piece> {
         let mut scan = Scan::default();
-        let mut is_too_long = false;
+        match self.take_until(record, |byte| scan.is_end(byte))? {
+            None => Ok(self.broken("the array is not closed")),
+            Some((end, piece)) => {
+                if end == b']' {
+                    self.form = Form::Closed;
+                }
+                Ok(piece)
+            }
+        }
+    }
+
+    /// Reads up to the byte that ends a record, takes that byte too and answers it.
+    /// `None`: the input ends before.
+    fn take_until(
+        &mut self,
+        record: &mut Vec<u8>,
+        mut is_end: impl FnMut(u8) -> bool,
+    ) -> io::Result<Option<(u8, Piece)>> {
+        let mut piece = Piece::Record;
         loop {
             let buffer = self.input.fill_buf()?;
             if buffer.is_empty() {
-                return Ok(self.broken("the array is not closed"));
+                return Ok(None);
             }
-            let end = buffer.iter().position(|byte| scan.is_end(*byte));
-            let part = &buffer[..end.unwrap_or(buffer.len())];
+            let len = buffer.iter().position(|byte| is_end(*byte));
+            let part = &buffer[..len.unwrap_or(buffer.len())];
             self.line += newlines(part);
-            is_too_long |= record.len() + part.len() > MAX_RECORD;
-            if !is_too_long {
+            if record.len() + part.len() > MAX_RECORD {
+                piece = Piece::TooLong;
+            }
+            if piece == Piece::Record {
                 record.extend_from_slice(part);
             }
-            let len = part.len();
+            let end = len.map(|len| buffer[len]);
+            let taken = part.len() + usize::from(end.is_some());
+            self.input.consume(taken);
             if let Some(end) = end {
-                if buffer[end] == b']' {
-                    self.form = Form::Closed;
-                }
-                self.input.consume(len + 1);
-                break;
+                return Ok(Some((end, piece)));
             }
-            self.input.consume(len);
         }
-        Ok(if is_too_long {
-            Piece::TooLong
-        } else {
-            Piece::Record
-        })
     }
 }
 
@@ -167,6 +216,13 @@ struct Scan {
 }
 
 impl Scan {
+    /// Whether this byte, the next one, is the brace that closes the object.
+    fn closes(&mut self, byte: u8) -> bool {
+        let is_inside = self.depth > 0;
+        self.is_end(byte);
+        is_inside && self.depth == 0
+    }
+
     /// Whether this byte, the next one, is the comma or bracket after the element.
     fn is_end(&mut self, byte: u8) -> bool {
         if self.in_string {
@@ -246,6 +302,22 @@ mod tests {
                 record(6, "x")
             ]
         );
+    }
+
+    #[test]
+    fn objects_stand_over_many_lines_if_the_first_does() {
+        assert_eq!(
+            split("\n{ \n\"a\": \"}\"\n}\n{\"b\": {}}{\n}\noops\n{\n}"),
+            [
+                record(2, "{ \n\"a\": \"}\"\n}"),
+                record(5, "{\"b\": {}}"),
+                record(5, "{\n}"),
+                record(7, "oops"),
+                record(8, "{\n}"),
+            ]
+        );
+        let torn = split("{\n}\n{\n\"a\": 1\n");
+        assert!(matches!(torn[1], (3, Piece::Broken(_), _)), "{torn:?}");
     }
 
     #[test]

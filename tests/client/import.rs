@@ -23,12 +23,15 @@ async fn the_reference_example_goes_in_and_out_value_for_value() {
     assert_eq!(exported, format!("{EXAMPLE}\n"));
     let array = run(&server.endpoint, &["export", "--array"]).await.ok();
     assert_eq!(array, format!("[\n{EXAMPLE}\n]\n"));
-    // Laid out for people, and from standard input.
+    // Laid out for people, alone or in an array, and from standard input.
     let value: Value = serde_json::from_str(&array).expect("an array");
-    let pretty = serde_json::to_string_pretty(&value).expect("JSON");
-    let imported = run_with_input(&server.endpoint, &["import", "--json"], &pretty).await;
-    let expected = json!({"created": 0, "replaced": 0, "unchanged": 1, "skipped": 0, "refused": 0});
-    assert_eq!(imported.json(), [expected]);
+    for value in [&value, &value[0]] {
+        let pretty = serde_json::to_string_pretty(value).expect("JSON");
+        let imported = run_with_input(&server.endpoint, &["import", "--json"], &pretty).await;
+        let expected =
+            json!({"created": 0, "replaced": 0, "unchanged": 1, "skipped": 0, "refused": 0});
+        assert_eq!(imported.json(), [expected]);
+    }
 }
 
 #[tokio::test]
