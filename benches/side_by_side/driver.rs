@@ -135,10 +135,12 @@ struct Seen {
     answers: u64,
     refusals: u64,
     failed: u64,
+    /// Of those the first.
+    failure: Option<Code>,
 }
 
-/// Requests begin when they are due, and latency counts from then: what waits,
-/// in the driver too, is not hidden.
+/// Requests begin when they are due, and the latency of answers counts from then:
+/// what waits, in the driver too, is not hidden.
 async fn open_loop(
     clients: &[Client],
     work: &Arc<Workload>,
@@ -156,6 +158,7 @@ async fn open_loop(
         answered: histogram(),
         refused: histogram(),
         failed: 0,
+        failure: None,
     };
     let (mut due, mut begun) = (0u32, 0u64);
     loop {
@@ -180,8 +183,12 @@ async fn open_loop(
             let mut client = clients[due as usize % clients.len()].clone();
             let work = work.clone();
             under_way.spawn(async move {
+                let sent = Instant::now();
                 let answer = client.one(&work).await;
-                (at, at.elapsed(), answer.err().map(|status| status.code()))
+                let code = answer.err().map(|status| status.code());
+                // An answer is late by what the driver is late, a refusal is not.
+                let from = code.map_or(at, |_| sent);
+                (at, from.elapsed(), code)
             });
         }
         due += 1;
@@ -209,8 +216,9 @@ async fn open_loop(
 impl Seen {
     /// The latencies.
     fn sample(&self) -> Result<Sample> {
-        if self.failed > 0 {
-            return Err(format!("{} requests failed and were not refused", self.failed).into());
+        if let Some(code) = self.failure {
+            let failed = self.failed;
+            return Err(format!("{failed} requests failed and were not refused: {code}").into());
         }
         let mut sample = Sample::latencies(&self.answered);
         sample.set(Metric::RefusedP99, quantile(&self.refused, 0.99));
@@ -224,8 +232,9 @@ impl Seen {
         let (count, latencies) = match code {
             None => (&mut self.answers, &mut self.answered),
             Some(Code::ResourceExhausted) => (&mut self.refusals, &mut self.refused),
-            Some(_) => {
+            Some(code) => {
                 self.failed += 1;
+                self.failure.get_or_insert(code);
                 return;
             }
         };
