@@ -151,15 +151,7 @@ async fn open_loop(
     let counted = start + time / 4;
     let end = counted + time;
     let mut under_way = JoinSet::new();
-    let mut seen = Seen {
-        counted,
-        answers: 0,
-        refusals: 0,
-        answered: histogram(),
-        refused: histogram(),
-        failed: 0,
-        failure: None,
-    };
+    let mut seen = Seen::since(counted);
     let (mut due, mut begun) = (0u32, 0u64);
     loop {
         let at = start + Duration::from_secs_f64(f64::from(due) / rate);
@@ -214,6 +206,19 @@ async fn open_loop(
 }
 
 impl Seen {
+    /// Nothing yet.
+    fn since(counted: Instant) -> Self {
+        Self {
+            counted,
+            answers: 0,
+            refusals: 0,
+            answered: histogram(),
+            refused: histogram(),
+            failed: 0,
+            failure: None,
+        }
+    }
+
     /// The latencies.
     fn sample(&self) -> Result<Sample> {
         if let Some(code) = self.failure {
