@@ -1,7 +1,13 @@
 //! The filter, compiled to SQL: the same predicate as
 //! [`Filter::matches`](crate::domain::Filter::matches).
 
-use diesel::{dsl::sql, pg::Pg, prelude::*, sql_types::Bool};
+use diesel::{
+    BoxableExpression,
+    dsl::sql,
+    pg::Pg,
+    prelude::*,
+    sql_types::{Array, Bool, Text},
+};
 
 use super::{row::to_sql_time, schema::voice_calls as t};
 use crate::domain::{Direction, Filter, Identifier, PhoneNumber, Status};
@@ -24,19 +30,46 @@ macro_rules! any_of {
     };
 }
 
+/// A condition on a call.
+type Condition<'a> = Box<dyn BoxableExpression<t::table, Pg, SqlType = Bool> + 'a>;
+
+/// Whether an indexed text is one of these. The index is of hashes. The text itself is
+/// compared in a form whose selectivity the planner does not multiply with that of the
+/// hash: it would expect next to no rows, and sort them all.
+fn text_is<'a>(column: &str, texts: Vec<&'a str>) -> Condition<'a> {
+    match texts.as_slice() {
+        [one] => {
+            let keyed = format!("(hashtextextended({column}, 0) = hashtextextended(");
+            Box::new(
+                sql::<Bool>(&keyed)
+                    .bind::<Text, _>(*one)
+                    .sql(&format!(", 0) AND coalesce({column} = "))
+                    .bind::<Text, _>(*one)
+                    .sql(", FALSE))"),
+            )
+        }
+        _ => {
+            let keyed = format!("(hashtextextended({column}, 0) = ANY (text_keys(");
+            Box::new(
+                sql::<Bool>(&keyed)
+                    .bind::<Array<Text>, _>(texts.clone())
+                    .sql(&format!(")) AND coalesce({column} = ANY ("))
+                    .bind::<Array<Text>, _>(texts)
+                    .sql("), FALSE))"),
+            )
+        }
+    }
+}
+
 /// The calls that the filter means.
 pub(super) fn filtered(filter: &Filter) -> CallQuery<'_> {
-    let either = numbers(&filter.numbers);
     let query = filtered_but_for_numbers(filter);
-    match either.as_slice() {
-        [] => query,
-        [one] => query.filter(t::from_number.eq(*one).or(t::to_number.eq(*one))),
-        _ => query.filter(
-            t::from_number
-                .eq_any(either.clone())
-                .or(t::to_number.eq_any(either)),
-        ),
+    if filter.numbers.is_empty() {
+        return query;
     }
+    let numbers = numbers(&filter.numbers);
+    let from = text_is("from_number", numbers.clone());
+    query.filter(from.or(text_is("to_number", numbers)))
 }
 
 /// The same calls in parts without a call in common, each of which an index gives in
@@ -46,27 +79,33 @@ pub(super) fn filtered_in_parts(filter: &Filter) -> Vec<CallQuery<'_>> {
         return vec![filtered(filter)];
     };
     let one = one.as_str();
-    let to = t::to_number
-        .eq(one)
-        .and(t::from_number.is_distinct_from(Some(one)));
+    let to = filtered_but_for_numbers(filter)
+        .filter(text_is("to_number", vec![one]))
+        .filter(t::from_number.is_distinct_from(Some(one)));
     vec![
-        filtered_but_for_numbers(filter).filter(t::from_number.eq(one)),
-        filtered_but_for_numbers(filter).filter(to),
+        filtered_but_for_numbers(filter).filter(text_is("from_number", vec![one])),
+        to,
     ]
 }
 
 fn filtered_but_for_numbers(filter: &Filter) -> CallQuery<'_> {
     let mut query = t::table.into_boxed();
     any_of!(query, t::uid, filter.uids.clone());
-    any_of!(query, t::staff_uid, names(&filter.staff_uids));
-    any_of!(query, t::client_uid, names(&filter.client_uids));
     any_of!(
         query,
         t::handled_by_staff_uid,
         names(&filter.handled_by_staff_uids)
     );
-    any_of!(query, t::from_number, numbers(&filter.from_numbers));
-    any_of!(query, t::to_number, numbers(&filter.to_numbers));
+    for (column, texts) in [
+        ("staff_uid", names(&filter.staff_uids)),
+        ("client_uid", names(&filter.client_uids)),
+        ("from_number", numbers(&filter.from_numbers)),
+        ("to_number", numbers(&filter.to_numbers)),
+    ] {
+        if !texts.is_empty() {
+            query = query.filter(text_is(column, texts));
+        }
+    }
     if !filter.statuses.is_empty() {
         let words = filter.statuses.iter().filter_map(status_literal);
         query = query.filter(in_literals("status", words));

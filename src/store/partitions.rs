@@ -153,7 +153,8 @@ async fn make(connection: &mut AsyncPgConnection, slot: i64) -> QueryResult<()> 
              ALTER TABLE {name} DROP CONSTRAINT IF EXISTS {name}_span; \
              ALTER TABLE {name} ADD CONSTRAINT {name}_span \
                  CHECK (recorded_at >= {from} AND recorded_at < {to}); \
-             ALTER TABLE request_records ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to});"
+             ALTER TABLE request_records ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to}); \
+             ALTER TABLE {name} DROP CONSTRAINT {name}_span;"
         ))
         .await
 }
