@@ -31,6 +31,9 @@ pub(super) enum Role {
     Read,
     /// Lists: statements of many shapes, planned for their values.
     List,
+    /// Lists of plain shapes, for each of which one index is right whatever the
+    /// values, and gives the order: planned once.
+    PlainList,
     /// Reads the change log.
     Log,
     /// Listens for the word that there are changes.
@@ -47,6 +50,7 @@ impl Role {
             Self::Write => "voicecall writer",
             Self::Read => "voicecall reader",
             Self::List => "voicecall lists",
+            Self::PlainList => "voicecall plain lists",
             Self::Log => "voicecall log",
             Self::Listen => "voicecall listener",
             Self::Notify => "voicecall notifier",
@@ -68,6 +72,10 @@ impl Role {
             Self::Listen => "-c jit=off",
             Self::Notify => "-c synchronous_commit=off -c jit=off",
             Self::List => "-c plan_cache_mode=force_custom_plan -c jit=off",
+            Self::PlainList => {
+                "-c plan_cache_mode=force_generic_plan -c jit=off -c enable_seqscan=off \
+                 -c enable_bitmapscan=off"
+            }
             Self::Maintain => "-c lock_timeout=10s",
         }
     }

@@ -1,15 +1,9 @@
 //! The filter, compiled to SQL: the same predicate as
 //! [`Filter::matches`](crate::domain::Filter::matches).
 
-use diesel::{
-    BoxableExpression,
-    dsl::sql,
-    pg::Pg,
-    prelude::*,
-    sql_types::{Array, Bool, Text},
-};
+use diesel::{pg::Pg, prelude::*};
 
-use super::{row::to_sql_time, schema::voice_calls as t};
+use super::{condition::Condition, row::to_sql_time, schema::voice_calls as t};
 use crate::domain::{Direction, Filter, Identifier, PhoneNumber, Status};
 
 /// So many conditions make a filter that many clients ask for.
@@ -30,34 +24,26 @@ macro_rules! any_of {
     };
 }
 
-/// A condition on a call.
-type Condition<'a> = Box<dyn BoxableExpression<t::table, Pg, SqlType = Bool> + 'a>;
-
 /// Whether an indexed text is one of these. The index is of hashes. The text itself is
 /// compared in a form whose selectivity the planner does not multiply with that of the
 /// hash: it would expect next to no rows, and sort them all.
 fn text_is<'a>(column: &str, texts: Vec<&'a str>) -> Condition<'a> {
+    let keyed = Condition::default();
     match texts.as_slice() {
-        [one] => {
-            let keyed = format!("(hashtextextended({column}, 0) = hashtextextended(");
-            Box::new(
-                sql::<Bool>(&keyed)
-                    .bind::<Text, _>(*one)
-                    .sql(&format!(", 0) AND coalesce({column} = "))
-                    .bind::<Text, _>(*one)
-                    .sql(", FALSE))"),
-            )
-        }
-        _ => {
-            let keyed = format!("(hashtextextended({column}, 0) = ANY (text_keys(");
-            Box::new(
-                sql::<Bool>(&keyed)
-                    .bind::<Array<Text>, _>(texts.clone())
-                    .sql(&format!(")) AND coalesce({column} = ANY ("))
-                    .bind::<Array<Text>, _>(texts)
-                    .sql("), FALSE))"),
-            )
-        }
+        [one] => keyed
+            .sql(format!(
+                "(hashtextextended({column}, 0) = hashtextextended("
+            ))
+            .text(one)
+            .sql(format!(", 0) AND coalesce({column} = "))
+            .text(one)
+            .sql(", FALSE))"),
+        _ => keyed
+            .sql(format!("(hashtextextended({column}, 0) = ANY (text_keys("))
+            .texts(texts.clone())
+            .sql(format!(")) AND coalesce({column} = ANY ("))
+            .texts(texts)
+            .sql("), FALSE))"),
     }
 }
 
@@ -152,9 +138,9 @@ fn filter_ranges<'a>(mut query: CallQuery<'a>, filter: &Filter) -> CallQuery<'a>
     query
 }
 
-/// Whether the filter says so little that there are few statements like it.
-pub(super) fn is_common(filter: &Filter) -> bool {
-    let lens = [
+/// How many values the filter has of each kind that a condition compares with.
+fn values(filter: &Filter) -> [usize; 9] {
+    [
         filter.uids.len(),
         filter.staff_uids.len(),
         filter.client_uids.len(),
@@ -164,20 +150,40 @@ pub(super) fn is_common(filter: &Filter) -> bool {
         filter.numbers.len(),
         filter.from_numbers.len(),
         filter.to_numbers.len(),
-    ];
-    let is_set = [
+    ]
+}
+
+/// Which ends of ranges the filter has.
+fn bounds(filter: &Filter) -> [bool; 6] {
+    [
         filter.created.after.is_some(),
         filter.created.before.is_some(),
         filter.updated.after.is_some(),
         filter.updated.before.is_some(),
         filter.min_duration.is_some(),
         filter.max_duration.is_some(),
+    ]
+}
+
+/// Whether the filter says so little that there are few statements like it.
+pub(super) fn is_common(filter: &Filter) -> bool {
+    let flags = [
         filter.handled.is_some(),
         filter.has_recording.is_some(),
         filter.show_deleted,
     ];
-    let said = lens.iter().sum::<usize>() + is_set.iter().filter(|set| **set).count();
+    let set = bounds(filter).into_iter().chain(flags);
+    let said = values(filter).iter().sum::<usize>() + set.filter(|set| *set).count();
     said <= MAX_COMMON
+}
+
+/// Whether, besides, the filter has no ranges and no value but one of each kind: then
+/// one index gives the page in its order, whatever the values are.
+pub(super) fn is_plain(filter: &Filter) -> bool {
+    is_common(filter)
+        && filter.uids.is_empty()
+        && values(filter).iter().all(|count| *count <= 1)
+        && !bounds(filter).contains(&true)
 }
 
 fn names(names: &[Identifier]) -> Vec<&str> {
@@ -190,15 +196,13 @@ fn numbers(numbers: &[PhoneNumber]) -> Vec<&str> {
 
 /// `column IN ('word', …)`, or false without words. The words stand in the SQL
 /// itself, because the planner uses a partial index only for a constant.
-fn in_literals(
-    column: &str,
-    words: impl Iterator<Item = &'static str>,
-) -> diesel::expression::SqlLiteral<Bool> {
+fn in_literals(column: &str, words: impl Iterator<Item = &'static str>) -> Condition<'static> {
     let words: Vec<_> = words.collect();
+    let condition = Condition::default();
     match words.as_slice() {
-        [] => sql("FALSE"),
-        [one] => sql(&format!("{column} = {one}")),
-        _ => sql(&format!("{column} IN ({})", words.join(", "))),
+        [] => condition.sql("FALSE"),
+        [one] => condition.sql(format!("{column} = {one}")),
+        _ => condition.sql(format!("{column} IN ({})", words.join(", "))),
     }
 }
 

@@ -2,18 +2,18 @@
 //! in one statement, hence one snapshot.
 
 use diesel::{
-    dsl::sql,
     pg::Pg,
     prelude::*,
     query_builder::{AstPass, Query, QueryFragment, QueryId},
-    sql_types::{BigInt, Bool, Nullable, Timestamptz, Uuid as SqlUuid},
+    sql_types::{BigInt, Nullable},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use tokio::time::Instant;
 
 use super::{
+    condition::Condition,
     error::ReadError,
-    filter_sql::{CallQuery, filtered_in_parts, is_common},
+    filter_sql::{CallQuery, filtered_in_parts, is_common, is_plain},
     outcome,
     pool::Pool,
     reader,
@@ -55,11 +55,13 @@ pub struct Page {
 #[derive(Clone)]
 pub(super) struct Lists {
     pool: Pool,
+    /// For pages whose plan does not depend on the values.
+    plain: Pool,
 }
 
 impl Lists {
-    pub(super) fn new(pool: Pool) -> Self {
-        Self { pool }
+    pub(super) fn new(pool: Pool, plain: Pool) -> Self {
+        Self { pool, plain }
     }
 
     /// Reads a page; the database gives up at the deadline.
@@ -68,8 +70,10 @@ impl Lists {
         query: &PageQuery,
         deadline: Instant,
     ) -> Result<Page, ReadError> {
-        let rows: Vec<(Revision, Option<CallRow>)> = self
-            .pool
+        let is_plain = is_plain(&query.filter) && query.order.field == OrderField::CreatedAt
+            || query.filter == Filter::default();
+        let pool = if is_plain { &self.plain } else { &self.pool };
+        let rows: Vec<(Revision, Option<CallRow>)> = pool
             .run(deadline, async |connection: &AsyncPgConnection| {
                 page_query(query).load(&mut &*connection).await
             })
@@ -143,10 +147,11 @@ fn ordered<'a>(query: CallQuery<'a>, page: &PageQuery) -> CallQuery<'a> {
             (OrderField::UpdatedAt, false) => "(updated_at, uid) > (",
         };
         query = query.filter(
-            sql::<Bool>(bound)
-                .bind::<Timestamptz, _>(to_sql_time(time))
+            Condition::default()
+                .sql(bound)
+                .time(to_sql_time(time))
                 .sql(", ")
-                .bind::<SqlUuid, _>(uid)
+                .uid(uid)
                 .sql(")"),
         );
     }

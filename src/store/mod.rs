@@ -17,6 +17,7 @@
 mod availability;
 mod batch;
 mod commit;
+mod condition;
 mod connection;
 mod error;
 mod filter_sql;
@@ -161,7 +162,10 @@ impl Store {
                 &tasks,
             ),
             reader: Reader::start(&connector, &availability, limits.read_queue, &tasks),
-            lists: Lists::new(lists.clone()),
+            lists: Lists::new(
+                lists.clone(),
+                pool(Role::PlainList, limits.list_connections),
+            ),
             counter: Counter::new(lists),
             log: Log::new(pool(Role::Log, CATCH_UP_CONNECTIONS)),
             head,

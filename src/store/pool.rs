@@ -63,6 +63,16 @@ impl Pool {
         if !self.availability.is_up() {
             return Err(ReadError::Unavailable);
         }
+        // On the heap: it is large, and part of the future of every request that may
+        // come here but seldom does.
+        Box::pin(self.run_on_a_connection(deadline, statement)).await
+    }
+
+    async fn run_on_a_connection<T>(
+        &self,
+        deadline: Instant,
+        statement: impl AsyncFnOnce(&AsyncPgConnection) -> QueryResult<T>,
+    ) -> Result<T, ReadError> {
         let connection = tokio::time::timeout_at(deadline, self.pool.get())
             .await
             .map_err(|_| ReadError::DeadlineExceeded)?
