@@ -118,7 +118,8 @@ pub struct Serve {
     )]
     pub read_queue: usize,
 
-    /// Database connections for lists; writes, look-ups and the feed have their own.
+    /// Database connections for lists, and as many for lists with plain filters, opened
+    /// when they are needed; writes, look-ups and the feed have their own.
     #[arg(
         long,
         env = "VOICECALL_LIST_CONNECTIONS",

@@ -93,7 +93,7 @@ pub struct Limits {
     pub write_queue: usize,
     /// Reads by uid that wait for a reader.
     pub read_queue: usize,
-    /// Connections for lists.
+    /// Connections for lists, and as many for lists of plain shapes.
     pub list_connections: usize,
     /// How the change log is kept.
     pub retention: Retention,
