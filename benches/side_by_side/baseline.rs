@@ -21,6 +21,16 @@ use crate::{
 /// Connections in the pool.
 const CONNECTIONS: usize = 16;
 
+/// The indexes that its lists read, as they are usually made.
+pub(crate) const INDEXES: &str = "
+DROP INDEX voice_calls_by_staff, voice_calls_by_client, voice_calls_by_from_number,
+    voice_calls_by_to_number;
+CREATE INDEX ON voice_calls (staff_uid, created_at, uid);
+CREATE INDEX ON voice_calls (client_uid, created_at, uid);
+CREATE INDEX ON voice_calls (from_number, created_at, uid);
+CREATE INDEX ON voice_calls (to_number, created_at, uid);
+";
+
 /// Serves for ever.
 pub(crate) async fn serve(database_url: &str) -> Result<()> {
     let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(database_url);

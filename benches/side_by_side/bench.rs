@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 use crate::{
-    Result, bulk,
+    Result, baseline, bulk,
     companion::Companion,
     driving,
     etcd::{self, Etcd},
@@ -64,6 +64,7 @@ impl Bench {
         }
         if needs(Server::Baseline) {
             postgres.sql("postgres", "CREATE DATABASE baseline TEMPLATE ours")?;
+            postgres.sql("baseline", baseline::INDEXES)?;
         }
         if measures().any(|measure| measure == Measure::Import) {
             make_database(postgres, bulk::empty(), 0)?;
