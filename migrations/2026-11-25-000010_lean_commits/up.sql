@@ -166,6 +166,8 @@ BEGIN
     committed_at := greatest(clock_timestamp(), committed_at);
 
     IF cardinality(p_record_ids) > 0 THEN
+        -- Subqueries that cannot become joins, in which a table that was small when
+        -- this was planned could be read whole.
         SELECT array_agg(i.place) INTO repeated
             FROM generate_series(1, cardinality(p_record_ids)) AS i (place)
             WHERE EXISTS (
@@ -174,16 +176,20 @@ BEGIN
                     AND r.principal = p_principals[i.place]
                     AND r.recorded_at > committed_at - interval '24 hours'
                     AND r.recorded_at <= committed_at
+                OFFSET 0
             );
     END IF;
     IF cardinality(p_read_uids) > 0 THEN
         SELECT array_agg(p_read_uids[i.place]) INTO stale
             FROM generate_series(1, cardinality(p_read_uids)) AS i (place)
-            LEFT JOIN voice_calls c ON c.uid = p_read_uids[i.place]
-            WHERE coalesce(c.revision, 0) <> p_read_revisions[i.place]
+            WHERE p_read_revisions[i.place] <> coalesce(
+                    (SELECT c.revision FROM voice_calls c WHERE c.uid = p_read_uids[i.place]), 0
+                )
                 OR (
                     p_read_revisions[i.place] = 0
-                    AND EXISTS (SELECT FROM purged_calls p WHERE p.uid = p_read_uids[i.place])
+                    AND EXISTS (
+                        SELECT FROM purged_calls p WHERE p.uid = p_read_uids[i.place] OFFSET 0
+                    )
                 );
     END IF;
     IF repeated IS NOT NULL OR stale IS NOT NULL THEN
@@ -237,25 +243,43 @@ BEGIN
     END IF;
 
     IF array_remove(p_old_values, NULL) <> '{}' THEN
-        UPDATE voice_calls c SET
-            duration = p_durations[i.place],
-            created_at = CASE WHEN p_created_ats[i.place] = 'infinity' THEN committed_at ELSE p_created_ats[i.place] END,
-            updated_at = CASE WHEN p_updated_ats[i.place] = 'infinity' THEN committed_at ELSE p_updated_ats[i.place] END,
-            status = p_statuses[i.place]::voice_call_status,
-            direction = p_directions[i.place]::voice_call_direction,
-            staff_uid = p_staff_uids[i.place],
-            client_uid = p_client_uids[i.place],
-            from_number = p_from_numbers[i.place],
-            to_number = p_to_numbers[i.place],
-            recording_url = p_recording_urls[i.place],
-            call_summary = p_call_summaries[i.place],
-            external_app_url = p_external_app_urls[i.place],
-            handled_by_staff_uid = p_handled_by_staff_uids[i.place],
-            handled_at = CASE WHEN p_handled_ats[i.place] = 'infinity' THEN committed_at ELSE p_handled_ats[i.place] END,
-            deleted_at = CASE WHEN p_deleted_ats[i.place] = 'infinity' THEN committed_at ELSE p_deleted_ats[i.place] END,
-            revision = head_revision + i.place
-            FROM generate_series(1, cardinality(p_uids)) AS i (place)
-            WHERE c.uid = p_uids[i.place] AND p_old_values[i.place] IS NOT NULL;
+        -- Each of these calls is there, so each is a conflict: an update by the primary
+        -- key, without a join.
+        INSERT INTO voice_calls (
+            uid, duration, created_at, updated_at, status, direction, staff_uid, client_uid,
+            from_number, to_number, recording_url, call_summary, external_app_url,
+            handled_by_staff_uid, handled_at, deleted_at, revision
+        )
+        SELECT
+            p_uids[i.place], p_durations[i.place],
+            CASE WHEN p_created_ats[i.place] = 'infinity' THEN committed_at ELSE p_created_ats[i.place] END,
+            CASE WHEN p_updated_ats[i.place] = 'infinity' THEN committed_at ELSE p_updated_ats[i.place] END,
+            p_statuses[i.place]::voice_call_status, p_directions[i.place]::voice_call_direction,
+            p_staff_uids[i.place], p_client_uids[i.place], p_from_numbers[i.place],
+            p_to_numbers[i.place], p_recording_urls[i.place], p_call_summaries[i.place],
+            p_external_app_urls[i.place], p_handled_by_staff_uids[i.place],
+            CASE WHEN p_handled_ats[i.place] = 'infinity' THEN committed_at ELSE p_handled_ats[i.place] END,
+            CASE WHEN p_deleted_ats[i.place] = 'infinity' THEN committed_at ELSE p_deleted_ats[i.place] END,
+            head_revision + i.place
+        FROM generate_series(1, cardinality(p_uids)) AS i (place)
+        WHERE p_old_values[i.place] IS NOT NULL
+        ON CONFLICT (uid) DO UPDATE SET
+            duration = excluded.duration,
+            created_at = excluded.created_at,
+            updated_at = excluded.updated_at,
+            status = excluded.status,
+            direction = excluded.direction,
+            staff_uid = excluded.staff_uid,
+            client_uid = excluded.client_uid,
+            from_number = excluded.from_number,
+            to_number = excluded.to_number,
+            recording_url = excluded.recording_url,
+            call_summary = excluded.call_summary,
+            external_app_url = excluded.external_app_url,
+            handled_by_staff_uid = excluded.handled_by_staff_uid,
+            handled_at = excluded.handled_at,
+            deleted_at = excluded.deleted_at,
+            revision = excluded.revision;
     END IF;
 
     IF 'purged' = ANY (p_kinds) THEN

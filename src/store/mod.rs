@@ -273,7 +273,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`], as its variants say.
     pub async fn page(&self, query: &PageQuery, deadline: Instant) -> Result<Page, ReadError> {
-        let page = self.lists.page(query, deadline).await?;
+        let page = self.lists.page(query, self.head.get(), deadline).await?;
         self.head.advance(page.revision);
         Ok(page)
     }

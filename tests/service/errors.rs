@@ -353,11 +353,11 @@ async fn a_statement_whose_backend_is_ended_is_a_lost_database_and_no_bug() {
     let blocker = connect(&server.database_url).await;
     let looker = connect(&server.database_url).await;
     let lock = "BEGIN; LOCK TABLE voice_calls IN ACCESS EXCLUSIVE MODE";
-    for application in ["voicecall plain lists", "voicecall reader"] {
+    for application in ["voicecall lists", "voicecall reader"] {
         blocker.batch_execute(lock).await.expect("it is locked");
         let mut client = server.client();
         let reading = tokio::spawn(async move {
-            if application == "voicecall plain lists" {
+            if application == "voicecall lists" {
                 let list = client.list_voice_calls(ListVoiceCallsRequest::default());
                 list.await.map(drop)
             } else {

@@ -27,6 +27,7 @@ mod interop;
 mod migrations;
 mod outcome;
 mod page_tokens;
+mod plans;
 mod read;
 mod request_ids;
 mod rules;

@@ -255,7 +255,7 @@ async fn a_deadline_reaches_the_sql_of_a_list() {
     let answer = raw.call("ListVoiceCalls", &deadline, &request).await;
     let result: Result<(), _> = Err(answer.status);
     assert_refused(result, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", &[]);
-    let none_runs = async || running(&looker, "voicecall plain lists", false).await == 0;
+    let none_runs = async || running(&looker, "voicecall lists", false).await == 0;
     eventually(
         "the statement ends though the table is still locked",
         none_runs,
