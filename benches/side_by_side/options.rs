@@ -9,7 +9,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 3)]
     pub(crate) rounds: usize,
     /// Seconds for each figure, after a quarter of that as warm-up.
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 3.0)]
     pub(crate) seconds: f64,
     /// Calls in the database at the beginning.
     #[arg(long, default_value_t = 100_000)]

@@ -1,6 +1,6 @@
--- Commits cost less than half: what PostgreSQL does once for each statement is
--- most of a small batch, and what it does for each row in an index that is read
--- nowhere near is most of a large one.
+-- Commits cost less: what PostgreSQL does once for each statement is most of a small
+-- batch, and what it does for each row in indexes, each in another place, is most of
+-- a large one.
 --
 -- The function reads its arrays by place. unnest of several arrays runs a function
 -- and fills a table for each of them; PL/pgSQL holds arrays unpacked, so that a

@@ -61,7 +61,8 @@ impl Role {
     fn options(self) -> &'static str {
         match self {
             // PL/pgSQL keeps the plans of its first calls, made when tables were
-            // empty: all are by index, whatever the tables were like.
+            // empty. These see to plans by index, and `commit_batch` to it that the
+            // index is looked into and not read whole.
             Self::Write => {
                 "-c lock_timeout=10s -c idle_in_transaction_session_timeout=10s -c jit=off \
                  -c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
