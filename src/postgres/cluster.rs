@@ -7,9 +7,13 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::{self, Stdio},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use tokio::{io::AsyncWriteExt, process::Command};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -22,6 +26,10 @@ use super::{
 
 /// How much of what a failed program said goes into the error.
 const OUTPUT_CHARS: usize = 2000;
+
+/// How often a directory is removed that is still being written to.
+const REMOVE_ATTEMPTS: u32 = 10;
+const REMOVE_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// The major version of PostgreSQL that wrote the cluster; `None` if there is none.
 pub(super) fn major(cluster: &Path) -> Result<Option<u32>, Error> {
@@ -90,8 +98,9 @@ fn unfinished_prefix() -> String {
     format!("{CLUSTER}.new-")
 }
 
-/// Removes what interrupted starts left. What cannot be removed only takes space: a
-/// program that outlived its start may still be adding to it.
+/// Removes what interrupted starts left. A program that outlived its start may still
+/// be adding to it, until it misses what is gone; what stays nevertheless only takes
+/// space, and is the next start's to remove.
 pub(super) async fn remove_unfinished(data_dir: &Path) {
     let prefix = unfinished_prefix();
     let left: Vec<PathBuf> = fs::read_dir(data_dir)
@@ -103,10 +112,22 @@ pub(super) async fn remove_unfinished(data_dir: &Path) {
         .collect();
     for path in left {
         warn!(path = %path.display(), "removing what an interrupted first start left");
-        if let Err(error) = tokio::fs::remove_dir_all(&path).await {
+        if let Err(error) = remove_while_written(&path).await {
             warn!(path = %path.display(), %error, "cannot remove it; it only takes space");
         }
     }
+}
+
+async fn remove_while_written(dir: &Path) -> io::Result<()> {
+    for _ in 1..REMOVE_ATTEMPTS {
+        match tokio::fs::remove_dir_all(dir).await {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                tokio::time::sleep(REMOVE_AGAIN_AFTER).await;
+            }
+            outcome => return outcome,
+        }
+    }
+    tokio::fs::remove_dir_all(dir).await
 }
 
 /// Trust is for those who can enter the socket's directory, which is private.
@@ -141,7 +162,8 @@ fn sync(binaries: &Binaries, account: &Account, cluster: &Path) -> Command {
     command
 }
 
-/// Runs a program to its end, or kills it when `cancel` comes first.
+/// Runs a program to its end, or kills it, with all that it has started, when `cancel`
+/// comes first.
 async fn run(mut command: Command, input: &str, cancel: &CancellationToken) -> Result<(), Error> {
     let program = PathBuf::from(command.as_std().get_program());
     let mut child = command
@@ -151,6 +173,8 @@ async fn run(mut command: Command, input: &str, cancel: &CancellationToken) -> R
         .kill_on_drop(true)
         .spawn()
         .map_err(Error::io("run", &program))?;
+    // It leads a group of its own, see `Account::command`.
+    let group = child.id().and_then(|id| i32::try_from(id).ok());
     let ended = async {
         if let Some(mut stdin) = child.stdin.take() {
             // A program that ended early says why by its output.
@@ -158,9 +182,18 @@ async fn run(mut command: Command, input: &str, cancel: &CancellationToken) -> R
         }
         child.wait_with_output().await
     };
+    tokio::pin!(ended);
     let output = tokio::select! {
-        () = cancel.cancelled() => return Err(Error::Cancelled),
-        output = ended => output.map_err(Error::io("wait for", &program))?,
+        () = cancel.cancelled() => {
+            if let Some(group) = group {
+                // Fails if it has ended meanwhile.
+                let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+            }
+            // Its output ends with the last of the group.
+            let _ = ended.await;
+            return Err(Error::Cancelled);
+        }
+        output = &mut ended => output.map_err(Error::io("wait for", &program))?,
     };
     if output.status.success() {
         return Ok(());

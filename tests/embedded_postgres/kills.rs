@@ -11,8 +11,8 @@ use voicecall::postgres::{Error, Postgres};
 
 use super::{
     helper::{
-        Helper, Scratch, Unrelated, add_value, eventually, exists, is_root, postmaster, query,
-        signal, sleeping_backend, values,
+        Helper, Scratch, Unrelated, add_value, eventually, exists, is_root, pids_in, postmaster,
+        query, signal, sleeping_backend, values,
     },
     settings, started,
 };
@@ -125,16 +125,19 @@ async fn an_interrupted_first_start_is_made_good() {
     let was = unfinished(data);
     let cancel = CancellationToken::new();
     let interrupt = async {
-        eventually("it is being made again", async || {
+        eventually("a server writes a new one", async || {
             unfinished(data)
                 .iter()
-                .any(|new| !was.contains(new) && new.join("PG_VERSION").exists())
+                .any(|new| !was.contains(new) && new.join("global/pg_control").exists())
         })
         .await;
         cancel.cancel();
     };
     let (outcome, ()) = tokio::join!(Postgres::start(settings(data), &cancel), interrupt);
     assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
+    let mut left = unfinished(data);
+    left.retain(|new| !was.contains(new) && pids_in(new).into_iter().any(exists));
+    assert_eq!(left, [] as [PathBuf; 0], "nobody writes there any more");
     assert!(!data.join("postgres").exists(), "nothing half-made");
 
     let postgres = started(data).await;
