@@ -13,13 +13,14 @@ use std::{
 use hdrhistogram::Histogram;
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep},
 };
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::{
     Result,
     load::{Client, Load, Target, Workload, channel},
+    open_loop,
     sample::{Metric, Sample},
 };
 
@@ -47,8 +48,8 @@ pub(crate) struct Drive {
     /// Seconds to measure, after a quarter of that as warm-up.
     #[arg(long)]
     pub(crate) seconds: f64,
-    /// Requests to begin each second, whatever becomes of them. Without: as many
-    /// as are answered.
+    /// Requests to begin each second, of voicecall, whatever becomes of them. Without:
+    /// as many as are answered.
     #[arg(long)]
     pub(crate) rate: Option<f64>,
 }
@@ -57,16 +58,12 @@ pub(crate) struct Drive {
 /// server takes so many and lets the others wait.
 const CONNECTIONS: usize = 4;
 const PER_CONNECTION: usize = 64;
-/// Connections that open-loop requests share, so that none of them is full.
-const OPEN_CONNECTIONS: usize = 64;
-/// Requests under way at which an open loop begins no more. They are missing in
-/// the rate that it proves.
-const OPEN_LIMIT: usize = 50_000;
 
 /// Drives, and answers what was seen.
 pub(crate) async fn drive(options: &Drive) -> Result<Sample> {
+    let time = Duration::from_secs_f64(options.seconds);
     let connections = match options.rate {
-        Some(_) => OPEN_CONNECTIONS,
+        Some(_) => 1,
         None => CONNECTIONS
             .max(options.concurrency / PER_CONNECTION)
             .min(options.concurrency),
@@ -78,9 +75,8 @@ pub(crate) async fn drive(options: &Drive) -> Result<Sample> {
     }
     let work =
         Workload::prepare(options.load, options.last_page, options.calls, &clients[0]).await?;
-    let time = Duration::from_secs_f64(options.seconds);
     match options.rate {
-        Some(rate) => open_loop(&clients, &work, rate, time).await,
+        Some(rate) => open_loop::run(&options.endpoint, &work, rate, time).await,
         None => closed_loop(&clients, &work, options.concurrency, time).await,
     }
 }
@@ -123,131 +119,6 @@ async fn closed_loop(
     let mut sample = Sample::latencies(&all);
     sample.set(Metric::Rate, all.len() as f64 / elapsed.as_secs_f64());
     Ok(sample)
-}
-
-/// What an open loop has seen.
-struct Seen {
-    /// When counting begins. Latencies are of what was due since, rates of what
-    /// was answered since.
-    counted: Instant,
-    answered: Histogram<u64>,
-    refused: Histogram<u64>,
-    answers: u64,
-    refusals: u64,
-    failed: u64,
-    /// Of those the first.
-    failure: Option<Code>,
-}
-
-/// Requests begin when they are due, and the latency of answers counts from then:
-/// what waits, in the driver too, is not hidden.
-async fn open_loop(
-    clients: &[Client],
-    work: &Arc<Workload>,
-    rate: f64,
-    time: Duration,
-) -> Result<Sample> {
-    let start = Instant::now();
-    let counted = start + time / 4;
-    let end = counted + time;
-    let mut under_way = JoinSet::new();
-    let mut seen = Seen::since(counted);
-    let (mut due, mut begun) = (0u32, 0u64);
-    loop {
-        let at = start + Duration::from_secs_f64(f64::from(due) / rate);
-        if at >= end {
-            break;
-        }
-        if at > Instant::now() {
-            sleep_until(at).await;
-        } else if due.is_multiple_of(16) {
-            // Those under way get their turn also when the driver is late.
-            tokio::task::yield_now().await;
-        }
-        while let Some(ended) = under_way.try_join_next() {
-            seen.note(ended?);
-        }
-        if Instant::now() > end {
-            break;
-        }
-        if under_way.len() < OPEN_LIMIT {
-            begun += u64::from(at >= counted);
-            let mut client = clients[due as usize % clients.len()].clone();
-            let work = work.clone();
-            under_way.spawn(async move {
-                let sent = Instant::now();
-                let answer = client.one(&work).await;
-                let code = answer.err().map(|status| status.code());
-                // An answer is late by what the driver is late, a refusal is not.
-                let from = code.map_or(at, |_| sent);
-                (at, from.elapsed(), code)
-            });
-        }
-        due += 1;
-    }
-    let seconds = counted.elapsed().as_secs_f64();
-    while let Some(ended) = under_way.try_join_next() {
-        seen.note(ended?);
-    }
-    // What is answered later was not answered in this time.
-    let (answers, refusals) = (seen.answers as f64, seen.refusals as f64);
-    let rest = async {
-        while let Some(ended) = under_way.join_next().await {
-            seen.note(ended?);
-        }
-        Ok::<_, tokio::task::JoinError>(())
-    };
-    tokio::time::timeout(Duration::from_secs(20), rest).await??;
-    let mut sample = seen.sample()?;
-    sample.set(Metric::Offered, begun as f64 / seconds);
-    sample.set(Metric::Rate, answers / seconds);
-    sample.set(Metric::Refused, refusals / seconds);
-    Ok(sample)
-}
-
-impl Seen {
-    /// Nothing yet.
-    fn since(counted: Instant) -> Self {
-        Self {
-            counted,
-            answers: 0,
-            refusals: 0,
-            answered: histogram(),
-            refused: histogram(),
-            failed: 0,
-            failure: None,
-        }
-    }
-
-    /// The latencies.
-    fn sample(&self) -> Result<Sample> {
-        if let Some(code) = self.failure {
-            let failed = self.failed;
-            return Err(format!("{failed} requests failed and were not refused: {code}").into());
-        }
-        let mut sample = Sample::latencies(&self.answered);
-        sample.set(Metric::RefusedP99, quantile(&self.refused, 0.99));
-        Ok(sample)
-    }
-
-    fn note(&mut self, (due, latency, code): (Instant, Duration, Option<Code>)) {
-        if due + latency < self.counted {
-            return;
-        }
-        let (count, latencies) = match code {
-            None => (&mut self.answers, &mut self.answered),
-            Some(Code::ResourceExhausted) => (&mut self.refusals, &mut self.refused),
-            Some(code) => {
-                self.failed += 1;
-                self.failure.get_or_insert(code);
-                return;
-            }
-        };
-        *count += 1;
-        if due >= self.counted {
-            latencies.saturating_record(micros(latency));
-        }
-    }
 }
 
 /// Latencies up to a minute, in microseconds.

@@ -9,7 +9,10 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
-use prost::bytes::Bytes;
+use prost::{
+    Message,
+    bytes::{BufMut, Bytes, BytesMut},
+};
 use tokio::net::TcpStream;
 use tonic::{
     Status,
@@ -87,6 +90,15 @@ pub(crate) struct Workload {
     lists: Vec<proto::ListVoiceCallsRequest>,
 }
 
+/// A request to voicecall.
+pub(crate) enum Ask {
+    Create(proto::CreateVoiceCallRequest),
+    Get(proto::GetVoiceCallRequest),
+    Update(proto::UpdateVoiceCallRequest),
+    List(proto::ListVoiceCallsRequest),
+    Stats(proto::GetVoiceCallStatsRequest),
+}
+
 /// A client, of whichever API.
 #[derive(Clone)]
 pub(crate) enum Client {
@@ -94,18 +106,23 @@ pub(crate) enum Client {
     Etcd(etcd::Client),
 }
 
-/// A connection. A driver that writes each request by itself costs more than
-/// what it measures.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// A driver that writes each request by itself costs more than what it measures.
+pub(crate) async fn socket(uri: &http::Uri) -> std::io::Result<Gather<TcpStream>> {
+    let address = uri.authority().map(ToString::to_string).unwrap_or_default();
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    Ok(Gather::new(socket))
+}
+
+/// A connection.
 pub(crate) async fn channel(endpoint: &str) -> Result<Channel> {
-    let connect = tower::service_fn(async |uri: http::Uri| {
-        let address = uri.authority().map(ToString::to_string).unwrap_or_default();
-        let socket = TcpStream::connect(address).await?;
-        socket.set_nodelay(true)?;
-        Ok::<_, std::io::Error>(TokioIo::new(Gather::new(socket)))
-    });
+    let connect = tower::service_fn(async |uri: http::Uri| socket(&uri).await.map(TokioIo::new));
     let endpoint = Endpoint::from_shared(endpoint.to_owned())?
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(16 << 20);
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     Ok(endpoint.connect_with_connector(connect).await?)
 }
 
@@ -120,7 +137,7 @@ impl Client {
     /// Waits for the answer to one request.
     pub(crate) async fn one(&mut self, work: &Workload) -> Result<(), Status> {
         match self {
-            Self::Voicecall(client) => work.ask(client).await,
+            Self::Voicecall(client) => work.next().send(client).await,
             Self::Etcd(client) => match work.load {
                 Load::Create => {
                     let uid = calls::request_id();
@@ -164,66 +181,105 @@ impl Workload {
         rand::random_range(1..=self.calls)
     }
 
-    async fn ask(&self, client: &mut VoiceCalls<Channel>) -> Result<(), Status> {
+    /// The next request to voicecall.
+    pub(crate) fn next(&self) -> Ask {
         match self.load {
-            Load::Create => create(client).await,
-            Load::Get => self.get(client).await,
-            Load::Update => self.update_status(client).await,
+            Load::Create => create(),
+            Load::Get => self.get(),
+            Load::Update => self.update_status(),
             Load::Stats => {
                 let groups = [VoiceCallStatsGroup::Status, VoiceCallStatsGroup::Day];
-                let request = proto::GetVoiceCallStatsRequest {
+                Ask::Stats(proto::GetVoiceCallStatsRequest {
                     group_by: groups.map(Into::into).to_vec(),
                     time_zone: "Europe/Berlin".into(),
                     ..Default::default()
-                };
-                client.get_voice_call_stats(request).await.map(drop)
+                })
             }
             Load::Mixed => match rand::random_range(0..200) {
-                0..140 => self.get(client).await,
-                140..170 => {
-                    let list = lists::of_staff(calls::staff(self.any()), 50);
-                    client.list_voice_calls(list).await.map(drop)
-                }
-                170..185 => create(client).await,
-                _ => self.update_duration(client).await,
+                0..140 => self.get(),
+                140..170 => Ask::List(lists::of_staff(calls::staff(self.any()), 50)),
+                170..185 => create(),
+                _ => self.update_duration(),
             },
-            _ => {
-                let list = rand::random_range(0..self.lists.len());
-                let list = self.lists[list].clone();
-                client.list_voice_calls(list).await.map(drop)
-            }
+            _ => Ask::List(self.lists[rand::random_range(0..self.lists.len())].clone()),
         }
     }
 
-    async fn get(&self, client: &mut VoiceCalls<Channel>) -> Result<(), Status> {
-        let request = proto::GetVoiceCallRequest {
+    fn get(&self) -> Ask {
+        Ask::Get(proto::GetVoiceCallRequest {
             uid: calls::uid(self.any()),
             ..Default::default()
-        };
-        client.get_voice_call(request).await.map(drop)
+        })
     }
 
     /// An update that changes nothing would cost less than one: each gives the
     /// call another status than the one it has.
-    async fn update_status(&self, client: &mut VoiceCalls<Channel>) -> Result<(), Status> {
+    fn update_status(&self) -> Ask {
         let index = rand::random_range(0..self.statuses.len());
         let status = self.statuses[index].fetch_add(1, Ordering::Relaxed);
-        let call = proto::VoiceCall {
+        update(proto::VoiceCall {
             uid: calls::uid(index as u64 + 1),
             status: STATUSES[usize::from(status + 1) % STATUSES.len()].into(),
             ..Default::default()
-        };
-        update(client, call).await
+        })
     }
 
-    async fn update_duration(&self, client: &mut VoiceCalls<Channel>) -> Result<(), Status> {
-        let call = proto::VoiceCall {
+    fn update_duration(&self) -> Ask {
+        update(proto::VoiceCall {
             uid: calls::uid(self.any()),
             duration: Some(rand::random_range(0..1_000_000)),
             ..Default::default()
-        };
-        update(client, call).await
+        })
     }
+}
+
+fn create() -> Ask {
+    Ask::Create(proto::CreateVoiceCallRequest {
+        voice_call: Some(calls::new()),
+        request_id: calls::request_id(),
+        ..Default::default()
+    })
+}
+
+fn update(call: proto::VoiceCall) -> Ask {
+    Ask::Update(proto::UpdateVoiceCallRequest {
+        voice_call: Some(call),
+        request_id: calls::request_id(),
+        ..Default::default()
+    })
+}
+
+impl Ask {
+    /// Waits for the answer.
+    async fn send(self, client: &mut VoiceCalls<Channel>) -> Result<(), Status> {
+        match self {
+            Self::Create(request) => client.create_voice_call(request).await.map(drop),
+            Self::Get(request) => client.get_voice_call(request).await.map(drop),
+            Self::Update(request) => client.update_voice_call(request).await.map(drop),
+            Self::List(request) => client.list_voice_calls(request).await.map(drop),
+            Self::Stats(request) => client.get_voice_call_stats(request).await.map(drop),
+        }
+    }
+
+    /// Its method, and its message as gRPC has it on the wire.
+    pub(crate) fn encode(&self) -> (&'static str, Bytes) {
+        match self {
+            Self::Create(request) => ("CreateVoiceCall", framed(request)),
+            Self::Get(request) => ("GetVoiceCall", framed(request)),
+            Self::Update(request) => ("UpdateVoiceCall", framed(request)),
+            Self::List(request) => ("ListVoiceCalls", framed(request)),
+            Self::Stats(request) => ("GetVoiceCallStats", framed(request)),
+        }
+    }
+}
+
+/// Behind the prefix: not compressed, and the length.
+fn framed(message: &impl Message) -> Bytes {
+    let mut framed = BytesMut::with_capacity(5 + message.encoded_len());
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX));
+    framed.extend_from_slice(&message.encode_to_vec());
+    framed.freeze()
 }
 
 impl Load {
@@ -238,24 +294,6 @@ impl Load {
             Self::Create | Self::Get | Self::Update | Self::Mixed | Self::Stats => return None,
         })
     }
-}
-
-async fn create(client: &mut VoiceCalls<Channel>) -> Result<(), Status> {
-    let request = proto::CreateVoiceCallRequest {
-        voice_call: Some(calls::new()),
-        request_id: calls::request_id(),
-        ..Default::default()
-    };
-    client.create_voice_call(request).await.map(drop)
-}
-
-async fn update(client: &mut VoiceCalls<Channel>, call: proto::VoiceCall) -> Result<(), Status> {
-    let request = proto::UpdateVoiceCallRequest {
-        voice_call: Some(call),
-        request_id: calls::request_id(),
-        ..Default::default()
-    };
-    client.update_voice_call(request).await.map(drop)
 }
 
 /// Where the seeded calls 1 to `count` are in the order of `STATUSES`.

@@ -17,6 +17,7 @@ mod lists;
 mod load;
 mod memory;
 mod messages;
+mod open_loop;
 mod options;
 mod pgbench;
 mod plan;

@@ -6,11 +6,10 @@ use std::marker::PhantomData;
 use prost::Message;
 use tonic::{
     Status,
-    codec::{self, BufferSettings, DecodeBuf},
+    codec::{self, BufferSettings, DecodeBuf, EncodeBuf},
 };
-use tonic_prost::{ProstCodec, ProstEncoder};
 
-use super::error::Error;
+use super::error::{Error, TooLarge};
 
 /// Encodes `T`, decodes `U`.
 #[derive(Debug)]
@@ -29,11 +28,11 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = Encoder<T>;
     type Decoder = Decoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::raw_encoder(buffers())
+        Encoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -49,6 +48,26 @@ const YIELD_BYTES: usize = 32 * 1024;
 
 fn buffers() -> BufferSettings {
     BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
+}
+
+/// Encodes `T`.
+#[derive(Debug)]
+pub(crate) struct Encoder<T>(PhantomData<T>);
+
+impl<T: Message> codec::Encoder for Encoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
+    }
+
+    fn encode(&mut self, message: T, bytes: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        // Once, and not twice as much again and again.
+        bytes.reserve(message.encoded_len());
+        let encoded = message.encode(bytes);
+        encoded.map_err(|_| Error::MessageTooLarge(TooLarge::Answer).into())
+    }
 }
 
 /// Decodes `U`.

@@ -5,7 +5,7 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{self, Future},
     pin::Pin,
     sync::{
         Arc,
@@ -17,7 +17,7 @@ use std::{
 
 use http::{HeaderMap, HeaderValue};
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -48,10 +48,12 @@ pub(super) struct Edge<C, R> {
 
 struct Shared {
     /// Requests under way.
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     /// Cancelled when the server shuts down.
     draining: CancellationToken,
     request_ids: RequestIds,
+    /// What an overload refuses with, made once: then there is no time to spare.
+    overloaded: HeaderMap,
 }
 
 impl<C, R> Edge<C, R> {
@@ -65,9 +67,10 @@ impl<C, R> Edge<C, R> {
             calls,
             rest,
             shared: Arc::new(Shared {
-                permits: Semaphore::new(max_concurrent),
+                permits: Arc::new(Semaphore::new(max_concurrent)),
                 draining,
                 request_ids: RequestIds::new(),
+                overloaded: refuse(Error::Overloaded).into_parts().0.headers,
             }),
         }
     }
@@ -93,36 +96,58 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let shared = Arc::clone(&self.shared);
-        let method = request.uri().path().to_owned();
-        let request_id = shared.request_ids.next();
+        let request_id = self.shared.request_ids.next();
+        let method = request.uri().path();
+        if !method.starts_with(OUR_METHODS) {
+            let method = method.to_owned();
+            let response = self.rest.call(request);
+            return Box::pin(async move { Ok(finish(response.await?, &method, request_id)) });
+        }
+        // Before anything is made for the request: under an overload most get no further.
+        let permit = match self.shared.admit() {
+            Ok(permit) => permit,
+            Err(error) => {
+                let refusal = finish(self.shared.refuse(error), method, request_id);
+                return Box::pin(future::ready(Ok(refusal)));
+            }
+        };
+        let method = method.to_owned();
         let deadline = grpc_timeout(request.headers()).map(|timeout| Instant::now() + timeout);
         request.extensions_mut().insert(Context { deadline });
-        let (mut calls, mut rest) = (self.calls.clone(), self.rest.clone());
+        let response = self.calls.call(request);
         Box::pin(async move {
-            let mut response = if method.starts_with(OUR_METHODS) {
-                match shared.admit() {
-                    Err(error) => refuse(error),
-                    Ok(_permit) => within(deadline, calls.call(request)).await?,
-                }
-            } else {
-                rest.call(request).await?
-            };
-            normalize(&mut response);
-            log(&method, &request_id, &response);
-            response.headers_mut().insert(REQUEST_ID, request_id);
-            Ok(response)
+            let response = within(deadline, response).await?;
+            drop(permit);
+            Ok(finish(response, &method, request_id))
         })
     }
 }
 
 impl Shared {
-    fn admit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
+    fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
         if self.draining.is_cancelled() {
             return Err(Error::Draining);
         }
-        self.permits.try_acquire().map_err(|_| Error::Overloaded)
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        permit.map_err(|_| Error::Overloaded)
     }
+
+    fn refuse(&self, error: Error) -> Response {
+        if error != Error::Overloaded {
+            return refuse(error);
+        }
+        let mut response = Response::default();
+        *response.headers_mut() = self.overloaded.clone();
+        response
+    }
+}
+
+/// What every answer gets on its way out.
+fn finish(mut response: Response, method: &str, request_id: HeaderValue) -> Response {
+    normalize(&mut response);
+    log(method, &request_id, &response);
+    response.headers_mut().insert(REQUEST_ID, request_id);
+    response
 }
 
 async fn within<E>(
@@ -214,7 +239,12 @@ impl RequestIds {
     fn next(&self) -> HeaderValue {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         let text = format!("{:08x}-{count:x}", self.process);
-        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("-"))
+        let id = HeaderValue::from_str(&text);
+        let mut id = id.unwrap_or(HeaderValue::from_static("-"));
+        // Each is sent once: in the table of headers that a connection keeps (RFC 7541,
+        // 7.1.3) they would only push out what is sent again, and be searched each time.
+        id.set_sensitive(true);
+        id
     }
 }
 

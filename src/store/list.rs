@@ -29,10 +29,6 @@ use crate::domain::{
 pub(super) const HEAD: &str =
     "(SELECT coalesce(max(last_revision), 0) AS revision FROM voice_call_batches) head";
 
-/// A log that reaches so far tells of a table on which the right index wins by far. A
-/// plan made while the table was next to empty might be kept while it grows.
-const PLANNED_ONCE_FROM: Revision = 100_000;
-
 /// Which page is wanted.
 #[derive(Debug)]
 pub struct PageQuery {
@@ -61,11 +57,16 @@ pub(super) struct Lists {
     pool: Pool,
     /// For pages whose plan does not depend on the values.
     plain: Pool,
+    planned_once_from: Revision,
 }
 
 impl Lists {
-    pub(super) fn new(pool: Pool, plain: Pool) -> Self {
-        Self { pool, plain }
+    pub(super) fn new(pool: Pool, plain: Pool, planned_once_from: Revision) -> Self {
+        Self {
+            pool,
+            plain,
+            planned_once_from,
+        }
     }
 
     /// Reads a page, where `head` is about the newest revision; the database gives up at
@@ -78,7 +79,7 @@ impl Lists {
     ) -> Result<Page, ReadError> {
         let is_plain = is_plain(&query.filter) && query.order.field == OrderField::CreatedAt
             || query.filter == Filter::default();
-        let pool = if is_plain && head >= PLANNED_ONCE_FROM {
+        let pool = if is_plain && head >= self.planned_once_from {
             &self.plain
         } else {
             &self.pool

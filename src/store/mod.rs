@@ -77,6 +77,9 @@ const COMMITS_LEN: usize = 64;
 const FOLLOW_CONNECTIONS: usize = 1;
 const CATCH_UP_CONNECTIONS: usize = 4;
 
+/// See [`Limits::planned_once_from`].
+pub const PLANNED_ONCE_FROM: Revision = 100_000;
+
 /// How long a read waits for its min_revision at most.
 const MAX_REVISION_WAIT: Duration = Duration::from_secs(5);
 const FIRST_OPEN_RETRY: Duration = Duration::from_millis(100);
@@ -95,6 +98,11 @@ pub struct Limits {
     pub read_queue: usize,
     /// Connections for lists, and as many for lists of plain shapes.
     pub list_connections: usize,
+    /// How far the log must reach for lists of plain shapes to be planned once and not for
+    /// each page: a log of [`PLANNED_ONCE_FROM`] changes tells of a table on which the
+    /// right index wins by far; a plan made while the table was next to empty might be
+    /// kept while it grows.
+    pub planned_once_from: Revision,
     /// How the change log is kept.
     pub retention: Retention,
 }
@@ -165,6 +173,7 @@ impl Store {
             lists: Lists::new(
                 lists.clone(),
                 pool(Role::PlainList, limits.list_connections),
+                limits.planned_once_from,
             ),
             counter: Counter::new(lists),
             log: Log::new(pool(Role::Log, CATCH_UP_CONNECTIONS)),

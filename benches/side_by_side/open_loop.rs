@@ -1,0 +1,219 @@
+//! Requests that begin when they are due, whatever becomes of those before: what an
+//! overload is. They go over bare HTTP/2 and their answers are not decoded, because a
+//! driver that takes a core of its own for what it sends measures itself.
+
+use std::{sync::Arc, time::Duration};
+
+use h2::client::{Builder, SendRequest};
+use hdrhistogram::Histogram;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Uri, Version,
+    header::{CONTENT_TYPE, TE},
+};
+use prost::bytes::Bytes;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tonic::Code;
+use voicecall::api::SERVICE_NAME;
+
+use crate::{
+    Result,
+    driver::{histogram, micros, quantile},
+    load::{Ask, CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Workload, socket},
+    sample::{Metric, Sample},
+};
+
+/// Connections that the requests share, so that none of them is full.
+const CONNECTIONS: usize = 16;
+/// Requests under way at which no more are begun. They are missing in the rate that
+/// the driver proves.
+const MAX_UNDER_WAY: usize = 50_000;
+
+/// What was seen.
+struct Seen {
+    /// When counting begins. Latencies are of what was due since, rates of what
+    /// was answered since.
+    counted: Instant,
+    answered: Histogram<u64>,
+    refused: Histogram<u64>,
+    answers: u64,
+    refusals: u64,
+    failed: u64,
+    /// Of those the first.
+    failure: Option<Code>,
+}
+
+/// Drives at this rate. The latency of answers counts from when they were due: what
+/// waits, in the driver too, is not hidden.
+pub(crate) async fn run(
+    endpoint: &str,
+    work: &Arc<Workload>,
+    rate: f64,
+    time: Duration,
+) -> Result<Sample> {
+    let mut connections = Vec::new();
+    let mut open = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(Connection::open(endpoint, &mut open).await?);
+    }
+    let start = Instant::now();
+    let counted = start + time / 4;
+    let end = counted + time;
+    let mut under_way = JoinSet::new();
+    let mut seen = Seen::since(counted);
+    let (mut due, mut begun) = (0u32, 0u64);
+    loop {
+        let at = start + Duration::from_secs_f64(f64::from(due) / rate);
+        if at >= end {
+            break;
+        }
+        if at > Instant::now() {
+            sleep_until(at).await;
+        } else if due.is_multiple_of(16) {
+            // Those under way get their turn also when the driver is late.
+            tokio::task::yield_now().await;
+        }
+        while let Some(ended) = under_way.try_join_next() {
+            seen.note(ended?);
+        }
+        if Instant::now() > end {
+            break;
+        }
+        if under_way.len() < MAX_UNDER_WAY {
+            begun += u64::from(at >= counted);
+            let connection = connections[due as usize % connections.len()].clone();
+            let ask = work.next();
+            under_way.spawn(async move {
+                let sent = Instant::now();
+                let code = connection.ask(&ask).await.unwrap_or(Code::Unknown);
+                // An answer is late by what the driver is late, a refusal is not.
+                let from = if code == Code::Ok { at } else { sent };
+                (at, from.elapsed(), code)
+            });
+        }
+        due += 1;
+    }
+    let seconds = counted.elapsed().as_secs_f64();
+    while let Some(ended) = under_way.try_join_next() {
+        seen.note(ended?);
+    }
+    // What is answered later was not answered in this time.
+    let (answers, refusals) = (seen.answers as f64, seen.refusals as f64);
+    let rest = async {
+        while let Some(ended) = under_way.join_next().await {
+            seen.note(ended?);
+        }
+        Ok::<_, tokio::task::JoinError>(())
+    };
+    tokio::time::timeout(Duration::from_secs(20), rest).await??;
+    let mut sample = seen.sample()?;
+    sample.set(Metric::Offered, begun as f64 / seconds);
+    sample.set(Metric::Rate, answers / seconds);
+    sample.set(Metric::Refused, refusals / seconds);
+    Ok(sample)
+}
+
+impl Seen {
+    /// Nothing yet.
+    fn since(counted: Instant) -> Self {
+        Self {
+            counted,
+            answers: 0,
+            refusals: 0,
+            answered: histogram(),
+            refused: histogram(),
+            failed: 0,
+            failure: None,
+        }
+    }
+
+    /// The latencies.
+    fn sample(&self) -> Result<Sample> {
+        if let Some(code) = self.failure {
+            let failed = self.failed;
+            return Err(format!("{failed} requests failed and were not refused: {code}").into());
+        }
+        let mut sample = Sample::latencies(&self.answered);
+        sample.set(Metric::RefusedP99, quantile(&self.refused, 0.99));
+        Ok(sample)
+    }
+
+    fn note(&mut self, (due, latency, code): (Instant, Duration, Code)) {
+        if due + latency < self.counted {
+            return;
+        }
+        let (count, latencies) = match code {
+            Code::Ok => (&mut self.answers, &mut self.answered),
+            Code::ResourceExhausted => (&mut self.refusals, &mut self.refused),
+            code => {
+                self.failed += 1;
+                self.failure.get_or_insert(code);
+                return;
+            }
+        };
+        *count += 1;
+        if due >= self.counted {
+            latencies.saturating_record(micros(latency));
+        }
+    }
+}
+
+/// One connection. Clones share it.
+#[derive(Clone)]
+struct Connection {
+    requests: SendRequest<Bytes>,
+    endpoint: Uri,
+}
+
+impl Connection {
+    /// Opens one, which is served among `open`.
+    async fn open(endpoint: &str, open: &mut JoinSet<Result<(), h2::Error>>) -> Result<Self> {
+        let endpoint: Uri = endpoint.parse()?;
+        let (requests, connection) = Builder::new()
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .handshake(socket(&endpoint).await?)
+            .await?;
+        open.spawn(connection);
+        Ok(Self { requests, endpoint })
+    }
+
+    /// Waits for the answer, and tells its status.
+    async fn ask(self, ask: &Ask) -> Result<Code> {
+        let (request, message) = self.request(ask)?;
+        let mut requests = self.requests.ready().await?;
+        let (response, mut body) = requests.send_request(request, false)?;
+        body.send_data(message, true)?;
+        let (head, mut body) = response.await?.into_parts();
+        // What is refused has its status at once.
+        if let Some(code) = code(&head.headers) {
+            return Ok(code);
+        }
+        while let Some(data) = body.data().await {
+            body.flow_control().release_capacity(data?.len())?;
+        }
+        let trailers = body.trailers().await?;
+        Ok(trailers.as_ref().and_then(code).unwrap_or(Code::Unknown))
+    }
+
+    fn request(&self, ask: &Ask) -> Result<(Request<()>, Bytes)> {
+        let (method, message) = ask.encode();
+        let mut uri = self.endpoint.clone().into_parts();
+        uri.path_and_query = Some(format!("/{SERVICE_NAME}/{method}").parse()?);
+        let mut request = Request::new(());
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = Uri::from_parts(uri)?;
+        let headers = request.headers_mut();
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        Ok((request, message))
+    }
+}
+
+fn code(headers: &HeaderMap) -> Option<Code> {
+    let status = headers.get("grpc-status")?;
+    Some(Code::from_bytes(status.as_bytes()))
+}
