@@ -76,6 +76,9 @@ pub(crate) async fn drive(options: &Drive) -> Result<Sample> {
     let work =
         Workload::prepare(options.load, options.last_page, options.calls, &clients[0]).await?;
     match options.rate {
+        Some(_) if options.target != Target::Voicecall => {
+            Err("only voicecall is driven at a rate".into())
+        }
         Some(rate) => open_loop::run(&options.endpoint, &work, rate, time).await,
         None => closed_loop(&clients, &work, options.concurrency, time).await,
     }

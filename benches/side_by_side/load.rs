@@ -275,10 +275,11 @@ impl Ask {
 
 /// Behind the prefix: not compressed, and the length.
 fn framed(message: &impl Message) -> Bytes {
-    let mut framed = BytesMut::with_capacity(5 + message.encoded_len());
+    let encoded = message.encode_to_vec();
+    let mut framed = BytesMut::with_capacity(5 + encoded.len());
     framed.put_u8(0);
-    framed.put_u32(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX));
-    framed.extend_from_slice(&message.encode_to_vec());
+    framed.put_u32(u32::try_from(encoded.len()).unwrap_or(u32::MAX));
+    framed.put_slice(&encoded);
     framed.freeze()
 }
 

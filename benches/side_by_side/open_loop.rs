@@ -25,11 +25,12 @@ use crate::{
     sample::{Metric, Sample},
 };
 
-/// Connections that the requests share, so that none of them is full.
+/// Connections that the requests share.
 const CONNECTIONS: usize = 16;
-/// Requests under way at which no more are begun. They are missing in the rate that
-/// the driver proves.
-const MAX_UNDER_WAY: usize = 50_000;
+/// Requests under way at which no more are begun: more would wait for room on the
+/// connections, which take 1024 each. They are missing in the rate that the driver
+/// proves.
+const MAX_UNDER_WAY: usize = CONNECTIONS * 1024;
 
 /// What was seen.
 struct Seen {
@@ -42,7 +43,15 @@ struct Seen {
     refusals: u64,
     failed: u64,
     /// Of those the first.
-    failure: Option<Code>,
+    failure: Option<String>,
+}
+
+/// What became of a request.
+struct Ended {
+    due: Instant,
+    sent: Instant,
+    at: Instant,
+    outcome: Result<Code>,
 }
 
 /// Drives at this rate. The latency of answers counts from when they were due: what
@@ -84,14 +93,7 @@ pub(crate) async fn run(
         if under_way.len() < MAX_UNDER_WAY {
             begun += u64::from(at >= counted);
             let connection = connections[due as usize % connections.len()].clone();
-            let ask = work.next();
-            under_way.spawn(async move {
-                let sent = Instant::now();
-                let code = connection.ask(&ask).await.unwrap_or(Code::Unknown);
-                // An answer is late by what the driver is late, a refusal is not.
-                let from = if code == Code::Ok { at } else { sent };
-                (at, from.elapsed(), code)
-            });
+            under_way.spawn(connection.ask(work.next(), at));
         }
         due += 1;
     }
@@ -131,32 +133,35 @@ impl Seen {
 
     /// The latencies.
     fn sample(&self) -> Result<Sample> {
-        if let Some(code) = self.failure {
+        if let Some(failure) = &self.failure {
             let failed = self.failed;
-            return Err(format!("{failed} requests failed and were not refused: {code}").into());
+            return Err(format!("{failed} requests failed and were not refused: {failure}").into());
         }
         let mut sample = Sample::latencies(&self.answered);
         sample.set(Metric::RefusedP99, quantile(&self.refused, 0.99));
         Ok(sample)
     }
 
-    fn note(&mut self, (due, latency, code): (Instant, Duration, Code)) {
-        if due + latency < self.counted {
+    fn note(&mut self, ended: Ended) {
+        if ended.at < self.counted {
             return;
         }
-        let (count, latencies) = match code {
-            Code::Ok => (&mut self.answers, &mut self.answered),
-            Code::ResourceExhausted => (&mut self.refusals, &mut self.refused),
-            code => {
-                self.failed += 1;
-                self.failure.get_or_insert(code);
-                return;
-            }
+        // An answer is late by what the driver is late, a refusal is not.
+        let (count, latencies, from) = match ended.outcome {
+            Ok(Code::Ok) => (&mut self.answers, &mut self.answered, ended.due),
+            Ok(Code::ResourceExhausted) => (&mut self.refusals, &mut self.refused, ended.sent),
+            Ok(code) => return self.fail(&code),
+            Err(error) => return self.fail(&error),
         };
         *count += 1;
-        if due >= self.counted {
-            latencies.saturating_record(micros(latency));
+        if ended.due >= self.counted {
+            latencies.saturating_record(micros(ended.at - from));
         }
+    }
+
+    fn fail(&mut self, failure: &impl ToString) {
+        self.failed += 1;
+        self.failure.get_or_insert_with(|| failure.to_string());
     }
 }
 
@@ -174,14 +179,27 @@ impl Connection {
         let (requests, connection) = Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .enable_push(false)
             .handshake(socket(&endpoint).await?)
             .await?;
         open.spawn(connection);
         Ok(Self { requests, endpoint })
     }
 
+    /// Asks what was due, and tells what became of it.
+    async fn ask(self, ask: Ask, due: Instant) -> Ended {
+        let sent = Instant::now();
+        let outcome = self.status(&ask).await;
+        Ended {
+            due,
+            sent,
+            at: Instant::now(),
+            outcome,
+        }
+    }
+
     /// Waits for the answer, and tells its status.
-    async fn ask(self, ask: &Ask) -> Result<Code> {
+    async fn status(self, ask: &Ask) -> Result<Code> {
         let (request, message) = self.request(ask)?;
         let mut requests = self.requests.ready().await?;
         let (response, mut body) = requests.send_request(request, false)?;

@@ -16,24 +16,15 @@ use crate::{
 
 /// The same for everyone who uses it: durable, and large enough that checkpoints
 /// do not decide who wins.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
     "fsync=on",
     "synchronous_commit=on",
     "listen_addresses=",
     "max_connections=300",
+    "shared_buffers=1GB",
     "max_wal_size=4GB",
     "checkpoint_timeout=15min",
 ];
-
-/// What the machine has, of which PostgreSQL's manual gives it a quarter as buffers.
-fn memory_kib() -> Result<u64> {
-    let memory = fs::read_to_string("/proc/meminfo")?;
-    let total = memory
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = total.and_then(|total| total.split_whitespace().next());
-    Ok(kib.ok_or("no MemTotal")?.parse()?)
-}
 
 /// A cluster that ends, with its files, when this is dropped.
 pub(crate) struct Postgres {
@@ -55,8 +46,7 @@ impl Postgres {
         let mut postgres = Command::new(bin.join("postgres"));
         postgres.arg("-D").arg(&data);
         let socket = format!("unix_socket_directories={}", dir.display());
-        let buffers = format!("shared_buffers={}kB", memory_kib()? / 4);
-        for setting in SETTINGS.into_iter().chain([&*socket, &*buffers]) {
+        for setting in SETTINGS.into_iter().chain([socket.as_str()]) {
             postgres.args(["-c", setting]);
         }
         let server = Guarded::start(&postgres, As::Ordinary, "QUIT", &dir)?;

@@ -52,7 +52,7 @@ struct Shared {
     /// Cancelled when the server shuts down.
     draining: CancellationToken,
     request_ids: RequestIds,
-    /// What an overload refuses with, made once: then there is no time to spare.
+    /// The headers of a refusal for overload, made once: an overload leaves no time.
     overloaded: HeaderMap,
 }
 
@@ -81,10 +81,10 @@ type Response = http::Response<Body>;
 
 impl<C, R> Service<Request> for Edge<C, R>
 where
-    C: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
-    C::Future: Send,
-    R: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
-    R::Future: Send,
+    C: Service<Request, Response = Response, Error = Infallible>,
+    C::Future: Send + 'static,
+    R: Service<Request, Response = Response, Error = Infallible>,
+    R::Future: Send + 'static,
 {
     type Response = Response;
     type Error = Infallible;
@@ -103,7 +103,7 @@ where
             let response = self.rest.call(request);
             return Box::pin(async move { Ok(finish(response.await?, &method, request_id)) });
         }
-        // Before anything is made for the request: under an overload most get no further.
+        // First of all, because under an overload most requests get no further.
         let permit = match self.shared.admit() {
             Ok(permit) => permit,
             Err(error) => {
@@ -241,8 +241,9 @@ impl RequestIds {
         let text = format!("{:08x}-{count:x}", self.process);
         let id = HeaderValue::from_str(&text);
         let mut id = id.unwrap_or(HeaderValue::from_static("-"));
-        // Each is sent once: in the table of headers that a connection keeps (RFC 7541,
-        // 7.1.3) they would only push out what is sent again, and be searched each time.
+        // No secret, but the only way to keep it out of the table of headers that a
+        // connection shares with its client (RFC 7541, 2.3.2): each id is sent once, would
+        // push out what is sent again, and all in the table are searched for the next.
         id.set_sensitive(true);
         id
     }

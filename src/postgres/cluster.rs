@@ -27,9 +27,12 @@ use super::{
 /// How much of what a failed program said goes into the error.
 const OUTPUT_CHARS: usize = 2000;
 
-/// How often a directory is removed that is still being written to.
+/// How many times the removal of a directory is tried that is still being written to.
 const REMOVE_ATTEMPTS: u32 = 10;
 const REMOVE_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// How long programs that were killed may take to end: one may be waiting for its disk.
+const KILLED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The major version of PostgreSQL that wrote the cluster; `None` if there is none.
 pub(super) fn major(cluster: &Path) -> Result<Option<u32>, Error> {
@@ -99,8 +102,8 @@ fn unfinished_prefix() -> String {
 }
 
 /// Removes what interrupted starts left. A program that outlived its start may still
-/// be adding to it, until it misses what is gone; what stays nevertheless only takes
-/// space, and is the next start's to remove.
+/// be adding to it, and fails soon, for want of what is gone already. What stays
+/// nevertheless only takes space, and is the next start's to remove.
 pub(super) async fn remove_unfinished(data_dir: &Path) {
     let prefix = unfinished_prefix();
     let left: Vec<PathBuf> = fs::read_dir(data_dir)
@@ -190,7 +193,7 @@ async fn run(mut command: Command, input: &str, cancel: &CancellationToken) -> R
                 let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
             }
             // Its output ends with the last of the group.
-            let _ = ended.await;
+            let _ = tokio::time::timeout(KILLED_TIMEOUT, ended).await;
             return Err(Error::Cancelled);
         }
         output = &mut ended => output.map_err(Error::io("wait for", &program))?,
