@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     net::TcpListener,
-    runtime::Runtime,
+    runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,12 @@ pub fn serve(settings: &Serve) -> Result<(), Box<dyn Error>> {
         )
         .into());
     }
-    Runtime::new()?.block_on(serve_until_signal(settings))
+    runtime()?.block_on(serve_until_signal(settings))
+}
+
+/// This thread's scheduler; connections have others.
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
 }
 
 async fn serve_until_signal(settings: &Serve) -> Result<(), Box<dyn Error>> {
@@ -85,7 +90,7 @@ async fn run(
 pub fn migrate(settings: &Migrate) -> Result<(), Box<dyn Error>> {
     start_log(LogFormat::Human, "info")?;
     let connector = Connector::new(&settings.database_url)?;
-    let migrated = Runtime::new()?.block_on(store::migrate(&connector))?;
+    let migrated = runtime()?.block_on(store::migrate(&connector))?;
     if migrated == 0 {
         info!("the database needs no migration");
     }

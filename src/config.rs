@@ -1,10 +1,14 @@
 //! Every setting: its flag, its environment variable, its unit and its default.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{api, cli, feed, postgres, server, store};
+
+/// Threads that serve connections by default, at most: what one can do is more than
+/// PostgreSQL does for it with several processors.
+const MAX_DEFAULT_WORKERS: usize = 8;
 
 /// The call-record service: gRPC on PostgreSQL.
 #[derive(Debug, Parser)]
@@ -91,6 +95,11 @@ pub struct Serve {
     )]
     pub feed_memory: usize,
 
+    /// Threads that serve connections, each with a database connection for look-ups.
+    /// Default: one for each processor, at most 8.
+    #[arg(long, env = "VOICECALL_WORKERS", value_name = "COUNT")]
+    pub workers: Option<NonZeroUsize>,
+
     /// Client connections at once; more wait to be accepted.
     #[arg(
         long,
@@ -109,7 +118,7 @@ pub struct Serve {
     )]
     pub write_queue: usize,
 
-    /// Reads by uid waiting for a reader; more are answered with RESOURCE_EXHAUSTED.
+    /// Reads by uid waiting in one of the threads; more are answered with RESOURCE_EXHAUSTED.
     #[arg(
         long,
         env = "VOICECALL_READ_QUEUE",
@@ -119,7 +128,8 @@ pub struct Serve {
     pub read_queue: usize,
 
     /// Database connections for lists, and as many for lists with plain filters, opened
-    /// when they are needed; writes, look-ups and the feed have their own.
+    /// when they are needed and divided among the threads, at least one for each;
+    /// writes, look-ups and the feed have their own.
     #[arg(
         long,
         env = "VOICECALL_LIST_CONNECTIONS",
@@ -249,9 +259,16 @@ impl Serve {
                     partition_len: self.log_partition,
                 },
             },
+            workers: self.workers.unwrap_or_else(default_workers),
             max_connections: self.max_connections.max(1),
             migrate: !self.no_migrate,
             drain_timeout: Duration::from_secs(self.drain_timeout),
         }
     }
+}
+
+/// One for each processor.
+fn default_workers() -> NonZeroUsize {
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new(processors.min(MAX_DEFAULT_WORKERS)).unwrap_or(NonZeroUsize::MIN)
 }

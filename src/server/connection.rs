@@ -1,7 +1,7 @@
 //! One client's connection: HTTP/2 over a socket, from its first byte to a
 //! graceful end.
 
-use std::{pin::pin, time::Duration};
+use std::{net, pin::pin, time::Duration};
 
 use hyper::{body::Incoming, rt::Executor, server::conn::http2};
 use hyper_util::{
@@ -31,18 +31,24 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const STREAM_SEND_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
-/// Serves the connection until the client ends it, or until `draining`: then
-/// streams under way end, and the client is told to go elsewhere.
+/// Serves the connection on the thread that this runs on, until the client ends it, or
+/// until `draining`: then streams under way end, and the client is told to go elsewhere.
 pub(super) async fn serve(
-    stream: TcpStream,
+    stream: net::TcpStream,
     api: Api,
     tasks: TaskTracker,
     draining: CancellationToken,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "a connection ended before it began");
-        return;
-    }
+    let stream = stream
+        .set_nodelay(true)
+        .and_then(|()| TcpStream::from_std(stream));
+    let stream = match stream {
+        Ok(stream) => stream,
+        Err(error) => {
+            debug!(%error, "a connection ended before it began");
+            return;
+        }
+    };
     let mut first = [0];
     tokio::select! {
         () = draining.cancelled() => return,

@@ -1,17 +1,19 @@
 //! The process around the API: sockets, health, and an end in order.
 //!
 //! - [`run`] serves until it is told to stop, then drains
-//! - `connection` is one client's connection; `gather` bundles its writes
+//! - `workers` are threads that share the connections; `connection` is one client's,
+//!   and `gather` bundles its writes
 //!
 //! It owns every task that it starts, and is where the layers are put together.
 //! It deliberately knows nothing of what the API does.
 
 mod connection;
 mod gather;
+mod workers;
 
 pub use gather::Gather;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -22,6 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
+use self::workers::Workers;
 use crate::{
     api::{self, Api},
     feed::{self, Feed},
@@ -40,6 +43,8 @@ pub struct Settings {
     pub store: crate::store::Limits,
     /// The feed's limits.
     pub feed: feed::Limits,
+    /// Threads that serve the connections.
+    pub workers: NonZeroUsize,
     /// Connections at once; more wait to be accepted.
     pub max_connections: usize,
     /// Whether to migrate the database, or only to check it.
@@ -59,12 +64,19 @@ pub enum Error {
     Descriptors(#[from] tonic_reflection::server::Error),
     /// The listener does not know its address.
     #[error("the listener is of no use: {0}")]
-    Listener(#[from] io::Error),
+    Listener(#[source] io::Error),
+    /// The threads for the connections cannot be started.
+    #[error("cannot start the threads that serve connections: {0}")]
+    Workers(#[source] io::Error),
 }
 
 /// Serves on `listener` until `shutdown` is cancelled, then drains. `ready` is
 /// called with the address once the database is there and calls are served;
 /// until then everything is answered with UNAVAILABLE.
+///
+/// Connections are served by threads of their own. What is done once for all of them
+/// (the writer, the feed, accepting) runs where this is called, best on a thread that
+/// does nothing else.
 ///
 /// # Errors
 /// [`Error`]: what waiting does not mend.
@@ -75,9 +87,10 @@ pub async fn run(
     shutdown: CancellationToken,
     ready: impl FnOnce(SocketAddr) + Send,
 ) -> Result<(), Error> {
-    let address = listener.local_addr()?;
+    let address = listener.local_addr().map_err(Error::Listener)?;
+    let workers = Workers::start(settings.workers).map_err(Error::Workers)?;
     let draining = CancellationToken::new();
-    let (store, following, store_tasks) = Store::new(connector, settings.store);
+    let (store, following, store_tasks) = Store::new(connector, settings.store, &workers.handles());
     // Owns the accept loop, the connections, the feed's follower and the health
     // task.
     let tasks = TaskTracker::new();
@@ -94,6 +107,7 @@ pub async fn run(
     tasks.spawn(accept(
         listener,
         api,
+        workers.clone(),
         settings.max_connections,
         tasks.clone(),
         draining.clone(),
@@ -107,6 +121,7 @@ pub async fn run(
         shutdown.cancelled().await;
     }
     drain(tasks, store_tasks, draining, settings.drain_timeout).await;
+    workers.stop().await;
     Ok(opened?)
 }
 
@@ -159,6 +174,7 @@ async fn report_health(
 async fn accept(
     listener: TcpListener,
     api: Api,
+    workers: Workers,
     max_connections: usize,
     tasks: TaskTracker,
     draining: CancellationToken,
@@ -176,11 +192,16 @@ async fn accept(
         };
         match accepted {
             Ok((stream, _)) => {
+                // A worker's own scheduler has to wait for what arrives.
+                let Ok(stream) = stream.into_std() else {
+                    continue;
+                };
                 let serve = connection::serve(stream, api.clone(), tasks.clone(), draining.clone());
-                tasks.spawn(async move {
+                let serve = async move {
                     serve.await;
                     drop(permit);
-                });
+                };
+                workers.spawn(tasks.track_future(serve));
             }
             Err(error) => {
                 // The client's end of it is of no interest; a lack of

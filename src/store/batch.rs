@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     error::WriteError,
@@ -27,6 +27,8 @@ use crate::domain::{
 pub(super) struct Pending {
     pub(super) write: Write,
     pub(super) reply: oneshot::Sender<Result<Written, WriteError>>,
+    /// Where the caller runs.
+    pub(super) caller: Handle,
 }
 
 impl Pending {
@@ -317,13 +319,14 @@ impl Batch {
         revision
     }
 
-    /// Answers every caller, once it is committed.
-    pub(super) fn answer(self) {
+    /// What every caller is answered, once it is committed.
+    pub(super) fn answers(self) -> impl Iterator<Item = (Pending, Result<Written, WriteError>)> {
         let mut changes = self.changes.into_iter();
-        for Entry { pending, outcome } in self.entries {
+        self.entries.into_iter().map(move |entry| {
+            let Entry { pending, outcome } = entry;
             // The entries' ranges follow one another.
             let mut changes = changes.by_ref().take(outcome.changes().len());
-            pending.answer(outcome.settled().unwrap_or_else(|outcome| {
+            let result = outcome.settled().unwrap_or_else(|outcome| {
                 let mut written = Written::default();
                 if let Outcome::Imported(_, imported) = outcome {
                     written.imported = imported;
@@ -340,7 +343,8 @@ impl Batch {
                     }
                 }
                 Ok(written)
-            }));
-        }
+            });
+            (pending, result)
+        })
     }
 }

@@ -4,7 +4,11 @@
 use std::sync::Arc;
 
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
-use tokio::sync::{Mutex, mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, mpsc},
+};
+use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use super::{
@@ -46,6 +50,8 @@ pub(super) struct Lane {
     head: Head,
     /// Who wants to hear of commits.
     commits: Commits,
+    /// Owns the lane, and what it starts.
+    tasks: TaskTracker,
     /// Kept from batch to batch, unless it breaks.
     session: Option<Session>,
 }
@@ -82,6 +88,7 @@ impl Lane {
         availability: Availability,
         head: Head,
         commits: Commits,
+        tasks: TaskTracker,
     ) -> Self {
         Self {
             turn,
@@ -89,6 +96,7 @@ impl Lane {
             availability,
             head,
             commits,
+            tasks,
             session: None,
         }
     }
@@ -111,9 +119,32 @@ impl Lane {
                 }
             }
             drop(queue);
-            committed
-                .into_iter()
-                .for_each(|Committed(batch)| batch.answer());
+            for Committed(batch) in committed {
+                self.answer(batch);
+            }
+        }
+    }
+
+    /// Answers the callers of a batch, each thread's by a task on that thread: it wakes
+    /// once, not once for each of its callers, and what they send leaves together.
+    fn answer(&self, batch: Batch) {
+        let mut threads: Vec<(Handle, Vec<_>)> = Vec::new();
+        for (pending, result) in batch.answers() {
+            let thread = pending.caller.id();
+            let place = threads.iter().position(|(caller, _)| caller.id() == thread);
+            let place = place.unwrap_or_else(|| {
+                threads.push((pending.caller.clone(), Vec::new()));
+                threads.len() - 1
+            });
+            threads[place].1.push((pending, result));
+        }
+        for (thread, answers) in threads {
+            let answer = async move {
+                for (pending, result) in answers {
+                    pending.answer(result);
+                }
+            };
+            self.tasks.spawn_on(answer, &thread);
         }
     }
 

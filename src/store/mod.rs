@@ -6,7 +6,8 @@
 //!   (`commit`); `outcome` finds out what became of a commit whose connection
 //!   broke; `records` answers repeated requests
 //! - `reader` looks calls up by uid, coalesced; `list` reads pages of them, with
-//!   the filter as SQL (`filter_sql`); `stats` counts them
+//!   the filter as SQL (`filter_sql`); `stats` counts them; each thread of callers has
+//!   them for itself (`local`)
 //! - [`Log`] reads the change log; `signal` is the word that it has grown
 //! - `migrations`, `partitions`, `log_partitions`, `availability` look after the database
 //! - `connection` makes the connections, by TLS (`tls`) as the URL asks (`url`)
@@ -24,6 +25,7 @@ mod filter_sql;
 mod head;
 mod lane;
 mod list;
+mod local;
 mod log;
 mod log_partitions;
 mod migrations;
@@ -45,6 +47,7 @@ mod writer;
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, watch},
     time::{Instant, sleep},
 };
@@ -62,8 +65,8 @@ pub use stats::{Stats, StatsQuery};
 pub use write::{Action, ImportOutcome, Imported, RequestKey, Write, Written};
 
 use self::{
-    availability::Availability, connection::Role, head::Head, list::Lists, pool::Pool,
-    reader::Reader, stats::Counter, writer::Writer,
+    availability::Availability, connection::Role, head::Head, local::Locals, pool::Pool,
+    writer::Writer,
 };
 use crate::domain::{
     Call, Command, ConflictPolicy, Record, Revision, Timestamp, Uuid,
@@ -94,9 +97,10 @@ const TIME_TO_ANSWER: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Writes that wait for the writer.
     pub write_queue: usize,
-    /// Reads by uid that wait for a reader.
+    /// Reads by uid that wait for the reader of one thread.
     pub read_queue: usize,
-    /// Connections for lists, and as many for lists of plain shapes.
+    /// Connections for lists, and as many for lists of plain shapes; at least one of each
+    /// for a thread.
     pub list_connections: usize,
     /// How far the log must reach for lists of plain shapes to be planned once and not for
     /// each page: a log of [`PLANNED_ONCE_FROM`] changes tells of a table on which the
@@ -114,9 +118,7 @@ pub struct Limits {
 #[derive(Clone)]
 pub struct Store {
     writer: Writer,
-    reader: Reader,
-    lists: Lists,
-    counter: Counter,
+    locals: Locals,
     log: Log,
     head: Head,
     availability: Availability,
@@ -145,16 +147,21 @@ pub struct StoreTasks {
 }
 
 impl Store {
-    /// A store on the database that `connector` reaches.
+    /// A store on the database that `connector` reaches, whose callers run on these
+    /// threads: at least one, each with a scheduler of its own. Writes and all else that
+    /// is done once for all of them run where this is called.
     #[must_use]
-    pub fn new(connector: Connector, limits: Limits) -> (Self, Following, StoreTasks) {
+    pub fn new(
+        connector: Connector,
+        limits: Limits,
+        callers: &[Handle],
+    ) -> (Self, Following, StoreTasks) {
         let tasks = TaskTracker::new();
         let availability = Availability::new();
         let head = Head::default();
         let signal = Signal::new();
         let (commits, committed) = mpsc::channel(COMMITS_LEN);
         let pool = |role, connections| Pool::new(&connector, &availability, role, connections);
-        let lists = pool(Role::List, limits.list_connections);
         let following = Following {
             commits: committed,
             log: Log::new(pool(Role::Log, FOLLOW_CONNECTIONS)),
@@ -169,13 +176,7 @@ impl Store {
                 limits.write_queue,
                 &tasks,
             ),
-            reader: Reader::start(&connector, &availability, limits.read_queue, &tasks),
-            lists: Lists::new(
-                lists.clone(),
-                pool(Role::PlainList, limits.list_connections),
-                limits.planned_once_from,
-            ),
-            counter: Counter::new(lists),
+            locals: Locals::start(callers, &connector, &availability, limits, &tasks),
             log: Log::new(pool(Role::Log, CATCH_UP_CONNECTIONS)),
             head,
             availability: availability.clone(),
@@ -260,7 +261,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`], as its variants say.
     pub async fn get(&self, uids: Vec<Uuid>) -> Result<Vec<Arc<Call>>, ReadError> {
-        self.reader.get(uids).await
+        self.locals.here().reader.get(uids).await
     }
 
     /// Whether a call with this uid was purged.
@@ -268,7 +269,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`], as its variants say.
     pub async fn is_purged(&self, uid: Uuid, deadline: Instant) -> Result<bool, ReadError> {
-        self.lists.is_purged(uid, deadline).await
+        self.locals.here().lists.is_purged(uid, deadline).await
     }
 
     /// The change log.
@@ -282,7 +283,8 @@ impl Store {
     /// # Errors
     /// [`ReadError`], as its variants say.
     pub async fn page(&self, query: &PageQuery, deadline: Instant) -> Result<Page, ReadError> {
-        let page = self.lists.page(query, self.head.get(), deadline).await?;
+        let lists = &self.locals.here().lists;
+        let page = lists.page(query, self.head.get(), deadline).await?;
         self.head.advance(page.revision);
         Ok(page)
     }
@@ -293,7 +295,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`], as its variants say.
     pub async fn refresh_statistics(&self, deadline: Instant) -> Result<(), ReadError> {
-        self.lists.refresh_statistics(deadline).await
+        self.locals.here().lists.refresh_statistics(deadline).await
     }
 
     /// Counts calls.
@@ -301,7 +303,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`], as its variants say.
     pub async fn count(&self, query: &StatsQuery, deadline: Instant) -> Result<Stats, ReadError> {
-        let stats = self.counter.count(query, deadline).await?;
+        let stats = self.locals.here().counter.count(query, deadline).await?;
         self.head.advance(stats.revision);
         Ok(stats)
     }
@@ -311,7 +313,11 @@ impl Store {
     /// # Errors
     /// [`ReadError`], as its variants say.
     pub async fn knows_time_zone(&self, name: &str, deadline: Instant) -> Result<bool, ReadError> {
-        self.counter.knows_time_zone(name, deadline).await
+        self.locals
+            .here()
+            .counter
+            .knows_time_zone(name, deadline)
+            .await
     }
 
     /// Waits until reads see `revision`, at most 5 s or until the deadline.
@@ -322,7 +328,8 @@ impl Store {
         let in_time = deadline.checked_sub(TIME_TO_ANSWER).unwrap_or(deadline);
         let give_up = in_time.min(Instant::now() + MAX_REVISION_WAIT);
         while self.head.get() < revision {
-            self.head.advance(self.lists.head(deadline).await?);
+            let head = self.locals.here().lists.head(deadline).await?;
+            self.head.advance(head);
             if self.head.get() >= revision {
                 break;
             }

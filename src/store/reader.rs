@@ -1,4 +1,4 @@
-//! Reads by uid, coalesced: what is asked for while the readers are busy becomes
+//! Reads by uid, coalesced: what is asked for while the reader is busy becomes
 //! one query. A read never joins a query that has been sent already, so it sees
 //! every write that was answered before it began.
 
@@ -12,7 +12,8 @@ use diesel::{
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use tokio::{
-    sync::{Mutex, mpsc, oneshot},
+    runtime::Handle,
+    sync::{mpsc, oneshot},
     task::yield_now,
 };
 use tokio_util::task::TaskTracker;
@@ -27,8 +28,6 @@ use super::{
 };
 use crate::domain::{Call, Uuid};
 
-/// Readers, each with a connection of its own.
-const READERS: usize = 2;
 /// The most uids in a query; a single read may exceed it.
 const MAX_QUERY_UIDS: usize = 1024;
 
@@ -39,30 +38,25 @@ struct Lookup {
     reply: oneshot::Sender<Result<Vec<Arc<Call>>, ReadError>>,
 }
 
-/// The way into the queue. Clones share it; the readers end when all are gone.
-#[derive(Debug, Clone)]
+/// The way into the queue; the reader ends when it is gone.
+#[derive(Debug)]
 pub(super) struct Reader {
     queue: mpsc::Sender<Lookup>,
     availability: Availability,
 }
 
 impl Reader {
-    /// Starts the readers, which `tasks` owns.
+    /// Starts the reader, which `tasks` owns, on the thread of its callers.
     pub(super) fn start(
         connector: &Connector,
         availability: &Availability,
         queue_len: usize,
         tasks: &TaskTracker,
+        callers: &Handle,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(queue_len);
-        let receiver = Arc::new(Mutex::new(receiver));
-        for _ in 0..READERS {
-            tasks.spawn(run(
-                Arc::clone(&receiver),
-                connector.clone(),
-                availability.clone(),
-            ));
-        }
+        let reader = run(receiver, connector.clone(), availability.clone());
+        tasks.spawn_on(reader, callers);
         Self {
             queue: sender,
             availability: availability.clone(),
@@ -84,14 +78,10 @@ impl Reader {
     }
 }
 
-async fn run(
-    queue: Arc<Mutex<mpsc::Receiver<Lookup>>>,
-    connector: Connector,
-    availability: Availability,
-) {
+async fn run(mut queue: mpsc::Receiver<Lookup>, connector: Connector, availability: Availability) {
     let mut session: Option<AsyncPgConnection> = None;
     loop {
-        let lookups = take(&queue).await;
+        let lookups = take(&mut queue).await;
         if lookups.is_empty() {
             return;
         }
@@ -117,8 +107,7 @@ async fn run(
 
 /// Takes what is waiting, and waits only if nothing is. Empty: the queue is
 /// closed.
-async fn take(queue: &Mutex<mpsc::Receiver<Lookup>>) -> Vec<Lookup> {
-    let mut queue = queue.lock().await;
+async fn take(queue: &mut mpsc::Receiver<Lookup>) -> Vec<Lookup> {
     let Some(first) = queue.recv().await else {
         return Vec::new();
     };

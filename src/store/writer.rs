@@ -12,7 +12,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, mpsc, oneshot},
+};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -56,6 +59,7 @@ impl Writer {
                 availability.clone(),
                 head.clone(),
                 commits.clone(),
+                tasks.clone(),
             );
             tasks.spawn(lane.run());
         }
@@ -71,9 +75,9 @@ impl Writer {
         if !self.availability.is_up() {
             return Err(WriteError::Unavailable);
         }
-        let (reply, result) = oneshot::channel();
+        let (pending, result) = pending(write);
         self.queue
-            .try_send(Pending { write, reply })
+            .try_send(pending)
             .map_err(|_| WriteError::Overloaded)?;
         // A lane that ends without an answer has panicked.
         result.await.unwrap_or(Err(WriteError::Internal))
@@ -84,10 +88,20 @@ impl Writer {
         if !self.availability.is_up() {
             return Err(WriteError::Unavailable);
         }
-        let (reply, result) = oneshot::channel();
+        let (pending, result) = pending(write);
         let room = self.queue.reserve().await;
-        room.map_err(|_| WriteError::Unavailable)?
-            .send(Pending { write, reply });
+        room.map_err(|_| WriteError::Unavailable)?.send(pending);
         result.await.unwrap_or(Err(WriteError::Internal))
     }
+}
+
+/// The write of a caller who runs here, and where its result arrives.
+fn pending(write: Write) -> (Pending, oneshot::Receiver<Result<Written, WriteError>>) {
+    let (reply, result) = oneshot::channel();
+    let pending = Pending {
+        write,
+        reply,
+        caller: Handle::current(),
+    };
+    (pending, result)
 }

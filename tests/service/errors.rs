@@ -185,7 +185,11 @@ async fn more_writes_than_the_queue_holds_are_overload_and_the_others_are_done()
 #[tokio::test]
 async fn a_server_that_drains_sends_clients_elsewhere() {
     let connector = Connector::new("host=/nowhere user=nobody").expect("valid");
-    let (store, following, _tasks) = Store::new(connector, settings().store);
+    let (store, following, _tasks) = Store::new(
+        connector,
+        settings().store,
+        &[tokio::runtime::Handle::current()],
+    );
     let draining = CancellationToken::new();
     let tasks = TaskTracker::new();
     let stop = draining.clone();

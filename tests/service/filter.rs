@@ -251,7 +251,11 @@ impl World {
             delete(&mut client, uid).await.expect("it is there");
         }
         let connector = Connector::new(&server.database_url).expect("valid");
-        let (store, _following, tasks) = Store::new(connector, planned(Plans::EachTime).store);
+        let (store, _following, tasks) = Store::new(
+            connector,
+            planned(Plans::EachTime).store,
+            &[tokio::runtime::Handle::current()],
+        );
         tasks.open(false).await.expect("it is there");
         let everything = Filter {
             show_deleted: true,

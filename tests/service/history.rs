@@ -412,7 +412,11 @@ fn slim(mut message: Message) -> Message {
 
 async fn final_log(database_url: &str) -> Vec<Change> {
     let connector = Connector::new(database_url).expect("valid");
-    let (store, _following, tasks) = Store::new(connector, settings().store);
+    let (store, _following, tasks) = Store::new(
+        connector,
+        settings().store,
+        &[tokio::runtime::Handle::current()],
+    );
     tasks.open(false).await.expect("it is there");
     let mut changes: Vec<Change> = Vec::new();
     let mut position = Position::default();

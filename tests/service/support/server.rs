@@ -3,6 +3,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    num::NonZeroUsize,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -43,6 +44,7 @@ pub(crate) fn settings() -> Settings {
         feed: feed::Limits {
             memory_bytes: 64 * 1024 * 1024,
         },
+        workers: NonZeroUsize::new(2).expect("not zero"),
         max_connections: 1024,
         migrate: true,
         drain_timeout: Duration::from_secs(10),
