@@ -3,6 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::{Stream, stream};
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
@@ -158,7 +159,7 @@ type Item = Result<proto::WatchVoiceCallsResponse, Status>;
 
 /// What happens next in a live stream.
 enum Next {
-    Events(Delivery),
+    Events(Arc<Delivery>),
     Checkpoint,
     Drain,
 }
@@ -264,17 +265,10 @@ impl Watch {
 
     fn events(&self, delivery: &Delivery) -> Message {
         let with_previous = self.query.include_previous;
-        let mut encoded = Vec::with_capacity(delivery.events.len() * 512);
-        for (event, entry) in &delivery.events {
-            let change = entry.encoded(with_previous, |change| {
-                events::encode_change(change, with_previous)
-            });
-            put_event(&mut encoded, events::event_type(*event).into(), change);
-        }
-        Message::EventBatch(EventBatch::encoded(
-            encoded.into(),
-            self.token(delivery.position),
-        ))
+        let encoded = delivery.encoded(with_previous, |delivery| {
+            encode_events(delivery, with_previous)
+        });
+        Message::EventBatch(EventBatch::encoded(encoded, self.token(delivery.position)))
     }
 
     fn checkpoint(&mut self) -> Result<Message, Error> {
@@ -305,6 +299,18 @@ impl Watch {
         }
         .encode()
     }
+}
+
+/// The events as fields of the batch.
+fn encode_events(delivery: &Delivery, with_previous: bool) -> Bytes {
+    let mut encoded = Vec::with_capacity(delivery.events.len() * 512);
+    for (event, entry) in &delivery.events {
+        let change = entry.encoded(with_previous, |change| {
+            events::encode_change(change, with_previous)
+        });
+        put_event(&mut encoded, events::event_type(*event).into(), change);
+    }
+    encoded.into()
 }
 
 /// Why a stream that was under way cannot go on.

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     Entry, Scan,
+    delivery::{Delivery, Shared},
     hub::{Head, Hub},
     index::{Index, Mailbox},
 };
@@ -25,15 +26,6 @@ use crate::{
 /// enough that ten thousand watchers who stop reading hold little.
 const DELIVERY_BYTES: usize = 64 * 1024;
 const DELIVERY_EVENTS: usize = 1000;
-
-/// Events in view, in order.
-#[derive(Debug)]
-pub struct Delivery {
-    /// The events.
-    pub events: Vec<(EventType, Arc<Entry>)>,
-    /// With them everything in view up to here has been delivered.
-    pub position: Position,
-}
 
 /// How far a watcher has come.
 #[derive(Debug, Clone, Copy)]
@@ -118,28 +110,28 @@ impl Cursor {
     ///
     /// # Errors
     /// [`LogError`]: the watch cannot go on.
-    pub async fn next(&mut self) -> Result<Delivery, LogError> {
+    pub async fn next(&mut self) -> Result<Arc<Delivery>, LogError> {
         loop {
             // Taken note of before anything is looked at, so that what comes
             // later wakes.
             let head = *self.head.borrow_and_update();
             self.check_log(head)?;
-            let events = match &self.mailbox {
+            let delivery = match &self.mailbox {
                 Some(mailbox) if self.scan.position().revision >= self.scan_until => {
                     let mailbox = Arc::clone(mailbox);
                     match self.take_mail(&mailbox) {
-                        Some(events) => events,
+                        Some(events) => self.delivery(events),
                         None => continue,
                     }
                 }
-                Some(_) => self.take_scan(self.scan_until).await?,
-                None => self.take_scan(head.position.revision).await?,
+                Some(_) => {
+                    let events = self.take_scan(self.scan_until).await?;
+                    self.delivery(events)
+                }
+                None => self.take_shared(head.position.revision).await?,
             };
-            if !events.is_empty() {
-                return Ok(Delivery {
-                    events,
-                    position: self.scan.position(),
-                });
+            if let Some(delivery) = delivery {
+                return Ok(delivery);
             }
             if !self.may_have_more(head) {
                 self.wait().await;
@@ -178,6 +170,41 @@ impl Cursor {
             // The hub outlives its cursors.
             None => drop(self.head.changed().await),
         }
+    }
+
+    /// The events in view up to the scan's place, if there are any.
+    fn delivery(&self, events: Vec<(EventType, Arc<Entry>)>) -> Option<Arc<Delivery>> {
+        let position = self.scan.position();
+        (!events.is_empty()).then(|| Arc::new(Delivery::new(events, position)))
+    }
+
+    /// The next delivery by scanning, or what another watcher has scanned who was at the
+    /// same place and wants the same.
+    async fn take_shared(&mut self, until: Revision) -> Result<Option<Arc<Delivery>>, LogError> {
+        let from = self.scan.position();
+        if from.revision >= until {
+            return Ok(None);
+        }
+        let hub = Arc::clone(&self.hub);
+        let voided = match hub.latest().get(&self.filter, from) {
+            Ok(Shared { delivery, time, .. }) => {
+                self.scan.skip_to(delivery.position, time);
+                return Ok(Some(delivery));
+            }
+            Err(voided) => voided,
+        };
+        let events = self.take_scan(until).await?;
+        let delivery = self.delivery(events);
+        if let Some(delivery) = &delivery {
+            let shared = Shared {
+                filter: Arc::clone(&self.filter),
+                from,
+                delivery: Arc::clone(delivery),
+                time: self.scan.time(),
+            };
+            hub.latest().put(voided, shared);
+        }
+        Ok(delivery)
     }
 
     /// The next events by scanning; may be none although there are more behind
@@ -235,7 +262,7 @@ impl Cursor {
         // The head first: what is put into the mailbox after this look is behind it.
         let head = self.hub.head();
         if Some(head.log_count) == self.log_count && mailbox.is_empty() {
-            self.scan.skip_to(head.position);
+            self.scan.skip_to(head.position, Timestamp::MIN);
         }
     }
 }

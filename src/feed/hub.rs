@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Entry, index::Index, index::Mailbox, ring::Ring};
+use super::{Entry, delivery::Latest, index::Index, index::Mailbox, ring::Ring};
 use crate::{
     domain::{ChangeKind, Filter, Timestamp},
     store::Position,
@@ -32,6 +32,7 @@ pub(super) struct Head {
 pub(super) struct Hub {
     state: RwLock<State>,
     head: watch::Sender<Head>,
+    latest: Latest,
     /// How often the head is to be confirmed, and for how many.
     intervals: Mutex<BTreeMap<Duration, usize>>,
 }
@@ -55,6 +56,7 @@ impl Hub {
                 confirmed_at: None,
                 log_count: 0,
             }),
+            latest: Latest::default(),
             intervals: Mutex::default(),
         }
     }
@@ -72,6 +74,11 @@ impl Hub {
         *self.head.borrow()
     }
 
+    /// What was delivered last to who scans.
+    pub(super) fn latest(&self) -> &Latest {
+        &self.latest
+    }
+
     pub(super) fn subscribe(&self) -> watch::Receiver<Head> {
         self.head.subscribe()
     }
@@ -86,6 +93,7 @@ impl Hub {
             if change.kind == Some(ChangeKind::Purged) {
                 state.ring.erase(change.uid);
                 state.index.erase(change.uid);
+                self.latest.void();
             }
             state.index.push(&entry);
             position = Some(entry.position());
@@ -118,6 +126,7 @@ impl Hub {
     pub(super) fn restart(&self, position: Position, read_time: Timestamp) {
         let mut state = self.write();
         state.ring.clear();
+        self.latest.void();
         self.head.send_modify(|head| {
             head.position = position;
             head.read_time = read_time;

@@ -7,14 +7,16 @@
 //! - `hub` is what the follower and the cursors share: a `ring` of the last
 //!   entries, the head, and the mailboxes of those who want few of them (`index`)
 //! - [`Cursor`] is one watcher's place in it; `scan` reads on from any place, from
-//!   the ring or the log
+//!   the ring or the log; a [`Delivery`] is what comes next, shared by those who are
+//!   at the same place and want the same
 //! - [`Snapshot`] reads the calls as they all were at one revision, [`ReadAhead`]
 //!   a page before it is wanted
 //!
-//! It deliberately knows nothing of messages, except that an entry is encoded
-//! once for all, and nothing of rates or rights.
+//! It deliberately knows nothing of messages, except that entries and
+//! deliveries are encoded once for all, and nothing of rates or rights.
 
 mod cursor;
+mod delivery;
 mod entry;
 mod follower;
 mod hub;
@@ -29,7 +31,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use cursor::{Cursor, Delivery, Point};
+pub use cursor::{Cursor, Point};
+pub use delivery::Delivery;
 pub use entry::Entry;
 pub use read_ahead::ReadAhead;
 pub use scan::Scan;

@@ -50,19 +50,19 @@ impl Scan {
         self.time
     }
 
-    /// Goes on to a position that is known to be further on, with nothing of
-    /// interest before it.
-    pub(super) fn skip_to(&mut self, position: Position) {
+    /// Goes on to a position that is known to be further on, with nothing of interest
+    /// before it; the entry there was committed at `time` or later.
+    pub(super) fn skip_to(&mut self, position: Position, time: Timestamp) {
         if position.revision > self.position.revision {
             self.position = position;
             self.read.clear();
         }
+        self.time = self.time.max(time);
     }
 
     /// Goes on behind this entry, which was got otherwise.
     pub(super) fn pass(&mut self, entry: &Entry) {
-        self.skip_to(entry.position());
-        self.time = self.time.max(entry.change().changed_at);
+        self.skip_to(entry.position(), entry.change().changed_at);
     }
 
     /// The next entries, while `wants` them and up to `until`; it is asked once

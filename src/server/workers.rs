@@ -83,3 +83,38 @@ impl Workers {
         self.running.wait().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_thread_gets_its_share_and_none_outlives_the_end() {
+        let workers = Workers::start(NonZeroUsize::new(2).expect("not zero")).expect("threads");
+        let (tell, mut told) = mpsc::channel(4);
+        let mut ends = Vec::new();
+        for _ in 0..4 {
+            let tell = tell.clone();
+            let (end, ended) = oneshot::channel::<()>();
+            ends.push(end);
+            workers.spawn(async move {
+                let name = thread::current().name().map(str::to_owned);
+                tell.send(name).await.expect("it is waited for");
+                // Never told: it ends with its thread.
+                let _ = ended.await;
+            });
+        }
+        let mut names = Vec::new();
+        for _ in 0..4 {
+            names.extend(told.recv().await.flatten());
+        }
+        names.sort();
+        assert_eq!(names, ["worker-0", "worker-0", "worker-1", "worker-1"]);
+        workers.stop().await;
+        for end in ends {
+            assert!(end.is_closed(), "a connection outlives the threads");
+        }
+    }
+}

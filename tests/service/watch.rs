@@ -12,7 +12,7 @@ use voicecall::api::proto::{
 };
 
 use crate::support::{
-    Client, Server, assert_refused, create, delete, get, handle, inbound, metadata,
+    Client, Server, assert_refused, create, delete, eventually, get, handle, inbound, metadata,
     postgres::connect,
     reference, request_id, undelete,
     watcher::{Watcher, change, from, live, outline, snapshot},
@@ -447,6 +447,47 @@ async fn a_purge_erases_the_call_everywhere_and_watchers_are_told() {
         let left: i64 = database.query_one(&sql, &[]).await.expect(table).get(0);
         assert_eq!(left, 0, "{table}");
     }
+}
+
+#[tokio::test]
+async fn what_was_put_together_for_others_says_nothing_of_a_call_purged_since() {
+    let mut settings = crate::support::server::settings();
+    settings.api.max_watches = 1;
+    let server = Server::start_with(settings).await;
+    let mut client = server.client();
+    let everything = || from(Start::AfterRevision(0));
+    let mut first = Watcher::start(&mut client, everything())
+        .await
+        .expect("it starts");
+    let call = create(&mut client, staff("ada")).await;
+    assert_eq!(outline(&first.until(1).await), [(Type::Entered, 1)]);
+    drop(first);
+    // Told of the purge, and puts nothing together for others: its filter names calls.
+    let only = || proto::WatchVoiceCallsRequest {
+        filter: Some(VoiceCallFilter {
+            uids: vec![call.uid.clone()],
+            ..Default::default()
+        }),
+        ..from(Start::AfterRevision(1))
+    };
+    let mut told = None;
+    eventually("the first has ended", async || {
+        told = Watcher::start(&mut client.clone(), only()).await.ok();
+        told.is_some()
+    })
+    .await;
+    purge(&mut client, &call.uid).await;
+    let mut told = told.expect("it has started");
+    assert_eq!(outline(&told.until(2).await), [(Type::Purged, 2)]);
+    drop(told);
+    let mut late = None;
+    eventually("the second has ended", async || {
+        late = Watcher::start(&mut client.clone(), everything()).await.ok();
+        late.is_some()
+    })
+    .await;
+    let seen = late.expect("it has started").until(2).await;
+    assert_eq!(outline(&seen), [(Type::Purged, 2)]);
 }
 
 #[tokio::test]

@@ -1,0 +1,94 @@
+//! What a watcher gets next, put together and encoded once for all who are at the same
+//! place and want the same.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+
+use super::Entry;
+use crate::{
+    domain::{Filter, Timestamp, view::EventType},
+    store::Position,
+};
+
+/// Events in view, in order.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The events; at least one.
+    pub events: Vec<(EventType, Arc<Entry>)>,
+    /// With them everything in view up to here has been delivered.
+    pub position: Position,
+    encoded: OnceLock<Bytes>,
+    encoded_with_previous: OnceLock<Bytes>,
+}
+
+impl Delivery {
+    pub(super) fn new(events: Vec<(EventType, Arc<Entry>)>, position: Position) -> Self {
+        Self {
+            events,
+            position,
+            encoded: OnceLock::new(),
+            encoded_with_previous: OnceLock::new(),
+        }
+    }
+
+    /// The events' encoded form, with the states before or without, which the first who
+    /// wants it makes for all.
+    pub fn encoded(&self, with_previous: bool, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
+        let slot = if with_previous {
+            &self.encoded_with_previous
+        } else {
+            &self.encoded
+        };
+        slot.get_or_init(|| encode(self)).clone()
+    }
+}
+
+/// The delivery that was put together last.
+#[derive(Debug, Default)]
+pub(super) struct Latest(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Counts what made deliveries void that were put together before.
+    voided: u64,
+    shared: Option<Shared>,
+}
+
+/// A delivery, and for whom it is right.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) filter: Arc<Filter>,
+    /// Behind this place.
+    pub(super) from: Position,
+    pub(super) delivery: Arc<Delivery>,
+    /// When the entry at the delivery's position was committed.
+    pub(super) time: Timestamp,
+}
+
+impl Latest {
+    /// The delivery for this filter behind this place; else what [`Latest::put`] is to
+    /// be told about one that is put together from now on.
+    pub(super) fn get(&self, filter: &Filter, from: Position) -> Result<Shared, u64> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &state.shared {
+            Some(shared) if shared.from == from && *shared.filter == *filter => Ok(shared.clone()),
+            _ => Err(state.voided),
+        }
+    }
+
+    /// Keeps a delivery, unless it is void already.
+    pub(super) fn put(&self, voided: u64, shared: Shared) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.voided == voided {
+            state.shared = Some(shared);
+        }
+    }
+
+    /// What was put together until now is void: it says what is to be forgotten.
+    pub(super) fn void(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.voided += 1;
+        state.shared = None;
+    }
+}
