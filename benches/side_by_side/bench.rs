@@ -17,7 +17,7 @@ use crate::{
     sample::{Metric, Sample},
     seed,
     service::Service,
-    startup,
+    startup, warm,
 };
 
 /// Seeded calls in etcd, and in the database that is next to empty.
@@ -50,7 +50,7 @@ impl Bench {
             options: options.clone(),
             services: BTreeMap::new(),
             etcd: None,
-            postgres: Postgres::start()?,
+            postgres: Postgres::start(options.rows)?,
             capacity: Sample::default(),
         };
         let postgres = &bench.postgres;
@@ -89,6 +89,16 @@ impl Bench {
                     _ => Service::on(&postgres.url("ours")),
                 };
                 bench.services.insert(server, service?);
+            }
+        }
+        // The baseline would have to be warmed too, all sixteen connections of it.
+        if !needs(Server::Baseline) {
+            for (server, service) in &bench.services {
+                match server {
+                    Server::Ours => driving(warm::warm(&service.endpoint, options.rows))?,
+                    Server::Small => driving(warm::warm(&service.endpoint, FEW))?,
+                    _ => {}
+                }
             }
         }
         if needs(Server::Etcd) {

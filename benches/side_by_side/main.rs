@@ -30,6 +30,7 @@ mod service;
 mod startup;
 mod sweep;
 mod transfer;
+mod warm;
 mod watch;
 
 use std::{error::Error, process::ExitCode};

@@ -16,15 +16,17 @@ use crate::{
 
 /// The same for everyone who uses it: durable, and large enough that checkpoints
 /// do not decide who wins.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 6] = [
     "fsync=on",
     "synchronous_commit=on",
     "listen_addresses=",
     "max_connections=300",
-    "shared_buffers=1GB",
     "max_wal_size=4GB",
     "checkpoint_timeout=15min",
 ];
+
+/// Calls whose rows, and what is used of their indexes, fit into 1 GB of shared buffers.
+const CALLS_IN_1_GB: u64 = 1_600_000;
 
 /// A cluster that ends, with its files, when this is dropped.
 pub(crate) struct Postgres {
@@ -34,8 +36,8 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Makes and starts one.
-    pub(crate) fn start() -> Result<Self> {
+    /// Makes and starts one for so many calls.
+    pub(crate) fn start(calls: u64) -> Result<Self> {
         let bin = binaries()?;
         let dir = directory(As::Ordinary)?;
         let data = dir.join("data");
@@ -46,7 +48,8 @@ impl Postgres {
         let mut postgres = Command::new(bin.join("postgres"));
         postgres.arg("-D").arg(&data);
         let socket = format!("unix_socket_directories={}", dir.display());
-        for setting in SETTINGS.into_iter().chain([socket.as_str()]) {
+        let buffers = format!("shared_buffers={}GB", calls.div_ceil(CALLS_IN_1_GB).max(1));
+        for setting in SETTINGS.into_iter().chain([&*socket, &*buffers]) {
             postgres.args(["-c", setting]);
         }
         let server = Guarded::start(&postgres, As::Ordinary, "QUIT", &dir)?;
