@@ -93,13 +93,7 @@ impl Bench {
         }
         // The baseline would have to be warmed too, all sixteen connections of it.
         if !needs(Server::Baseline) {
-            for (server, service) in &bench.services {
-                match server {
-                    Server::Ours => driving(warm::warm(&service.endpoint, options.rows))?,
-                    Server::Small => driving(warm::warm(&service.endpoint, FEW))?,
-                    _ => {}
-                }
-            }
+            bench.warm()?;
         }
         if needs(Server::Etcd) {
             let etcd = Etcd::start()?;
@@ -110,6 +104,18 @@ impl Bench {
             bench.etcd = Some(etcd);
         }
         Ok(bench)
+    }
+
+    /// Warms whoever has calls to look up.
+    fn warm(&self) -> Result<()> {
+        for (server, service) in &self.services {
+            match server {
+                Server::Ours => driving(warm::warm(&service.endpoint, self.options.rows))?,
+                Server::Small => driving(warm::warm(&service.endpoint, FEW))?,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Who takes part, in which version.
