@@ -18,7 +18,7 @@ test: ## run the tests
 
 bench: ## measure side by side with floors and peers; options by ARGS="..."
 	@scripts/install postgresql bench
-	cargo bench --locked --bench side_by_side -- --rows 1000000 $(ARGS)
+	cargo bench --locked --bench side_by_side -- --rows 1000000 --seconds 2.5 $(ARGS)
 
 bench-large: ## what depends on the size of the table, with 10,000,000 calls
 	@scripts/install postgresql bench
