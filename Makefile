@@ -18,11 +18,11 @@ test: ## run the tests
 
 bench: ## measure side by side with floors and peers; options by ARGS="..."
 	@scripts/install postgresql bench
-	cargo bench --locked --bench side_by_side -- --rows 1000000 --seconds 2.5 $(ARGS)
+	cargo bench --locked --bench side_by_side -- --rows 1000000 $(ARGS)
 
 bench-large: ## what depends on the size of the table, with 10,000,000 calls
 	@scripts/install postgresql bench
-	cargo bench --locked --bench side_by_side -- --rows 10000000 --only ListVoiceCalls,"on a database of" $(ARGS)
+	cargo bench --locked --bench side_by_side -- --rows 10000000 --warm --only ListVoiceCalls,"on a database of" $(ARGS)
 
 lint: ## check formatting, clippy, rustdoc and the proto files
 	@scripts/install interop

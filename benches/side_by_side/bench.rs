@@ -91,8 +91,7 @@ impl Bench {
                 bench.services.insert(server, service?);
             }
         }
-        // The baseline would have to be warmed too, all sixteen connections of it.
-        if !needs(Server::Baseline) {
+        if options.warm {
             bench.warm()?;
         }
         if needs(Server::Etcd) {

@@ -9,11 +9,14 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 3)]
     pub(crate) rounds: usize,
     /// Seconds for each figure, after a quarter of that as warm-up.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 2.5)]
     pub(crate) seconds: f64,
     /// Calls in the database at the beginning.
     #[arg(long, default_value_t = 100_000)]
     pub(crate) rows: u64,
+    /// Look a call of every page of the table up before anything is measured.
+    #[arg(long)]
+    pub(crate) warm: bool,
     /// Only rows whose name has one of these words.
     #[arg(long, value_name = "WORD", value_delimiter = ',')]
     pub(crate) only: Vec<String>,

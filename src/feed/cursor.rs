@@ -185,24 +185,24 @@ impl Cursor {
         if from.revision >= until {
             return Ok(None);
         }
-        let hub = Arc::clone(&self.hub);
-        let voided = match hub.latest().get(&self.filter, from) {
+        let voided = match self.hub.latest().get(&self.filter, from) {
             Ok(Shared { delivery, time, .. }) => {
                 self.scan.skip_to(delivery.position, time);
                 return Ok(Some(delivery));
             }
             Err(voided) => voided,
         };
+        let is_of_now = !self.scan.has_read();
         let events = self.take_scan(until).await?;
         let delivery = self.delivery(events);
-        if let Some(delivery) = &delivery {
+        if let Some(delivery) = delivery.as_ref().filter(|_| is_of_now) {
             let shared = Shared {
                 filter: Arc::clone(&self.filter),
                 from,
                 delivery: Arc::clone(delivery),
                 time: self.scan.time(),
             };
-            hub.latest().put(voided, shared);
+            self.hub.latest().put(voided, shared);
         }
         Ok(delivery)
     }

@@ -1,11 +1,11 @@
 //! What a watcher gets next, put together and encoded once for all who are at the same
 //! place and want the same.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::Entry;
+use super::{Entry, encoded::Encoded};
 use crate::{
     domain::{Filter, Timestamp, view::EventType},
     store::Position,
@@ -18,8 +18,7 @@ pub struct Delivery {
     pub events: Vec<(EventType, Arc<Entry>)>,
     /// With them everything in view up to here has been delivered.
     pub position: Position,
-    encoded: OnceLock<Bytes>,
-    encoded_with_previous: OnceLock<Bytes>,
+    encoded: Encoded,
 }
 
 impl Delivery {
@@ -27,20 +26,14 @@ impl Delivery {
         Self {
             events,
             position,
-            encoded: OnceLock::new(),
-            encoded_with_previous: OnceLock::new(),
+            encoded: Encoded::default(),
         }
     }
 
     /// The events' encoded form, with the states before or without, which the first who
     /// wants it makes for all.
     pub fn encoded(&self, with_previous: bool, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
-        let slot = if with_previous {
-            &self.encoded_with_previous
-        } else {
-            &self.encoded
-        };
-        slot.get_or_init(|| encode(self)).clone()
+        self.encoded.get(with_previous, || encode(self)).clone()
     }
 }
 

@@ -1,9 +1,10 @@
 //! One change in memory.
 
-use std::{mem::size_of, sync::OnceLock};
+use std::mem::size_of;
 
 use bytes::Bytes;
 
+use super::encoded::Encoded;
 use crate::{
     domain::{Call, Change, Identifier, PhoneNumber, Revision, Summary, Url},
     store::{self, Position},
@@ -15,8 +16,7 @@ pub struct Entry {
     change: Change,
     stamp: i64,
     size: usize,
-    encoded: OnceLock<Bytes>,
-    encoded_with_previous: OnceLock<Bytes>,
+    encoded: Encoded,
 }
 
 impl From<store::Entry> for Entry {
@@ -35,8 +35,7 @@ impl Entry {
             size: size_of::<Self>() + 2 * states,
             change,
             stamp,
-            encoded: OnceLock::new(),
-            encoded_with_previous: OnceLock::new(),
+            encoded: Encoded::default(),
         }
     }
 
@@ -58,12 +57,7 @@ impl Entry {
     /// The change's encoded form, with the state before or without, which the
     /// first who wants it makes for all.
     pub fn encoded(&self, with_previous: bool, encode: impl FnOnce(&Change) -> Bytes) -> &Bytes {
-        let slot = if with_previous {
-            &self.encoded_with_previous
-        } else {
-            &self.encoded
-        };
-        slot.get_or_init(|| encode(&self.change))
+        self.encoded.get(with_previous, || encode(&self.change))
     }
 
     /// What it takes in memory, about.

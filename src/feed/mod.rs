@@ -17,6 +17,7 @@
 
 mod cursor;
 mod delivery;
+mod encoded;
 mod entry;
 mod follower;
 mod hub;

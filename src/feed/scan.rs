@@ -50,6 +50,12 @@ impl Scan {
         self.time
     }
 
+    /// Whether it has read entries of the log that were not taken yet. A purge since
+    /// then has not blanked them.
+    pub(super) fn has_read(&self) -> bool {
+        !self.read.is_empty()
+    }
+
     /// Goes on to a position that is known to be further on, with nothing of interest
     /// before it; the entry there was committed at `time` or later.
     pub(super) fn skip_to(&mut self, position: Position, time: Timestamp) {
