@@ -29,6 +29,8 @@ const STALLED_RATE: u32 = 2_000;
 const STALLED_BESIDE: usize = 10;
 /// How much more than the capacity an overload offers.
 const OVERLOAD: f64 = 3.0;
+/// How long calls are created to warm a database.
+const WARM_SECONDS: f64 = 10.0;
 
 /// Everybody. Services end before what they need: fields drop in order.
 pub(crate) struct Bench {
@@ -105,14 +107,16 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Warms whoever has calls to look up.
+    /// Warms the databases that differ in size.
     fn warm(&self) -> Result<()> {
-        for (server, service) in &self.services {
-            match server {
-                Server::Ours => driving(warm::warm(&service.endpoint, self.options.rows))?,
-                Server::Small => driving(warm::warm(&service.endpoint, FEW))?,
-                _ => {}
+        for (server, calls) in [(Server::Ours, self.options.rows), (Server::Small, FEW)] {
+            if let Some(service) = self.services.get(&server) {
+                driving(warm::look_up(&service.endpoint, calls))?;
             }
+        }
+        // The small one would no longer be small.
+        if self.services.contains_key(&Server::Ours) {
+            self.drive_for(WARM_SECONDS, Server::Ours, Load::Create, 256, &[])?;
         }
         Ok(())
     }
@@ -200,9 +204,22 @@ impl Bench {
         concurrency: usize,
         more: &[&str],
     ) -> Result<Sample> {
-        if !matches!(server, Server::Etcd | Server::Floor) {
+        // After a checkpoint each page is logged whole when it is next written to,
+        // which warming has done once for all.
+        if !matches!(server, Server::Etcd | Server::Floor) && !self.options.warm {
             self.postgres.checkpoint()?;
         }
+        self.drive_for(self.options.seconds, server, load, concurrency, more)
+    }
+
+    fn drive_for(
+        &self,
+        seconds: f64,
+        server: Server,
+        load: Load,
+        concurrency: usize,
+        more: &[&str],
+    ) -> Result<Sample> {
         let calls = match server {
             Server::Etcd | Server::Small => FEW,
             _ => self.options.rows,
@@ -217,7 +234,7 @@ impl Bench {
             ("--load", word(load)?),
             ("--calls", calls.to_string()),
             ("--concurrency", concurrency.to_string()),
-            ("--seconds", self.options.seconds.to_string()),
+            ("--seconds", seconds.to_string()),
         ];
         driver("drive", options, more)
     }

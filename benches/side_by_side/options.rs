@@ -14,7 +14,8 @@ pub(crate) struct Options {
     /// Calls in the database at the beginning.
     #[arg(long, default_value_t = 100_000)]
     pub(crate) rows: u64,
-    /// Look a call of every page of the table up before anything is measured.
+    /// Look a call of every page of the table up and create calls for a while before
+    /// anything is measured, with no checkpoint between.
     #[arg(long)]
     pub(crate) warm: bool,
     /// Only rows whose name has one of these words.

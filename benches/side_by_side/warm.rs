@@ -17,7 +17,7 @@ const CALLS_APART: usize = 10;
 const BATCH: usize = 1000;
 
 /// Looks up every tenth of so many seeded calls, over each connection.
-pub(crate) async fn warm(endpoint: &str, calls: u64) -> Result<()> {
+pub(crate) async fn look_up(endpoint: &str, calls: u64) -> Result<()> {
     let mut readers = JoinSet::new();
     for _ in 0..CONNECTIONS {
         let mut client = VoiceCallServiceClient::new(channel(endpoint).await?);
