@@ -480,13 +480,13 @@ fn micros(call: &VoiceCall) -> i64 {
     crate::support::micros(call.created_at)
 }
 
-/// A stream that is stuck, because nobody reads it and more waits than is sent
-/// ahead: calls of staff ada.
+/// A stream that is stuck, because nobody reads it and far more waits (4 MB) than is
+/// sent ahead (2 MB, the client's window): calls of staff ada.
 async fn stuck_watcher(server: &Server) -> (Watcher, i64) {
     let mut watcher = Watcher::with_filter(&mut server.client(), live(), of_staff("ada")).await;
     let mut client = server.client();
     let mut last = 0;
-    for _ in 0..2 {
+    for _ in 0..4 {
         last = create_many(&mut client, 500, 2000).await;
     }
     while !matches!(watcher.next().await, Ok(Message::EventBatch(_))) {}
