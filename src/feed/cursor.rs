@@ -192,10 +192,9 @@ impl Cursor {
             }
             Err(voided) => voided,
         };
-        let is_of_now = !self.scan.has_read();
         let events = self.take_scan(until).await?;
         let delivery = self.delivery(events);
-        if let Some(delivery) = delivery.as_ref().filter(|_| is_of_now) {
+        if let Some(delivery) = &delivery {
             let shared = Shared {
                 filter: Arc::clone(&self.filter),
                 from,

@@ -78,6 +78,12 @@ impl Latest {
         }
     }
 
+    /// How often what was put together before became void.
+    pub(super) fn voided(&self) -> u64 {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.voided
+    }
+
     /// What was put together until now is void: it says what is to be forgotten.
     pub(super) fn void(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);

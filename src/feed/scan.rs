@@ -27,6 +27,8 @@ pub struct Scan {
     time: Timestamp,
     /// Read from the log, and not taken yet.
     read: VecDeque<Arc<Entry>>,
+    /// What [`Latest::voided`](super::delivery::Latest::voided) was then.
+    voided: u64,
 }
 
 impl Scan {
@@ -37,6 +39,7 @@ impl Scan {
             position,
             time: Timestamp::MIN,
             read: VecDeque::new(),
+            voided: 0,
         }
     }
 
@@ -48,12 +51,6 @@ impl Scan {
 
     pub(super) fn time(&self) -> Timestamp {
         self.time
-    }
-
-    /// Whether it has read entries of the log that were not taken yet. A purge since
-    /// then has not blanked them.
-    pub(super) fn has_read(&self) -> bool {
-        !self.read.is_empty()
     }
 
     /// Goes on to a position that is known to be further on, with nothing of interest
@@ -84,6 +81,12 @@ impl Scan {
     ) -> Result<Vec<Arc<Entry>>, LogError> {
         if self.position.revision >= until {
             return Ok(Vec::new());
+        }
+        let voided = self.hub.latest().voided();
+        if self.voided != voided {
+            // What was read before may say what a purged call was.
+            self.read.clear();
+            self.voided = voided;
         }
         if self.read.is_empty() {
             match self.hub.after(self.position, TAKE) {

@@ -17,7 +17,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tonic::{Status, transport::Endpoint};
+use tonic::Status;
 use voicecall::{
     api::proto::{
         self, VoiceCall, VoiceCallEventType, VoiceCallFilter, VoiceCallStatus,
@@ -33,7 +33,7 @@ use crate::support::{
     history::{FinalLog, Session, revision_of, validate},
     inbound,
     postgres::Cluster,
-    server::{Process, client, settings},
+    server::{Process, client, narrow_client, settings},
     watcher::{Watcher, change, from, live, snapshot},
     writes::batch_of,
 };
@@ -51,8 +51,6 @@ const REWIND: i64 = 100;
 /// Messages after which a slow watcher does not read for a while.
 const NAP_AFTER: usize = 20;
 const NAP: Duration = Duration::from_secs(2);
-/// What is sent ahead to a slow watcher.
-const WINDOW_BYTES: u32 = 2048;
 /// Events of a batch that are broken to see it found; a call that was purged later
 /// has events that may be missing.
 const TRIES: usize = 20;
@@ -67,14 +65,6 @@ fn any_endpoint(endpoints: &Endpoints, random: &mut StdRng) -> String {
 
 fn any_client(endpoints: &Endpoints, random: &mut StdRng) -> Client {
     client(&any_endpoint(endpoints, random))
-}
-
-/// One to which next to nothing is sent ahead: while it does not read, the server
-/// waits.
-fn narrow_client(endpoint: &str) -> Client {
-    let endpoint = Endpoint::from_shared(endpoint.to_owned()).expect("valid");
-    let channel = endpoint.initial_stream_window_size(WINDOW_BYTES);
-    Client::new(channel.connect_lazy())
 }
 
 /// The calls that each replica has told to be purged.

@@ -22,7 +22,7 @@ use crate::support::{
     Client, Server, assert_refused, create, delete, eventually, get, handle, inbound, metadata,
     postgres::Cluster,
     request_id, retry_after,
-    server::{Process, client, settings},
+    server::{Process, client, narrow_client, settings},
     undelete, update,
     watcher::{Watcher, change, from, live, outline, snapshot},
     writes::batch_of,
@@ -515,6 +515,46 @@ async fn a_purge_reaches_what_waits_for_a_watcher_that_does_not_read() {
         .iter()
         .filter(|event| change(event).uid == secret.uid)
         .cloned()
+        .collect();
+    let purged = (VoiceCallEventType::Purged, revision);
+    assert_eq!(outline(&of_call), [purged], "{of_call:?}");
+}
+
+#[tokio::test]
+async fn a_purge_reaches_what_was_read_from_the_log_and_waits() {
+    let mut settings = settings();
+    // Nothing is kept in memory, so the watcher reads a page of the log.
+    settings.feed.memory_bytes = 1;
+    let server = Server::start_with(settings).await;
+    let mut watcher = Watcher::start(&mut narrow_client(&server.endpoint), from(live()))
+        .await
+        .expect("it starts");
+    watcher.checkpoint().await;
+    // All in one page, the last far behind what is sent ahead.
+    let secret = VoiceCall {
+        call_summary: Some("x".repeat(2000)),
+        ..inbound()
+    };
+    let mut client = server.client();
+    let created = batch_of(vec![secret; 100]).send(&mut client).await;
+    let secret = created.expect("good").pop().expect("some");
+    while !matches!(watcher.next().await, Ok(Message::EventBatch(_))) {}
+    let request = proto::PurgeVoiceCallRequest {
+        uid: secret.uid.clone(),
+        ..Default::default()
+    };
+    let purged = client.purge_voice_call(request).await.expect("there");
+    let revision = purged.into_inner().revision;
+    // The feed knows of it once another watcher does.
+    Watcher::start(&mut client, from(live()))
+        .await
+        .expect("it starts")
+        .until(revision)
+        .await;
+    let events = watcher.until(revision).await;
+    let of_call: Vec<_> = events
+        .into_iter()
+        .filter(|event| change(event).uid == secret.uid)
         .collect();
     let purged = (VoiceCallEventType::Purged, revision);
     assert_eq!(outline(&of_call), [purged], "{of_call:?}");

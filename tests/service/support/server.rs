@@ -20,6 +20,9 @@ use voicecall::{
 
 use super::postgres::Cluster;
 
+/// What is sent ahead to a narrow client.
+const NARROW_WINDOW_BYTES: u32 = 2048;
+
 pub(crate) type Client = VoiceCallServiceClient<Channel>;
 
 /// Settings as they are by default.
@@ -137,6 +140,14 @@ pub(crate) fn channel(endpoint: &str) -> Channel {
 /// A client of the server at `endpoint`.
 pub(crate) fn client(endpoint: &str) -> Client {
     VoiceCallServiceClient::new(channel(endpoint)).max_decoding_message_size(4 * 1024 * 1024)
+}
+
+/// One to which next to nothing is sent ahead: while it does not read, the server
+/// waits.
+pub(crate) fn narrow_client(endpoint: &str) -> Client {
+    let endpoint = Endpoint::from_shared(endpoint.to_owned()).expect("a valid endpoint");
+    let channel = endpoint.initial_stream_window_size(NARROW_WINDOW_BYTES);
+    Client::new(channel.connect_lazy())
 }
 
 /// A server as a process of its own; killed (SIGKILL) when dropped.
