@@ -11,7 +11,7 @@ use crate::{
     memory,
     messages::Protocol,
     options::Options,
-    pgbench,
+    pages, pgbench,
     plan::{Measure, Row, Server},
     postgres::{Postgres, run},
     sample::{Metric, Sample},
@@ -38,8 +38,9 @@ pub(crate) struct Bench {
     services: BTreeMap<Server, Service>,
     etcd: Option<Etcd>,
     postgres: Postgres,
-    /// The last measured, for the overload.
-    capacity: Sample,
+    /// What was measured along with another: the capacity before an overload, the first
+    /// page in turn with the last.
+    along: Sample,
 }
 
 impl Bench {
@@ -53,7 +54,7 @@ impl Bench {
             services: BTreeMap::new(),
             etcd: None,
             postgres: Postgres::start(options.rows)?,
-            capacity: Sample::default(),
+            along: Sample::default(),
         };
         let postgres = &bench.postgres;
         if needs(Server::Ours) || needs(Server::Baseline) || pgbench {
@@ -135,7 +136,7 @@ impl Bench {
         let seconds = self.options.seconds;
         match measure {
             Measure::Drive(server, load, concurrency) => self.drive(server, load, concurrency, &[]),
-            Measure::LastPage(load) => self.drive(Server::Ours, load, 1, &["--last-page"]),
+            Measure::LastPage(load) => self.last_page(load),
             Measure::Pgbench(script) => {
                 self.postgres.checkpoint()?;
                 let calls = self.options.rows;
@@ -156,7 +157,7 @@ impl Bench {
             Measure::Start(start) => startup::start(start, &self.postgres.url("ours")),
             Measure::Memory => memory::idle(&self.postgres.url("ours")),
             Measure::Overload => self.overload(),
-            Measure::Capacity => Ok(self.capacity.clone()),
+            Measure::Capacity | Measure::FirstPage => Ok(std::mem::take(&mut self.along)),
             Measure::Beside(companion) => self.beside(companion),
             Measure::StalledAge(stalled) => {
                 let rate = STALLED_RATE.to_string();
@@ -182,9 +183,22 @@ impl Bench {
         sample
     }
 
+    /// The last page of a list, and the first in turn with it.
+    fn last_page(&mut self, load: Load) -> Result<Sample> {
+        let options = [
+            ("--endpoint", self.endpoint(Server::Ours)?.to_owned()),
+            ("--load", word(load)?),
+            ("--calls", self.options.rows.to_string()),
+            ("--seconds", self.options.seconds.to_string()),
+        ];
+        let seen = pages::Seen::from_json(&drive_with("pages", options, &[])?)?;
+        self.along = seen.first;
+        Ok(seen.last)
+    }
+
     fn overload(&mut self) -> Result<Sample> {
-        self.capacity = self.drive(Server::Ours, Load::Mixed, 64, &[])?;
-        let capacity = self.capacity.get(Metric::Rate).ok_or("no rate")?;
+        self.along = self.drive(Server::Ours, Load::Mixed, 64, &[])?;
+        let capacity = self.along.get(Metric::Rate).ok_or("no rate")?;
         let rate = (capacity * OVERLOAD).to_string();
         self.drive(Server::Ours, Load::Mixed, 64, &["--rate", &rate])
     }
@@ -284,6 +298,7 @@ impl Measure {
             Self::Drive(server, ..) => vec![server],
             Self::Watch(protocol, ..) | Self::Age(protocol, _) => vec![protocol.server()],
             Self::LastPage(_)
+            | Self::FirstPage
             | Self::Overload
             | Self::Capacity
             | Self::Memory
@@ -326,11 +341,20 @@ pub(crate) fn driver<const N: usize>(
     options: [(&str, String); N],
     more: &[&str],
 ) -> Result<Sample> {
+    Sample::from_json(&drive_with(role, options, more)?)
+}
+
+/// The same; answers its lines as they are.
+fn drive_with<const N: usize>(
+    role: &str,
+    options: [(&str, String); N],
+    more: &[&str],
+) -> Result<String> {
     let mut driver = Command::new(std::env::current_exe()?);
     driver.arg(role);
     for (flag, value) in options {
         driver.args([flag, &value]);
     }
     driver.args(more);
-    Sample::from_json(&run(&mut driver)?)
+    run(&mut driver)
 }

@@ -36,9 +36,6 @@ pub(crate) struct Drive {
     /// What to ask for.
     #[arg(long)]
     pub(crate) load: Load,
-    /// The last page of a list, not the first.
-    #[arg(long)]
-    pub(crate) last_page: bool,
     /// Seeded calls.
     #[arg(long)]
     pub(crate) calls: u64,
@@ -73,8 +70,7 @@ pub(crate) async fn drive(options: &Drive) -> Result<Sample> {
         let channel = channel(&options.endpoint).await?;
         clients.push(Client::new(options.target, channel));
     }
-    let work =
-        Workload::prepare(options.load, options.last_page, options.calls, &clients[0]).await?;
+    let work = Workload::prepare(options.load, false, options.calls, &clients[0]).await?;
     match options.rate {
         Some(_) if options.target != Target::Voicecall => {
             Err("only voicecall is driven at a rate".into())

@@ -19,6 +19,7 @@ mod memory;
 mod messages;
 mod open_loop;
 mod options;
+mod pages;
 mod pgbench;
 mod plan;
 mod plot;
@@ -56,6 +57,8 @@ struct Cli {
 enum Role {
     /// Drive requests.
     Drive(driver::Drive),
+    /// Drive the first and the last page of a list.
+    Pages(pages::Pages),
     /// Drive watchers.
     Watch(watch::Watch),
     /// Drive an import or an export.
@@ -86,6 +89,10 @@ fn run(cli: Cli) -> Result<()> {
     match cli.role {
         Some(Role::Drive(options)) => driving(async move {
             println!("{}", driver::drive(&options).await?.to_json());
+            Ok(())
+        }),
+        Some(Role::Pages(options)) => driving(async move {
+            println!("{}", pages::pages(&options).await?.to_json());
             Ok(())
         }),
         Some(Role::Watch(options)) => driving(async move {
