@@ -1,6 +1,6 @@
-//! The driver of lists: the first page and the last in turn, one request at a time. Which
-//! core the system puts whom on changes how long one request takes by half, and stays for
-//! seconds, so pages that are asked for one kind after the other do not compare.
+//! The driver of lists: the first page and the last in turn, one request at a time. How
+//! long one takes on the same machine changes by half, and stays so for seconds, so pages
+//! that are asked for one kind after the other do not compare.
 
 use std::time::Duration;
 
