@@ -120,14 +120,14 @@ pub(super) fn parse(
     })
 }
 
-/// A page of changes.
+/// A page of the changes up to `tail`.
 pub(super) async fn list(
     store: &Store,
     feed: &Feed,
     query: ChangesQuery,
+    tail: Tail,
     deadline: Instant,
 ) -> Result<proto::ListVoiceCallChangesResponse, Error> {
-    let tail = feed.tail(deadline).await?;
     let start = match &query.start {
         None => feed.position(tail.oldest_revision, deadline).await?,
         Some(Start::AfterRevision(revision)) => feed.position(*revision, deadline).await?,
@@ -217,11 +217,11 @@ async fn history(
     deadline: Instant,
 ) -> Result<Position, Error> {
     let limit = i64::try_from(query.page_size + 1).unwrap_or(i64::MAX);
-    let (mut last, end) = (start.revision, tail.head.revision);
+    let mut last = start.revision;
     loop {
         let uids = &query.filter.uids;
-        let changes = store.log().of_calls(uids, last, end, limit, deadline);
-        let changes = changes.await.map_err(LogError::from)?;
+        let changes = store.log().of_calls(uids, last, tail.head, limit, deadline);
+        let changes = changes.await?;
         if changes.is_empty() {
             return Ok(tail.head);
         }

@@ -29,10 +29,11 @@ pub(super) fn query(request: proto::ExportVoiceCallsRequest) -> Result<Filter, V
 pub(super) fn run(
     feed: &Feed,
     filter: Filter,
+    min_revision: Revision,
     ends: Ends,
 ) -> impl Stream<Item = Result<proto::ExportVoiceCallsResponse, Status>> + use<> {
     let export = Export {
-        pages: feed.snapshot_ahead(Arc::new(filter), MAX_PAGE_LEN),
+        pages: feed.snapshot_ahead(Arc::new(filter), min_revision, MAX_PAGE_LEN),
         waiting: VecDeque::new(),
         revision: None,
         ends,

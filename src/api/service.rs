@@ -3,7 +3,10 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -22,7 +25,7 @@ use super::{
     watch,
 };
 use crate::{
-    domain::Uuid,
+    domain::{Revision, Uuid},
     feed::Feed,
     store::{PageQuery, Store, Written},
 };
@@ -91,14 +94,20 @@ impl Service {
     }
 
     /// Looks up calls in chunks until they fill the answer.
-    async fn batch_get(&self, uids: &[Uuid]) -> Result<proto::BatchGetVoiceCallsResponse, Error> {
+    async fn batch_get(
+        &self,
+        uids: &[Uuid],
+        min_revision: Revision,
+        deadline: Instant,
+    ) -> Result<proto::BatchGetVoiceCallsResponse, Error> {
         let mut answer = proto::BatchGetVoiceCallsResponse::default();
         let mut room = Room::new();
         let mut uids = uids.iter();
         while !uids.as_slice().is_empty() {
             let chunk = uids.as_slice().iter().take(LOOKUP_CHUNK).copied().collect();
             // In the order of the chunk, without those that do not exist.
-            let mut calls = self.store.get(chunk).await?.into_iter().peekable();
+            let calls = self.store.get(chunk, min_revision, deadline).await?;
+            let mut calls = calls.into_iter().peekable();
             for _ in 0..LOOKUP_CHUNK {
                 let rest = uids.as_slice();
                 let Some(uid) = uids.next() else { break };
@@ -167,13 +176,10 @@ impl VoiceCallService for Service {
         let uid = uids::uid(&request.uid, "uid", &mut violations);
         let min_revision = parse::min_revision(request.min_revision, &mut violations);
         let uid = violations.or(uid).map_err(Error::from)?;
-        self.store
-            .wait_for(min_revision, context.read_deadline())
-            .await
-            .map_err(Error::from)?;
-        let calls = self.store.get(vec![uid]).await.map_err(Error::from)?;
-        let Some(call) = calls.into_iter().next() else {
-            let purged = self.store.is_purged(uid, context.read_deadline()).await;
+        let deadline = context.read_deadline();
+        let calls = self.store.get(vec![uid], min_revision, deadline).await;
+        let Some(call) = calls.map_err(Error::from)?.into_iter().next() else {
+            let purged = self.store.is_purged(uid, deadline).await;
             return Err(match purged.map_err(Error::from)? {
                 true => Error::Purged(uid).into(),
                 false => Error::NotFound(uid).into(),
@@ -194,11 +200,9 @@ impl VoiceCallService for Service {
         let uids = uids::batch_uids(&request.uids, &mut violations);
         let min_revision = parse::min_revision(request.min_revision, &mut violations);
         let uids = violations.or(Some(uids)).map_err(Error::from)?;
-        self.store
-            .wait_for(min_revision, context.read_deadline())
-            .await
-            .map_err(Error::from)?;
-        Ok(Response::new(self.batch_get(&uids).await?))
+        let deadline = context.read_deadline();
+        let answer = self.batch_get(&uids, min_revision, deadline).await?;
+        Ok(Response::new(answer))
     }
 
     async fn list_voice_calls(
@@ -210,16 +214,9 @@ impl VoiceCallService for Service {
         let min_revision = request.min_revision;
         let (list, query) = page_query(request)?;
         let deadline = context.read_deadline();
-        self.store
-            .wait_for(min_revision, deadline)
-            .await
-            .map_err(Error::from)?;
-        let page = self
-            .store
-            .page(&query, deadline)
-            .await
-            .map_err(Error::from)?;
-        let (read, revision) = (page.calls.len(), page.revision);
+        let page = self.store.page(&query, min_revision, deadline).await;
+        let page = page.map_err(Error::from)?;
+        let (read, revision) = (page.calls.len(), page.position.revision);
         let mut room = Room::new();
         let mut last = None;
         let mut voice_calls = Vec::with_capacity(read);
@@ -303,9 +300,9 @@ impl VoiceCallService for Service {
         let request = request.into_inner();
         let min_revision = request.min_revision;
         let query = events::parse(request).map_err(Error::from)?;
-        let reached = self.store.wait_for(min_revision, deadline).await;
-        reached.map_err(Error::from)?;
-        let page = events::list(&self.store, &self.feed, query, deadline).await?;
+        let tail = self.store.tail(min_revision, deadline).await;
+        let tail = tail.map_err(Error::from)?;
+        let page = events::list(&self.store, &self.feed, query, tail, deadline).await?;
         Ok(Response::new(page))
     }
 
@@ -355,9 +352,9 @@ impl VoiceCallService for Service {
         let min_revision = request.min_revision;
         let filter = export::query(request).map_err(Error::from)?;
         let permit = admit(&self.transfers)?;
-        let reached = self.store.wait_for(min_revision, context.read_deadline());
+        let reached = self.store.tail(min_revision, context.read_deadline());
         reached.await.map_err(Error::from)?;
-        let stream = export::run(&self.feed, filter, self.ends(context));
+        let stream = export::run(&self.feed, filter, min_revision, self.ends(context));
         Ok(Response::new(holding(permit, stream)))
     }
 }

@@ -48,7 +48,6 @@ pub(super) async fn get(
         "" => None,
         token => Some(page_token::decode_group(key, token)?),
     };
-    store.wait_for(min_revision, deadline).await?;
     // One more than the page has, to see whether another page follows.
     let query = StatsQuery {
         filter,
@@ -57,7 +56,7 @@ pub(super) async fn get(
         after,
         limit: limit + 1,
     };
-    let mut stats = store.count(&query, deadline).await?;
+    let mut stats = store.count(&query, min_revision, deadline).await?;
     let next_page_token = if stats.groups.len() > limit {
         stats.groups.truncate(limit);
         let last = stats.groups.last();

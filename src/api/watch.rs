@@ -93,7 +93,7 @@ pub(super) async fn start(
     let tail = feed.tail(deadline).await?;
     let phase = match query.start {
         Start::Snapshot(_) => Phase::Snapshot {
-            snapshot: Box::new(feed.snapshot(Arc::clone(&query.filter), SNAPSHOT_PAGE)),
+            snapshot: Box::new(feed.snapshot(Arc::clone(&query.filter), 0, SNAPSHOT_PAGE)),
             waiting: VecDeque::new(),
         },
         Start::Live(_) => Phase::live(feed, &query, tail.head, &tail),

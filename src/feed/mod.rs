@@ -136,17 +136,27 @@ impl Feed {
         Scan::new(Arc::clone(&self.hub), self.store.log().clone(), position)
     }
 
-    /// The calls that the filter matches, as they are now, read in pages of at
-    /// most `page_len`.
+    /// The calls that the filter matches, as they are now, at `min_revision` or later,
+    /// read in pages of at most `page_len`.
     #[must_use]
-    pub fn snapshot(&self, filter: Arc<Filter>, page_len: usize) -> Snapshot {
-        Snapshot::new(self.clone(), filter, page_len)
+    pub fn snapshot(
+        &self,
+        filter: Arc<Filter>,
+        min_revision: Revision,
+        page_len: usize,
+    ) -> Snapshot {
+        Snapshot::new(self.clone(), filter, min_revision, page_len)
     }
 
     /// The same, and one page is read ahead.
     #[must_use]
-    pub fn snapshot_ahead(&self, filter: Arc<Filter>, page_len: usize) -> ReadAhead {
-        let (ahead, task) = ReadAhead::new(self.snapshot(filter, page_len));
+    pub fn snapshot_ahead(
+        &self,
+        filter: Arc<Filter>,
+        min_revision: Revision,
+        page_len: usize,
+    ) -> ReadAhead {
+        let (ahead, task) = ReadAhead::new(self.snapshot(filter, min_revision, page_len));
         self.tasks.spawn(task);
         ahead
     }

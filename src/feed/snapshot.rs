@@ -47,6 +47,8 @@ pub enum SnapshotError {
 pub struct Snapshot {
     feed: Feed,
     filter: Arc<Filter>,
+    /// What the first page must have reached.
+    min_revision: Revision,
     /// Calls in one statement, now and at most.
     page_len: usize,
     max_page_len: usize,
@@ -77,10 +79,16 @@ struct At {
 }
 
 impl Snapshot {
-    pub(super) fn new(feed: Feed, filter: Arc<Filter>, max_page_len: usize) -> Self {
+    pub(super) fn new(
+        feed: Feed,
+        filter: Arc<Filter>,
+        min_revision: Revision,
+        max_page_len: usize,
+    ) -> Self {
         Self {
             feed,
             filter,
+            min_revision,
             page_len: max_page_len.min(FIRST_PAGE_LEN),
             max_page_len,
             at: None,
@@ -109,9 +117,13 @@ impl Snapshot {
             after: self.after,
             limit: self.page_len,
         };
-        let page = self.feed.store.page(&query, deadline).await;
+        let page = self
+            .feed
+            .store
+            .page(&query, self.min_revision, deadline)
+            .await;
         let page = page.map_err(LogError::from)?;
-        self.look_for_changes(page.revision, deadline).await?;
+        self.look_for_changes(page.position, deadline).await?;
         // Set by the look.
         let Some(at) = &mut self.at else {
             return Ok(None);
@@ -140,8 +152,8 @@ impl Snapshot {
             .into_values()
             .collect();
         if !put_back.is_empty() {
-            let changes = self.feed.store.log().at(&put_back, deadline).await;
-            let changes = changes.map_err(LogError::from)?;
+            let log = self.feed.store.log();
+            let changes = log.at(&put_back, page.position, deadline).await?;
             // Those of calls that were purged since are blank.
             calls.extend(
                 changes
@@ -156,23 +168,29 @@ impl Snapshot {
         }))
     }
 
-    /// Takes note of the calls that have changed up to `revision`, the page's.
+    /// Takes note of the calls that have changed up to the end of the log as the page saw
+    /// it, which must be the end of the same log.
     async fn look_for_changes(
         &mut self,
-        revision: Revision,
+        end: Position,
         deadline: Instant,
     ) -> Result<(), SnapshotError> {
         let Some(at) = &mut self.at else {
-            let position = self.feed.position(revision, deadline).await?;
+            // What the page saw may be gone with the log that it was in.
+            self.feed.check(end, deadline).await?;
             self.at = Some(At {
-                position,
-                scan: self.feed.scan(position),
+                position: end,
+                scan: self.feed.scan(end),
                 changed: BTreeMap::new(),
             });
             return Ok(());
         };
-        while at.scan.position().revision < revision {
-            for entry in at.scan.take(revision, |_| true).await? {
+        while at.scan.position().revision < end.revision {
+            let entries = at.scan.take(end.revision, |_| true).await?;
+            if entries.is_empty() {
+                break;
+            }
+            for entry in entries {
                 let change = entry.change();
                 // The first change since: it was at or before our revision then.
                 let before = change.before.as_ref();
@@ -188,6 +206,9 @@ impl Snapshot {
             if at.changed.len() > MAX_CHANGED {
                 return Err(SnapshotError::TooSlow);
             }
+        }
+        if at.scan.position() != end {
+            return Err(LogError::Reset.into());
         }
         Ok(())
     }

@@ -8,10 +8,10 @@ use diesel::{
     query_builder::{AstPass, Query, QueryFragment, QueryId},
     sql_types::{Array, BigInt, Bool, Integer, Nullable, Text, Uuid as SqlUuid},
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::{
     batch::{Batch, Entry, Outcome},
+    database::Session,
     log::Position,
     row::{from_sql_time, old_values, to_sql_time},
 };
@@ -35,15 +35,12 @@ pub(super) enum Reply {
     Refused(String),
 }
 
-/// Commits the batch under this stamp.
-pub(super) async fn commit(
-    connection: &mut AsyncPgConnection,
-    stamp: i64,
-    batch: &Batch,
-) -> QueryResult<Reply> {
+/// Commits the batch under this stamp: it is committed when the statement has been read to
+/// its end, and not with the row that it returns.
+pub(super) async fn commit(session: &Session, stamp: i64, batch: &Batch) -> QueryResult<Reply> {
     let statement = CommitBatch::new(stamp, batch);
     let requests = statement.request_places.clone();
-    let row: ReplyRow = statement.get_result(connection).await?;
+    let row: ReplyRow = session.row(statement).await?;
     let (head_revision, head_stamp, committed_at, repeated, stale, refusal) = row;
     if let Some(sqlstate) = refusal {
         return Ok(Reply::Refused(sqlstate));

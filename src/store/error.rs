@@ -1,8 +1,6 @@
 //! What can go wrong in the store, as its callers need to know it. The driver's
 //! own words are logged where they arise and go no further.
 
-use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
-
 use crate::domain::{Revision, machine::Rejection};
 
 /// Why a write was not answered with its result.
@@ -22,8 +20,8 @@ pub enum WriteError {
     /// The queue is full. Nothing was written; retry later.
     #[error("more writes than the server takes on")]
     Overloaded,
-    /// The database is away. Nothing was written; retry later.
-    #[error("the database is away")]
+    /// The database is unavailable. Nothing was written; retry later.
+    #[error("the database is unavailable")]
     Unavailable,
     /// The database went away during the commit, and nobody can say whether
     /// this was written. Retry with the same request id, or read first.
@@ -40,8 +38,8 @@ pub enum ReadError {
     /// The queue is full; retry later.
     #[error("more reads than the server takes on")]
     Overloaded,
-    /// The database is away; retry later.
-    #[error("the database is away")]
+    /// The database is unavailable; retry later.
+    #[error("the database is unavailable")]
     Unavailable,
     /// The deadline passed.
     #[error("the deadline passed")]
@@ -92,30 +90,4 @@ pub enum OpenError {
     /// Migrations are missing, and running them was not asked for.
     #[error("the database lacks {0} migrations: run `voicecall migrate`")]
     NotMigrated(usize),
-}
-
-/// Whether the driver says that the connection broke; see [`is_lost`] for when
-/// it does not know.
-pub(super) fn breaks_connection(error: &diesel::result::Error) -> bool {
-    use diesel::result::{DatabaseErrorKind, Error};
-    matches!(
-        error,
-        Error::DatabaseError(
-            DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection,
-            _
-        ) | Error::BrokenTransactionManager
-    )
-}
-
-/// Whether the connection is of no more use after this error.
-///
-/// A backend that is told to end while it runs a statement answers with an error
-/// like any other before it goes, and the driver keeps its SQLSTATE to itself.
-/// So the connection is asked, by a statement that also ends the transaction
-/// that the error may have left open.
-pub(super) async fn is_lost(
-    mut connection: &AsyncPgConnection,
-    error: &diesel::result::Error,
-) -> bool {
-    breaks_connection(error) || connection.batch_execute("ROLLBACK").await.is_err()
 }

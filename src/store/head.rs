@@ -1,4 +1,4 @@
-//! The newest revision this process has seen.
+//! About how far the log reaches.
 
 use std::sync::{
     Arc,
@@ -7,18 +7,17 @@ use std::sync::{
 
 use crate::domain::Revision;
 
-/// The newest revision that this process has seen committed: the log reaches at
-/// least so far. Clones share it.
+/// The revision that this process has seen last: a hint for how large the tables are. It
+/// promises nothing: the log may have been set back since. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Head(Arc<AtomicI64>);
 
 impl Head {
     pub(super) fn get(&self) -> Revision {
-        self.0.load(Ordering::Acquire)
+        self.0.load(Ordering::Relaxed)
     }
 
-    /// Takes note of a committed revision.
-    pub(super) fn advance(&self, revision: Revision) {
-        self.0.fetch_max(revision, Ordering::AcqRel);
+    pub(super) fn set(&self, revision: Revision) {
+        self.0.store(revision, Ordering::Relaxed);
     }
 }

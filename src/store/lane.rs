@@ -1,9 +1,8 @@
 //! A lane of the writer: runs batches against the database, as often as each
-//! takes, and finds out what became of one whose connection broke.
+//! takes, and finds out what became of one whose session was lost.
 
 use std::sync::Arc;
 
-use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use tokio::{
     runtime::Handle,
     sync::{Mutex, mpsc},
@@ -12,40 +11,27 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use super::{
-    availability::Availability,
-    batch::{self, Batch, Known, Pending, States},
-    commit::{self, Reply},
-    connection::{Connector, Role},
-    error::{WriteError, breaks_connection, is_lost},
+    attempt::{Attempt, Effort, Lost, attempt},
+    batch::{Batch, Pending},
+    commit_outcome::{self, CommitOutcome},
+    database::{Availability, Connector},
+    error::WriteError,
     head::Head,
     log::{Commit, Position},
-    outcome::{self, Backend, Fate},
     queue::Queue,
-    reader, records,
+    writer_session::{WriterSession, WriterSessions},
 };
-use crate::domain::{Revision, Timestamp};
-
-/// After so many repeats a batch takes the lock before it reads.
-const MAX_STALE_REPEATS: u32 = 3;
-/// What `commit_batch` locks first; taken ahead by a batch that keeps losing.
-const BEGIN_LOCKED: &str = "BEGIN; SELECT pg_advisory_xact_lock(8642101, 1)";
 
 /// Where committed batches go besides their callers: bounded, and never waited
 /// for.
 pub(super) type Commits = mpsc::Sender<Commit>;
-
-/// A connection, and who is at its other end.
-struct Session {
-    connection: AsyncPgConnection,
-    backend: Backend,
-}
 
 /// One lane: a task of the store's, which ends when the queue is closed and
 /// empty.
 pub(super) struct Lane {
     /// Whoever holds the queue has the turn.
     turn: Arc<Mutex<Queue>>,
-    connector: Connector,
+    sessions: WriterSessions,
     availability: Availability,
     head: Head,
     /// Who wants to hear of commits.
@@ -53,32 +39,17 @@ pub(super) struct Lane {
     /// Owns the lane, and what it starts.
     tasks: TaskTracker,
     /// Kept from batch to batch, unless it breaks.
-    session: Option<Session>,
+    session: Option<WriterSession>,
 }
-
-/// A batch that is committed, and not answered yet.
-struct Committed(Batch);
 
 /// What became of a group of writes.
 enum Written {
     /// It is committed; the callers wait for their answers.
-    Committed(Committed),
+    Committed(Batch),
     /// All callers have been answered.
     Answered,
     /// The database refuses one of these.
     Poisoned(Vec<Pending>),
-}
-
-/// What is left to do after an attempt.
-enum Attempt {
-    /// To answer the callers.
-    Commit(Committed),
-    /// Nothing.
-    Done,
-    /// These again: something they were computed from has changed.
-    Again(Vec<Pending>),
-    /// These again, one of which the database refuses, with its reason.
-    Poisoned(Vec<Pending>, String),
 }
 
 impl Lane {
@@ -92,7 +63,7 @@ impl Lane {
     ) -> Self {
         Self {
             turn,
-            connector,
+            sessions: WriterSessions::new(connector),
             availability,
             head,
             commits,
@@ -119,7 +90,7 @@ impl Lane {
                 }
             }
             drop(queue);
-            for Committed(batch) in committed {
+            for batch in committed {
                 self.answer(batch);
             }
         }
@@ -150,292 +121,146 @@ impl Lane {
 
     /// Writes a group, however often that takes.
     async fn write(&mut self, mut group: Vec<Pending>, postponed: &mut Vec<Pending>) -> Written {
-        let mut repeats = 0;
+        let mut effort = Effort::default();
         loop {
             let Some(mut session) = self.session().await else {
                 answer_all(group, &WriteError::Unavailable);
                 return Written::Answered;
             };
-            let attempt = self.attempt(&mut session, group, repeats, postponed).await;
-            let attempt = match attempt {
-                Ok(attempt) => {
-                    self.session = Some(session);
-                    attempt
+            let outcome = attempt(&mut session, group, &effort, postponed).await;
+            let outcome = match outcome {
+                Ok(outcome) => {
+                    self.keep(session, &outcome);
+                    outcome
                 }
-                Err(lost) => self.after_loss(session.backend, lost).await,
+                Err(lost) => {
+                    self.sessions.give_up(session.backend);
+                    // Its socket is closed before anything else is tried.
+                    drop(session.session);
+                    self.availability.suspect();
+                    self.after_loss(lost).await
+                }
             };
-            match attempt {
-                Attempt::Commit(committed) => return Written::Committed(committed),
-                Attempt::Done => return Written::Answered,
-                Attempt::Again(again) => group = again,
-                Attempt::Poisoned(poisoned, _) if poisoned.len() > 1 => {
-                    return Written::Poisoned(poisoned);
+            match outcome {
+                Attempt::Committed {
+                    batch,
+                    before,
+                    stamp,
+                } => {
+                    self.hand_over(&batch, before, stamp);
+                    return Written::Committed(batch);
                 }
-                Attempt::Poisoned(poisoned, reason) => {
-                    error!(reason, "the database refuses a write");
-                    answer_all(poisoned, &WriteError::Internal);
+                Attempt::Done => return Written::Answered,
+                Attempt::Stale(again) => {
+                    effort.stale += 1;
+                    group = again;
+                }
+                Attempt::Lost(again) => {
+                    effort.lost += 1;
+                    if effort.lost > Effort::MAX_LOST {
+                        answer_all(again, &WriteError::Unavailable);
+                        return Written::Answered;
+                    }
+                    group = again;
+                }
+                Attempt::Refused(again, reason) => {
+                    effort.refused += 1;
+                    warn!(reason, "the database refuses a batch; trying again");
+                    if effort.refused > Effort::MAX_REFUSED {
+                        return poisoned(again, &reason);
+                    }
+                    group = again;
+                }
+                Attempt::Passing(group, sqlstate) => {
+                    warn!(sqlstate, "the database cannot commit a batch now");
+                    answer_all(group, &WriteError::Unavailable);
                     return Written::Answered;
                 }
+                Attempt::Poisoned(group, sqlstate) => return poisoned(group, &sqlstate),
             }
-            repeats += 1;
         }
     }
 
-    /// One attempt at a group. An error has cost the session.
-    async fn attempt(
-        &mut self,
-        session: &mut Session,
-        group: Vec<Pending>,
-        repeats: u32,
-        postponed: &mut Vec<Pending>,
-    ) -> Result<Attempt, Lost> {
-        let locked = repeats >= MAX_STALE_REPEATS;
-        let connection = &mut session.connection;
-        if locked && let Err(error) = connection.batch_execute(BEGIN_LOCKED).await {
-            return Err(Lost::before(group, &error));
-        }
-        let states = match read_states(connection, &group, repeats > 0).await {
-            Ok(states) => states,
-            Err(error) => return Err(Lost::before(group, &error)),
+    /// Keeps the session for the next attempt, unless it may be the reason of a refusal.
+    fn keep(&mut self, mut session: WriterSession, outcome: &Attempt) {
+        let is_good = match outcome {
+            Attempt::Refused(..) => false,
+            Attempt::Passing(_, sqlstate) => session.survives_refusal(sqlstate),
+            _ => true,
         };
-        let (batch, later) = batch::plan(group, &states);
-        postponed.extend(later);
-        let stamp = rand::random();
-        let known_head = self.head.get();
-        let reply = if batch.is_empty() {
-            None
+        if is_good {
+            self.session = Some(session);
         } else {
-            match commit::commit(connection, stamp, &batch).await {
-                Ok(reply) => Some(reply),
-                Err(error) => {
-                    // What the database did not say itself, it may have committed.
-                    let is_answer = matches!(error, diesel::result::Error::DatabaseError(..));
-                    if !is_answer || is_lost(connection, &error).await {
-                        return Err(Lost::during(batch, stamp, known_head, &error));
-                    }
-                    // The database's own answer, so nothing was written: cancelled
-                    // by an operator, say, or refused whenever it is repeated.
-                    let (group, reason) = (batch.into_pending(), error.to_string());
-                    return Ok(if locked {
-                        Attempt::Poisoned(group, reason)
-                    } else {
-                        warn!(reason, "the database refuses a batch; trying again");
-                        Attempt::Again(group)
-                    });
-                }
-            }
+            self.sessions.give_up(session.backend);
+        }
+    }
+
+    /// Hands the changes to the follower, without waiting: what finds no room is in the log.
+    fn hand_over(&self, batch: &Batch, before: Position, stamp: i64) {
+        let Some(last) = batch.changes.last() else {
+            return;
         };
-        if locked && let Err(error) = connection.batch_execute("COMMIT").await {
-            return Err(Lost::during(batch, stamp, known_head, &error));
-        }
-        match reply {
-            None => Ok(Attempt::Done),
-            Some(Reply::Committed {
-                head_before,
-                committed_at,
-            }) => {
-                let attempt = self.committed(batch, head_before.revision, committed_at);
-                self.hand_over(&attempt, head_before, stamp, committed_at);
-                Ok(attempt)
-            }
-            Some(Reply::Conflict { repeated }) => settle(connection, batch, &repeated).await,
-            Some(Reply::Refused(sqlstate)) if is_passing(&sqlstate) => {
-                warn!(sqlstate, "the database cannot commit a batch now");
-                answer_all(batch.into_pending(), &WriteError::Unavailable);
-                Ok(Attempt::Done)
-            }
-            Some(Reply::Refused(sqlstate)) => Ok(Attempt::Poisoned(batch.into_pending(), sqlstate)),
-        }
-    }
-
-    fn committed(
-        &self,
-        mut batch: Batch,
-        head_before: Revision,
-        committed_at: Timestamp,
-    ) -> Attempt {
-        self.head.advance(batch.commit(head_before, committed_at));
-        Attempt::Commit(Committed(batch))
-    }
-
-    /// Hands the changes to who wants to hear of them, without waiting: who
-    /// cannot keep up finds them in the log.
-    fn hand_over(&self, attempt: &Attempt, before: Position, stamp: i64, committed_at: Timestamp) {
-        if let Attempt::Commit(Committed(batch)) = attempt
-            && !batch.changes.is_empty()
-        {
-            let _ = self.commits.try_send(Commit {
-                before,
-                stamp,
-                changes: batch.changes.clone(),
-                committed_at,
-            });
-        }
+        self.head.set(last.revision);
+        let _ = self.commits.try_send(Commit {
+            before,
+            stamp,
+            committed_at: last.changed_at,
+            changes: batch.changes.clone(),
+        });
     }
 
     /// What is left to do after the session was lost.
-    async fn after_loss(&mut self, backend: Backend, lost: Lost) -> Attempt {
-        self.availability.report_down();
-        match lost {
-            Lost::Before(group) => {
-                answer_all(group, &WriteError::Unavailable);
+    async fn after_loss(&mut self, lost: Lost) -> Attempt {
+        let (mut batch, commit) = match lost {
+            Lost::Before(group) => return Attempt::Lost(group),
+            Lost::During(batch, commit) => (batch, commit),
+        };
+        let (outcome, session) = commit_outcome::find(&mut self.sessions, &commit).await;
+        self.session = session;
+        match outcome {
+            CommitOutcome::Committed {
+                head_before,
+                committed_at,
+            } => {
+                let last = batch.commit(head_before, committed_at);
+                self.head.set(last);
+                // The follower finds it in the log: what was before it is not known.
+                self.answer(batch);
                 Attempt::Done
             }
-            Lost::During {
-                batch,
-                stamp,
-                known_head,
-            } => match outcome::find(&self.connector, &backend, stamp, known_head).await {
-                Fate::Committed {
-                    head_before,
-                    committed_at,
-                } => self.committed(batch, head_before, committed_at),
-                Fate::NotCommitted => Attempt::Again(batch.into_pending()),
-                Fate::Unknown => {
-                    error!("cannot find out whether a batch was committed");
-                    answer_all(batch.into_pending(), &WriteError::OutcomeUnknown);
-                    Attempt::Done
-                }
-            },
-        }
-    }
-
-    async fn session(&mut self) -> Option<Session> {
-        if let Some(session) = self.session.take() {
-            return Some(session);
-        }
-        let open = async {
-            let mut connection = self.connector.connect(Role::Write).await.ok()?;
-            let backend = outcome::backend(&mut connection).await.ok()?;
-            Some(Session {
-                connection,
-                backend,
-            })
-        };
-        let session = open.await;
-        if session.is_none() {
-            self.availability.report_down();
-        }
-        session
-    }
-}
-
-/// What was under way when the session was lost.
-enum Lost {
-    /// Nothing had been sent.
-    Before(Vec<Pending>),
-    /// The batch may have been committed.
-    During {
-        batch: Batch,
-        stamp: i64,
-        known_head: Revision,
-    },
-}
-
-impl Lost {
-    fn before(group: Vec<Pending>, error: &diesel::result::Error) -> Self {
-        log_unless_away(error);
-        Self::Before(group)
-    }
-
-    fn during(
-        batch: Batch,
-        stamp: i64,
-        known_head: Revision,
-        error: &diesel::result::Error,
-    ) -> Self {
-        log_unless_away(error);
-        Self::During {
-            batch,
-            stamp,
-            known_head,
-        }
-    }
-}
-
-fn log_unless_away(error: &diesel::result::Error) {
-    if breaks_connection(error) {
-        warn!("a writer lost its connection to the database");
-    } else {
-        error!(%error, "a writer gives up its connection");
-    }
-}
-
-async fn read_states(
-    connection: &mut AsyncPgConnection,
-    group: &[Pending],
-    repeated: bool,
-) -> diesel::QueryResult<States> {
-    let mut uids: Vec<_> = group
-        .iter()
-        .flat_map(|pending| pending.write.named_uids())
-        .collect();
-    if uids.is_empty() {
-        return Ok(States::new());
-    }
-    uids.sort_unstable();
-    uids.dedup();
-    let calls = reader::load(connection, &uids).await?;
-    let mut states: States = calls
-        .into_iter()
-        .map(|call| (call.uid, Known::Call(Arc::new(call))))
-        .collect();
-    // A uid that is to be new is looked up among the purged ones by the commit,
-    // which finds it stale if it is there.
-    let mut missing: Vec<_> = group
-        .iter()
-        .filter(|pending| repeated || !pending.write.creates_missing())
-        .flat_map(|pending| pending.write.named_uids())
-        .filter(|uid| !states.contains_key(uid))
-        .collect();
-    if !missing.is_empty() {
-        missing.sort_unstable();
-        missing.dedup();
-        let purged = reader::purged(connection, &missing).await?;
-        states.extend(purged.into_iter().map(|uid| (uid, Known::Purged)));
-    }
-    Ok(states)
-}
-
-/// After a conflict: answers the repeated requests from their records, and
-/// returns the rest.
-async fn settle(
-    connection: &mut AsyncPgConnection,
-    batch: Batch,
-    repeated: &[usize],
-) -> Result<Attempt, Lost> {
-    let mut again = Vec::new();
-    let mut pendings = batch.into_pending().into_iter().enumerate();
-    while let Some((place, pending)) = pendings.next() {
-        let (true, Some(request)) = (repeated.contains(&place), pending.write.request) else {
-            again.push(pending);
-            continue;
-        };
-        let principal = pending.write.principal_name();
-        match records::recorded_answer(connection, principal, request).await {
-            Ok(Some(answer)) => pending.answer(answer),
-            // The record has expired since; the request is a new one now.
-            Ok(None) => again.push(pending),
-            Err(error) => {
-                again.push(pending);
-                again.extend(pendings.map(|(_, pending)| pending));
-                return Err(Lost::before(again, &error));
+            CommitOutcome::NotCommitted => Attempt::Lost(batch.into_pending()),
+            CommitOutcome::Unknown => {
+                error!("cannot find out whether a batch was committed");
+                answer_all(batch.into_pending(), &WriteError::OutcomeUnknown);
+                Attempt::Done
             }
         }
     }
-    if again.is_empty() {
-        Ok(Attempt::Done)
-    } else {
-        Ok(Attempt::Again(again))
+
+    async fn session(&mut self) -> Option<WriterSession> {
+        match self.session.take() {
+            Some(session) if session.session.is_lost() => self.sessions.give_up(session.backend),
+            Some(session) => return Some(session),
+            None => {}
+        }
+        match self.sessions.open().await {
+            Ok(session) => Some(session),
+            Err(reason) => {
+                self.availability.cannot_connect(&reason);
+                None
+            }
+        }
     }
 }
 
-/// Whether what the database refuses has nothing to do with the batch: a lock,
-/// a serialization, its resources, its state.
-fn is_passing(sqlstate: &str) -> bool {
-    ["25006", "40", "53", "55", "57", "58"]
-        .iter()
-        .any(|class| sqlstate.starts_with(class))
+/// The writes one of which the database refuses: alone it is answered.
+fn poisoned(group: Vec<Pending>, reason: &str) -> Written {
+    if group.len() > 1 {
+        return Written::Poisoned(group);
+    }
+    error!(reason, "the database refuses a write");
+    answer_all(group, &WriteError::Internal);
+    Written::Answered
 }
 
 fn halve(mut group: Vec<Pending>) -> [Vec<Pending>; 2] {

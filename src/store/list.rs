@@ -7,15 +7,14 @@ use diesel::{
     query_builder::{AstPass, Query, QueryFragment, QueryId},
     sql_types::{BigInt, Nullable},
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use tokio::time::Instant;
 
 use super::{
     condition::Condition,
+    database::{Pool, Session},
     error::ReadError,
     filter_sql::{CallQuery, filtered_in_parts, is_common, is_plain},
-    outcome,
-    pool::Pool,
+    log::{self, HEAD, Position},
     reader,
     row::{CallRow, to_sql_time},
     schema::voice_calls as t,
@@ -24,10 +23,6 @@ use crate::domain::{
     Call, Filter, Revision, Uuid,
     list::{Order, OrderField, PageKey},
 };
-
-/// The newest revision, as a table of one row.
-pub(super) const HEAD: &str =
-    "(SELECT coalesce(max(last_revision), 0) AS revision FROM voice_call_batches) head";
 
 /// Which page is wanted.
 #[derive(Debug)]
@@ -42,13 +37,13 @@ pub struct PageQuery {
     pub limit: usize,
 }
 
-/// Calls, and the newest revision in the snapshot they were read in.
+/// Calls, and where the log ended in the snapshot they were read in.
 #[derive(Debug)]
 pub struct Page {
     /// The calls, in order.
     pub calls: Vec<Call>,
-    /// The revision.
-    pub revision: Revision,
+    /// The end of the log.
+    pub position: Position,
 }
 
 /// Reads pages.
@@ -84,39 +79,40 @@ impl Lists {
         } else {
             &self.pool
         };
-        let rows: Vec<(Revision, Option<CallRow>)> = pool
-            .run(deadline, async |connection: &AsyncPgConnection| {
-                page_query(query).load(&mut &*connection).await
+        let rows: Vec<(Revision, i64, Option<CallRow>)> = pool
+            .run(deadline, async |session: &Session| {
+                session.rows(page_query(query)).await
             })
             .await?;
-        let revision = rows.as_slice().first().map_or(0, |(revision, _)| *revision);
+        let end = rows.as_slice().first();
+        let position = end.map_or_else(Position::default, |&(revision, stamp, _)| Position {
+            revision,
+            stamp,
+        });
         let mut calls: Vec<Call> = rows
             .into_iter()
-            .filter_map(|(_, row)| row.map(Call::from))
+            .filter_map(|(.., row)| row.map(Call::from))
             .collect();
         // A join keeps no order, so it is made again.
         calls.sort_unstable_by_key(|call| query.order.key(call));
         if query.order.descending {
             calls.reverse();
         }
-        Ok(Page { calls, revision })
+        Ok(Page { calls, position })
     }
 
     /// The newest revision in the log.
     pub(super) async fn head(&self, deadline: Instant) -> Result<Revision, ReadError> {
         self.pool
-            .run(deadline, async |connection: &AsyncPgConnection| {
-                outcome::head(connection).await
-            })
+            .run(deadline, async |session: &Session| log::head(session).await)
             .await
     }
 
     /// Has the database look at how the calls are distributed, by which it plans.
     pub(super) async fn refresh_statistics(&self, deadline: Instant) -> Result<(), ReadError> {
         self.pool
-            .run(deadline, async |connection: &AsyncPgConnection| {
-                let mut connection = connection;
-                connection.batch_execute("ANALYZE voice_calls").await
+            .run(deadline, async |session: &Session| {
+                session.batch("ANALYZE voice_calls").await
             })
             .await
     }
@@ -125,8 +121,8 @@ impl Lists {
     pub(super) async fn is_purged(&self, uid: Uuid, deadline: Instant) -> Result<bool, ReadError> {
         let purged = self
             .pool
-            .run(deadline, async |connection: &AsyncPgConnection| {
-                reader::purged(connection, &[uid]).await
+            .run(deadline, async |session: &Session| {
+                reader::purged(session, &[uid]).await
             })
             .await?;
         Ok(!purged.is_empty())
@@ -186,7 +182,7 @@ struct PageStatement<'a> {
 }
 
 impl Query for PageStatement<'_> {
-    type SqlType = (BigInt, Nullable<t::SqlType>);
+    type SqlType = (BigInt, BigInt, Nullable<t::SqlType>);
 }
 
 impl QueryId for PageStatement<'_> {
@@ -199,7 +195,7 @@ impl QueryFragment<Pg> for PageStatement<'_> {
         if !self.is_common {
             out.unsafe_to_cache_prepared();
         }
-        out.push_sql("SELECT head.revision, page.* FROM ");
+        out.push_sql("SELECT head.revision, head.stamp, page.* FROM ");
         out.push_sql(HEAD);
         out.push_sql(" LEFT JOIN (");
         for (n, part) in self.parts.iter().enumerate() {

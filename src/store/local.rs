@@ -9,10 +9,8 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Limits,
-    availability::Availability,
-    connection::{Connector, Role},
+    database::{Availability, Connector, Pool, Role},
     list::Lists,
-    pool::Pool,
     reader::Reader,
     stats::Counter,
 };

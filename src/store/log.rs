@@ -12,13 +12,12 @@ use diesel::{
     sql_query,
     sql_types::{BigInt, Nullable, Timestamptz, Uuid as SqlUuid},
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::future;
 use tokio::time::Instant;
 
 use super::{
+    database::{Pool, Session},
     error::ReadError,
-    pool::Pool,
     row::{ChangeRow, from_sql_time},
     schema::{voice_call_batches, voice_call_changes},
 };
@@ -119,9 +118,7 @@ impl Log {
     /// [`ReadError`], as its variants say.
     pub async fn tail(&self, deadline: Instant) -> Result<Tail, ReadError> {
         self.pool
-            .run(deadline, async |connection: &AsyncPgConnection| {
-                tail(connection).await
-            })
+            .run(deadline, async |session: &Session| tail(session).await)
             .await
     }
 
@@ -137,8 +134,8 @@ impl Log {
     ) -> Result<Position, LogError> {
         let (tail, stamp) = self
             .pool
-            .run(deadline, async |connection: &AsyncPgConnection| {
-                future::try_join(tail(connection), stamp(connection, revision)).await
+            .run(deadline, async |session: &Session| {
+                future::try_join(tail(session), stamp(session, revision)).await
             })
             .await?;
         in_reach(revision, &tail)?;
@@ -160,10 +157,10 @@ impl Log {
     ) -> Result<LogPage, LogError> {
         let read = async || {
             self.pool
-                .run(deadline, async |connection: &AsyncPgConnection| {
+                .run(deadline, async |session: &Session| {
                     // In this order on one connection: the page's snapshot is
                     // the later one, and holds all that the tail speaks of.
-                    future::try_join(tail(connection), page(connection, position, limit)).await
+                    future::try_join(tail(session), page(session, position, limit)).await
                 })
                 .await
         };
@@ -181,58 +178,92 @@ impl Log {
         }
     }
 
-    /// The changes of these calls after one revision and up to another, at most
-    /// `limit` of them.
+    /// The changes of these calls after one revision and up to a position of the same log,
+    /// at most `limit` of them.
     ///
     /// # Errors
-    /// [`ReadError`], as its variants say.
+    /// [`LogError::Reset`]: the log is another one now; [`LogError::Read`].
     pub async fn of_calls(
         &self,
         uids: &[Uuid],
         after: Revision,
-        up_to: Revision,
+        up_to: Position,
         limit: i64,
         deadline: Instant,
-    ) -> Result<Vec<Change>, ReadError> {
-        let rows: Vec<ChangeRow> = self
-            .pool
-            .run(deadline, async |connection: &AsyncPgConnection| {
-                voice_call_changes::table
-                    .filter(voice_call_changes::uid.eq_any(uids))
-                    .filter(voice_call_changes::revision.gt(after))
-                    .filter(voice_call_changes::revision.le(up_to))
-                    .order(voice_call_changes::revision)
-                    .limit(limit)
-                    .select(ChangeRow::as_select())
-                    .load(&mut &*connection)
-                    .await
-            })
-            .await?;
-        Ok(rows.into_iter().map(ChangeRow::into_change).collect())
+    ) -> Result<Vec<Change>, LogError> {
+        let changes = async |session: &Session| {
+            let query = voice_call_changes::table
+                .filter(voice_call_changes::uid.eq_any(uids))
+                .filter(voice_call_changes::revision.gt(after))
+                .filter(voice_call_changes::revision.le(up_to.revision))
+                .order(voice_call_changes::revision)
+                .limit(limit)
+                .select(ChangeRow::as_select());
+            session.rows(query).await
+        };
+        self.changes_in(up_to, changes, deadline).await
     }
 
-    /// The changes at these revisions, in order.
+    /// The changes at these revisions, in order, which are before a position of the same
+    /// log.
     ///
     /// # Errors
-    /// [`ReadError`], as its variants say.
+    /// [`LogError::Reset`]: the log is another one now; [`LogError::Read`].
     pub async fn at(
         &self,
         revisions: &[Revision],
+        up_to: Position,
         deadline: Instant,
-    ) -> Result<Vec<Change>, ReadError> {
-        let rows: Vec<ChangeRow> = self
+    ) -> Result<Vec<Change>, LogError> {
+        let changes = async |session: &Session| {
+            let query = voice_call_changes::table
+                .filter(voice_call_changes::revision.eq_any(revisions))
+                .order(voice_call_changes::revision)
+                .select(ChangeRow::as_select());
+            session.rows(query).await
+        };
+        self.changes_in(up_to, changes, deadline).await
+    }
+
+    /// Changes of the log that has this position, and no other one's.
+    async fn changes_in(
+        &self,
+        position: Position,
+        changes: impl AsyncFnOnce(&Session) -> QueryResult<Vec<ChangeRow>> + Clone,
+        deadline: Instant,
+    ) -> Result<Vec<Change>, LogError> {
+        let (rows, stamp) = self
             .pool
-            .run(deadline, async |connection: &AsyncPgConnection| {
-                voice_call_changes::table
-                    .filter(voice_call_changes::revision.eq_any(revisions))
-                    .order(voice_call_changes::revision)
-                    .select(ChangeRow::as_select())
-                    .load(&mut &*connection)
-                    .await
+            .run(deadline, async |session: &Session| {
+                // In this order: a log that has the position afterwards had it before.
+                future::try_join(changes.clone()(session), stamp(session, position.revision)).await
             })
             .await?;
+        if position.revision > 0 && stamp != Some(position.stamp) {
+            return Err(LogError::Reset);
+        }
         Ok(rows.into_iter().map(ChangeRow::into_change).collect())
     }
+}
+
+/// The end of the log in a statement's own snapshot, as a table of one row.
+pub(super) const HEAD: &str = "(SELECT coalesce(b.last_revision, 0) AS revision, \
+    coalesce(b.stamp, 0) AS stamp FROM (SELECT) AS one LEFT JOIN LATERAL ( \
+        SELECT last_revision, stamp FROM voice_call_batches ORDER BY last_revision DESC LIMIT 1 \
+    ) b ON true) head";
+
+#[derive(QueryableByName)]
+struct Head {
+    #[diesel(sql_type = BigInt)]
+    revision: Revision,
+}
+
+/// The newest revision in the log; 0 when there is none.
+pub(super) async fn head(session: &Session) -> QueryResult<Revision> {
+    let head: Head = session
+        .row(sql_query(format!("SELECT revision FROM {HEAD}")))
+        .await?;
+    Ok(head.revision)
 }
 
 /// Whether the log still reaches back to a revision, and as far as it.
@@ -269,29 +300,23 @@ fn follow(position: Position, rows: Vec<ChangeRow>) -> Option<Vec<Entry>> {
     .collect()
 }
 
-async fn page(
-    connection: &AsyncPgConnection,
-    position: Position,
-    limit: i64,
-) -> QueryResult<Vec<ChangeRow>> {
+async fn page(session: &Session, position: Position, limit: i64) -> QueryResult<Vec<ChangeRow>> {
     // Bounds on both sides, so that only the partitions in question are opened.
-    voice_call_changes::table
+    let query = voice_call_changes::table
         .filter(voice_call_changes::revision.ge(position.revision.max(1)))
         .filter(voice_call_changes::revision.le(position.revision.saturating_add(limit)))
         .order(voice_call_changes::revision)
-        .select(ChangeRow::as_select())
-        .load(&mut &*connection)
-        .await
+        .select(ChangeRow::as_select());
+    session.rows(query).await
 }
 
-async fn stamp(connection: &AsyncPgConnection, revision: Revision) -> QueryResult<Option<i64>> {
-    voice_call_batches::table
+async fn stamp(session: &Session, revision: Revision) -> QueryResult<Option<i64>> {
+    let query = voice_call_batches::table
         .filter(voice_call_batches::last_revision.ge(revision))
         .order(voice_call_batches::last_revision)
         .select(voice_call_batches::stamp)
-        .first(&mut &*connection)
-        .await
-        .optional()
+        .limit(1);
+    session.optional_row(query).await
 }
 
 #[derive(QueryableByName)]
@@ -308,17 +333,16 @@ struct TailRow {
     stamp: Option<i64>,
 }
 
-async fn tail(connection: &AsyncPgConnection) -> QueryResult<Tail> {
-    let row: TailRow = sql_query(
+async fn tail(session: &Session) -> QueryResult<Tail> {
+    let query = sql_query(
         "SELECT f.feed_id, f.oldest_revision, statement_timestamp() AS read_time, \
             b.last_revision, b.stamp \
          FROM feed f LEFT JOIN LATERAL ( \
             SELECT last_revision, stamp FROM voice_call_batches \
             ORDER BY last_revision DESC LIMIT 1 \
          ) b ON true",
-    )
-    .get_result(&mut &*connection)
-    .await?;
+    );
+    let row: TailRow = session.row(query).await?;
     Ok(Tail {
         feed_id: row.feed_id,
         oldest_revision: row.oldest_revision,

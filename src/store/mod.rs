@@ -3,23 +3,24 @@
 //! - [`Store`] is the whole of it to the layers above
 //! - `writer` takes writes from a `queue`; each `lane` runs batches of them
 //!   through the state machine (`batch`) and commits each by one statement
-//!   (`commit`); `outcome` finds out what became of a commit whose connection
-//!   broke; `records` answers repeated requests
+//!   (`attempt`, `commit`) over a `writer_session`; `commit_outcome` finds out what
+//!   became of a commit whose session was lost; `records` answers repeated requests
 //! - `reader` looks calls up by uid, coalesced; `list` reads pages of them, with
 //!   the filter as SQL (`filter_sql`); `stats` counts them; each thread of callers has
 //!   them for itself (`local`)
-//! - [`Log`] reads the change log; `signal` is the word that it has grown
-//! - `migrations`, `partitions`, `log_partitions`, `availability` look after the database
-//! - `connection` makes the connections, by TLS (`tls`) as the URL asks (`url`)
+//! - [`Log`] reads the change log; `signal` is the notification that it has grown
+//! - `partitions` and `log_partitions` look after the tables
+//! - `database` is the way to the database: sessions, and the only home of the driver
 //!
 //! It deliberately knows nothing of gRPC, of deadlines' origin, or of who may do
 //! what.
 
-mod availability;
+mod attempt;
 mod batch;
 mod commit;
+mod commit_outcome;
 mod condition;
-mod connection;
+mod database;
 mod error;
 mod filter_sql;
 mod head;
@@ -28,10 +29,7 @@ mod list;
 mod local;
 mod log;
 mod log_partitions;
-mod migrations;
-mod outcome;
 mod partitions;
-mod pool;
 mod queue;
 mod reader;
 mod records;
@@ -39,10 +37,9 @@ mod row;
 mod schema;
 mod signal;
 mod stats;
-mod tls;
-mod url;
 mod write;
 mod writer;
+mod writer_session;
 
 use std::{sync::Arc, time::Duration};
 
@@ -54,18 +51,19 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
-pub use connection::Connector;
+pub use database::{Connector, check_migrations, migrate};
 pub use error::{OpenError, ReadError, WriteError};
 pub use list::{Page, PageQuery};
 pub use log::{Commit, Entry, Log, LogError, LogPage, Position, Tail};
 pub use log_partitions::Retention;
-pub use migrations::{check as check_migrations, migrate};
 pub use signal::Signal;
 pub use stats::{Stats, StatsQuery};
 pub use write::{Action, ImportOutcome, Imported, RequestKey, Write, Written};
 
 use self::{
-    availability::Availability, connection::Role, head::Head, local::Locals, pool::Pool,
+    database::{Availability, Pool, Role},
+    head::Head,
+    local::Locals,
     writer::Writer,
 };
 use crate::domain::{
@@ -113,7 +111,7 @@ pub struct Limits {
 
 /// The calls, their changes, and the answers to requests. Clones share it.
 ///
-/// A new store answers everything with "the database is away" until it has been
+/// A new store answers everything with "the database is unavailable" until it has been
 /// opened.
 #[derive(Clone)]
 pub struct Store {
@@ -235,7 +233,7 @@ impl Store {
             Action::CreateAll(_) | Action::Import(..) => return Err(WriteError::Internal),
         };
         let uid = command.uid();
-        let call = self.get(vec![uid]).await?.pop();
+        let call = self.get(vec![uid], 0, deadline).await?.pop();
         let state = match call.as_deref() {
             Some(call) => State::Call(call),
             None if self.is_purged(uid, deadline).await? => State::Purged,
@@ -256,12 +254,30 @@ impl Store {
     }
 
     /// Looks up calls, no uid twice; those that exist come back in the order of
-    /// `uids`, deleted ones included.
+    /// `uids`, deleted ones included, as of `min_revision` or later.
     ///
     /// # Errors
     /// [`ReadError`], as its variants say.
-    pub async fn get(&self, uids: Vec<Uuid>) -> Result<Vec<Arc<Call>>, ReadError> {
-        self.locals.here().reader.get(uids).await
+    pub async fn get(
+        &self,
+        uids: Vec<Uuid>,
+        min_revision: Revision,
+        deadline: Instant,
+    ) -> Result<Vec<Arc<Call>>, ReadError> {
+        let reader = &self.locals.here().reader;
+        if min_revision == 0 {
+            return reader.get(uids, 0).await;
+        }
+        let give_up = give_up(deadline);
+        loop {
+            match reader.get(uids.clone(), min_revision).await {
+                Err(ReadError::RevisionNotReached { current_revision }) => {
+                    let current = current_revision;
+                    self.reach(min_revision, current, give_up, deadline).await?;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Whether a call with this uid was purged.
@@ -278,15 +294,43 @@ impl Store {
         &self.log
     }
 
-    /// Reads a page of a list.
+    /// Where the log ends, at `min_revision` or later.
     ///
     /// # Errors
     /// [`ReadError`], as its variants say.
-    pub async fn page(&self, query: &PageQuery, deadline: Instant) -> Result<Page, ReadError> {
+    pub async fn tail(&self, min_revision: Revision, deadline: Instant) -> Result<Tail, ReadError> {
+        let give_up = give_up(deadline);
+        loop {
+            let tail = self.log.tail(deadline).await?;
+            let current = tail.head.revision;
+            if current >= min_revision {
+                return Ok(tail);
+            }
+            self.reach(min_revision, current, give_up, deadline).await?;
+        }
+    }
+
+    /// Reads a page of a list, as of `min_revision` or later.
+    ///
+    /// # Errors
+    /// [`ReadError`], as its variants say.
+    pub async fn page(
+        &self,
+        query: &PageQuery,
+        min_revision: Revision,
+        deadline: Instant,
+    ) -> Result<Page, ReadError> {
         let lists = &self.locals.here().lists;
-        let page = lists.page(query, self.head.get(), deadline).await?;
-        self.head.advance(page.revision);
-        Ok(page)
+        let give_up = give_up(deadline);
+        loop {
+            let page = lists.page(query, self.head.get(), deadline).await?;
+            let current = page.position.revision;
+            self.head.set(current);
+            if current >= min_revision {
+                return Ok(page);
+            }
+            self.reach(min_revision, current, give_up, deadline).await?;
+        }
     }
 
     /// Has the database look at how the calls are distributed, which it does by
@@ -298,14 +342,27 @@ impl Store {
         self.locals.here().lists.refresh_statistics(deadline).await
     }
 
-    /// Counts calls.
+    /// Counts calls, as of `min_revision` or later.
     ///
     /// # Errors
     /// [`ReadError`], as its variants say.
-    pub async fn count(&self, query: &StatsQuery, deadline: Instant) -> Result<Stats, ReadError> {
-        let stats = self.locals.here().counter.count(query, deadline).await?;
-        self.head.advance(stats.revision);
-        Ok(stats)
+    pub async fn count(
+        &self,
+        query: &StatsQuery,
+        min_revision: Revision,
+        deadline: Instant,
+    ) -> Result<Stats, ReadError> {
+        let counter = &self.locals.here().counter;
+        let give_up = give_up(deadline);
+        loop {
+            let stats = counter.count(query, deadline).await?;
+            let current = stats.revision;
+            self.head.set(current);
+            if current >= min_revision {
+                return Ok(stats);
+            }
+            self.reach(min_revision, current, give_up, deadline).await?;
+        }
     }
 
     /// Whether there is a time zone of this name.
@@ -320,27 +377,29 @@ impl Store {
             .await
     }
 
-    /// Waits until reads see `revision`, at most 5 s or until the deadline.
-    ///
-    /// # Errors
-    /// [`ReadError::RevisionNotReached`], and those of a read.
-    pub async fn wait_for(&self, revision: Revision, deadline: Instant) -> Result<(), ReadError> {
-        let in_time = deadline.checked_sub(TIME_TO_ANSWER).unwrap_or(deadline);
-        let give_up = in_time.min(Instant::now() + MAX_REVISION_WAIT);
-        while self.head.get() < revision {
-            let head = self.locals.here().lists.head(deadline).await?;
-            self.head.advance(head);
-            if self.head.get() >= revision {
-                break;
-            }
+    /// Waits until the log has reached a revision, after a read whose own snapshot had
+    /// reached `current` only. What this process remembers is no help: the log may have
+    /// been set back since.
+    async fn reach(
+        &self,
+        revision: Revision,
+        mut current: Revision,
+        give_up: Instant,
+        deadline: Instant,
+    ) -> Result<(), ReadError> {
+        // At least once, because a read may come from another server than the look.
+        loop {
             if Instant::now() + LOOK_FOR_REVISION_EVERY >= give_up {
                 return Err(ReadError::RevisionNotReached {
-                    current_revision: self.head.get(),
+                    current_revision: current,
                 });
             }
             sleep(LOOK_FOR_REVISION_EVERY).await;
+            current = self.locals.here().lists.head(deadline).await?;
+            if current >= revision {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Whether the database is there, now and from now on.
@@ -348,6 +407,12 @@ impl Store {
     pub fn availability(&self) -> watch::Receiver<bool> {
         self.availability.subscribe()
     }
+}
+
+/// When a wait for a revision ends.
+fn give_up(deadline: Instant) -> Instant {
+    let in_time = deadline.checked_sub(TIME_TO_ANSWER).unwrap_or(deadline);
+    in_time.min(Instant::now() + MAX_REVISION_WAIT)
 }
 
 impl StoreTasks {
@@ -388,7 +453,7 @@ impl StoreTasks {
 
     async fn prepare(&self, migrate: bool) -> Result<(), OpenError> {
         if migrate {
-            migrations::migrate(&self.connector).await?;
+            database::migrate(&self.connector).await?;
         } else {
             check_migrations(&self.connector).await?;
         }

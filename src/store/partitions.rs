@@ -12,13 +12,11 @@ use diesel::{
     QueryResult, QueryableByName, sql_query,
     sql_types::{BigInt, Bool, Text},
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    availability::Availability,
-    connection::{Connector, Role},
+    database::{Availability, Connector, Role, Session},
     log_partitions::{self, Retention},
 };
 
@@ -82,60 +80,57 @@ pub(super) async fn keep(
 
 /// Makes and drops partitions once, unless another replica is at it.
 pub(super) async fn tend(connector: &Connector, retention: Retention) -> Result<(), String> {
-    let mut connection = connector
+    let session = connector
         .connect(Role::Maintain)
         .await
         .map_err(|error| error.to_string())?;
-    tend_on(&mut connection, retention)
+    tend_on(&session, retention)
         .await
         .map_err(|error| error.to_string())
 }
 
-async fn tend_on(connection: &mut AsyncPgConnection, retention: Retention) -> QueryResult<()> {
-    let present = current_slot(connection).await?;
-    if !sql_query(TRY_LOCK)
-        .get_result::<Held>(connection)
-        .await?
-        .held
-    {
+async fn tend_on(session: &Session, retention: Retention) -> QueryResult<()> {
+    let present = current_slot(session).await?;
+    let lock: Held = session.row(sql_query(TRY_LOCK)).await?;
+    if !lock.held {
         return Ok(());
     }
-    let partitions = partitions(connection).await?;
+    let partitions = partitions(session).await?;
     for slot in present..=present + AHEAD {
         let name = name(slot);
         if !partitions
             .iter()
             .any(|one| one.name == name && one.attached)
         {
-            make(connection, slot).await?;
+            make(session, slot).await?;
         }
     }
     let oldest_kept = name(present - BEHIND);
     for Partition { name, attached } in &partitions {
         if *name < oldest_kept {
-            drop_partition(connection, "request_records", name, *attached).await?;
+            drop_partition(session, "request_records", name, *attached).await?;
         }
     }
-    log_partitions::tend(connection, retention).await?;
-    connection.batch_execute(UNLOCK).await
+    log_partitions::tend(session, retention).await?;
+    session.batch(UNLOCK).await
 }
 
-async fn current_slot(connection: &mut AsyncPgConnection) -> QueryResult<i64> {
+async fn current_slot(session: &Session) -> QueryResult<i64> {
     let query =
         format!("SELECT (extract(epoch FROM clock_timestamp())::bigint / {SPAN_SECONDS}) AS slot");
-    Ok(sql_query(query).get_result::<Slot>(connection).await?.slot)
+    let row: Slot = session.row(sql_query(query)).await?;
+    Ok(row.slot)
 }
 
-async fn partitions(connection: &mut AsyncPgConnection) -> QueryResult<Vec<Partition>> {
-    sql_query(
+async fn partitions(session: &Session) -> QueryResult<Vec<Partition>> {
+    let query = sql_query(
         "SELECT c.relname::text AS name, i.inhrelid IS NOT NULL AND NOT i.inhdetachpending AS attached \
          FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid \
          WHERE c.relkind = 'r' AND c.relname LIKE 'request_records_slot_%' \
          AND c.relnamespace = \
              (SELECT relnamespace FROM pg_class WHERE oid = 'request_records'::regclass)",
-    )
-    .load(connection)
-    .await
+    );
+    session.rows(query).await
 }
 
 /// Slots have a fixed number of digits, so that names sort as slots do.
@@ -143,12 +138,12 @@ fn name(slot: i64) -> String {
     format!("request_records_slot_{slot:08}")
 }
 
-async fn make(connection: &mut AsyncPgConnection, slot: i64) -> QueryResult<()> {
+async fn make(session: &Session, slot: i64) -> QueryResult<()> {
     let name = name(slot);
     let from = format!("to_timestamp({})", slot * SPAN_SECONDS);
     let to = format!("to_timestamp({})", (slot + 1) * SPAN_SECONDS);
-    connection
-        .batch_execute(&format!(
+    session
+        .batch(&format!(
             "CREATE TABLE IF NOT EXISTS {name} (LIKE request_records INCLUDING ALL); \
              ALTER TABLE {name} DROP CONSTRAINT IF EXISTS {name}_span; \
              ALTER TABLE {name} ADD CONSTRAINT {name}_span \
@@ -161,19 +156,17 @@ async fn make(connection: &mut AsyncPgConnection, slot: i64) -> QueryResult<()> 
 
 /// Drops a partition of `table` without locking the table against writers.
 pub(super) async fn drop_partition(
-    connection: &mut AsyncPgConnection,
+    session: &Session,
     table: &str,
     name: &str,
     attached: bool,
 ) -> QueryResult<()> {
     if attached {
-        connection
-            .batch_execute(&format!(
+        session
+            .batch(&format!(
                 "ALTER TABLE {table} DETACH PARTITION {name} CONCURRENTLY"
             ))
             .await?;
     }
-    connection
-        .batch_execute(&format!("DROP TABLE {name}"))
-        .await
+    session.batch(&format!("DROP TABLE {name}")).await
 }

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use diesel::{dsl::sql, prelude::*, sql_types::Bool};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::{
+    database::Session,
     error::WriteError,
     row::{CallRow, ChangeRow},
     schema::{request_records, voice_call_changes, voice_calls},
@@ -17,11 +17,11 @@ use crate::domain::{Call, ChangeKind, Revision, Uuid, machine::Rejection};
 /// What was answered to this request of this principal; `None` when there is no
 /// record of it (any more).
 pub(super) async fn recorded_answer(
-    connection: &mut AsyncPgConnection,
+    session: &Session,
     principal: &str,
     request: RequestKey,
 ) -> QueryResult<Option<Result<Written, WriteError>>> {
-    let record: Option<(Uuid, Uuid, Revision, i32)> = request_records::table
+    let query = request_records::table
         .filter(request_records::request_id.eq(request.id))
         .filter(request_records::principal.eq(principal))
         .filter(sql::<Bool>("recorded_at > now() - interval '24 hours'"))
@@ -32,9 +32,8 @@ pub(super) async fn recorded_answer(
             request_records::revision,
             request_records::change_count,
         ))
-        .first(connection)
-        .await
-        .optional()?;
+        .limit(1);
+    let record: Option<(Uuid, Uuid, Revision, i32)> = session.optional_row(query).await?;
     let Some((fingerprint, uid, revision, change_count)) = record else {
         return Ok(None);
     };
@@ -44,26 +43,25 @@ pub(super) async fn recorded_answer(
     }
     if change_count > 0 {
         let last = revision + i64::from(change_count) - 1;
-        return Ok(Some(changes_answer(connection, revision, last).await?));
+        return Ok(Some(changes_answer(session, revision, last).await?));
     }
     Ok(Some(match revision {
         0 => Ok(Written::default()),
-        _ => state_at(connection, uid, revision).await?,
+        _ => state_at(session, uid, revision).await?,
     }))
 }
 
 /// What the request was answered that made the changes from `first` to `last`.
 async fn changes_answer(
-    connection: &mut AsyncPgConnection,
+    session: &Session,
     first: Revision,
     last: Revision,
 ) -> QueryResult<Result<Written, WriteError>> {
-    let rows: Vec<ChangeRow> = voice_call_changes::table
+    let query = voice_call_changes::table
         .filter(voice_call_changes::revision.between(first, last))
         .order(voice_call_changes::revision)
-        .select(ChangeRow::as_select())
-        .load(connection)
-        .await?;
+        .select(ChangeRow::as_select());
+    let rows: Vec<ChangeRow> = session.rows(query).await?;
     let mut written = Written {
         calls: Vec::with_capacity(rows.len()),
         revision: last,
@@ -84,18 +82,17 @@ async fn changes_answer(
 /// nothing. The log may not reach back so far: then it is the state before the
 /// next change of the call, or the present one.
 async fn state_at(
-    connection: &mut AsyncPgConnection,
+    session: &Session,
     uid: Uuid,
     revision: Revision,
 ) -> QueryResult<Result<Written, WriteError>> {
-    let next: Option<ChangeRow> = voice_call_changes::table
+    let query = voice_call_changes::table
         .filter(voice_call_changes::uid.eq(uid))
         .filter(voice_call_changes::revision.ge(revision))
         .order(voice_call_changes::revision)
         .select(ChangeRow::as_select())
-        .first(connection)
-        .await
-        .optional()?;
+        .limit(1);
+    let next: Option<ChangeRow> = session.optional_row(query).await?;
     if let Some(change) = next.map(ChangeRow::into_change) {
         let state = if change.revision == revision {
             change.after
@@ -104,12 +101,8 @@ async fn state_at(
         };
         return Ok(state.map_or_else(|| Err(purged(uid)), |call| Ok(Written::calls(vec![call]))));
     }
-    let row: Option<CallRow> = voice_calls::table
-        .find(uid)
-        .select(CallRow::as_select())
-        .first(connection)
-        .await
-        .optional()?;
+    let query = voice_calls::table.find(uid).select(CallRow::as_select());
+    let row: Option<CallRow> = session.optional_row(query).await?;
     Ok(row.map_or_else(
         || Err(purged(uid)),
         |row| Ok(Written::calls(vec![Arc::new(Call::from(row))])),

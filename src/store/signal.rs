@@ -8,22 +8,21 @@
 use std::{sync::Arc, time::Duration};
 
 use diesel::{QueryableByName, sql_query, sql_types::BigInt};
-use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use futures_util::StreamExt;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connector, Role};
+use super::database::{Connector, Role, Session};
 use crate::domain::Uuid;
 
 /// Between two NOTIFYs: at most a hundred a second.
 const NOTIFY_EVERY: Duration = Duration::from_millis(10);
 const COUNT_LISTENERS_EVERY: Duration = Duration::from_secs(1);
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A listener that hears nothing for so long asks whether its connection still lives.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Sends and receives the hint. Clones share it.
 #[derive(Debug, Clone)]
@@ -59,23 +58,8 @@ impl Signal {
     pub(super) async fn listen(self, connector: Connector, stop: CancellationToken) {
         loop {
             let listening = async {
-                let Ok(mut connection) = connector.connect(Role::Listen).await else {
-                    return;
-                };
-                if connection
-                    .batch_execute("LISTEN voicecall_changes")
-                    .await
-                    .is_err()
-                {
-                    return;
-                }
-                // What was missed while nobody listened.
-                self.heard.notify_one();
-                let mut notifications = std::pin::pin!(connection.notifications_stream());
-                while let Some(Ok(word)) = notifications.next().await {
-                    if *word.payload != *self.own {
-                        self.heard.notify_one();
-                    }
+                if let Ok(session) = connector.connect(Role::Listen).await {
+                    self.hear(&session).await;
                 }
             };
             tokio::select! {
@@ -89,23 +73,40 @@ impl Signal {
         }
     }
 
+    /// Hears until the session is lost.
+    async fn hear(&self, session: &Session) {
+        if session.batch("LISTEN voicecall_changes").await.is_err() {
+            return;
+        }
+        // What was missed while nobody listened.
+        self.heard.notify_one();
+        loop {
+            match timeout(SILENCE, session.notification()).await {
+                Ok(Some(sender)) if *sender != *self.own => self.heard.notify_one(),
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(_) if session.batch("SELECT 1").await.is_err() => return,
+                Err(_) => {}
+            }
+        }
+    }
+
     /// Tells: owned by the store, ends with `stop`.
     pub(super) async fn notify(self, connector: Connector, stop: CancellationToken) {
-        let mut connection: Option<AsyncPgConnection> = None;
+        let mut session: Option<Session> = None;
         let mut others = Others::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.committed.notified() => {}
             }
-            if connection.is_none() {
-                connection = connector.connect(Role::Notify).await.ok();
+            if session.is_none() {
+                session = connector.connect(Role::Notify).await.ok();
             }
-            if let Some(open) = &mut connection {
-                let told = timeout(STATEMENT_TIMEOUT, others.tell(open, &self.own)).await;
-                if !matches!(told, Ok(Ok(()))) {
-                    connection = None;
-                }
+            if let Some(open) = &session
+                && others.tell(open, &self.own).await.is_err()
+            {
+                session = None;
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -129,26 +130,21 @@ struct Listeners {
 }
 
 impl Others {
-    async fn tell(
-        &mut self,
-        connection: &mut AsyncPgConnection,
-        own: &str,
-    ) -> diesel::QueryResult<()> {
+    async fn tell(&mut self, session: &Session, own: &str) -> diesel::QueryResult<()> {
         let is_old = |at: Instant| at.elapsed() >= COUNT_LISTENERS_EVERY;
         if self.counted_at.is_none_or(is_old) {
             let name = Role::Listen.application_name();
-            let listeners: Listeners = sql_query(format!(
+            let count = sql_query(format!(
                 "SELECT count(*) FROM pg_stat_activity \
                  WHERE datname = current_database() AND application_name = '{name}'"
-            ))
-            .get_result(connection)
-            .await?;
+            ));
+            let listeners: Listeners = session.row(count).await?;
             self.listen = listeners.count > 1;
             self.counted_at = Some(Instant::now());
         }
         if self.listen {
             let notify = format!("NOTIFY voicecall_changes, '{own}'");
-            connection.batch_execute(&notify).await?;
+            session.batch(&notify).await?;
         }
         Ok(())
     }

@@ -10,14 +10,13 @@ use diesel::{
     sql_query,
     sql_types::{BigInt, Bool, Double, Nullable, Text, Timestamptz},
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use tokio::{sync::OnceCell, time::Instant};
 
 use super::{
+    database::{Pool, Session},
     error::ReadError,
     filter_sql::filtered,
-    list::HEAD,
-    pool::Pool,
+    log::HEAD,
     row::{from_sql_time, to_sql_time},
     schema::voice_calls as t,
 };
@@ -75,7 +74,7 @@ impl Counter {
     ) -> Result<Stats, ReadError> {
         let rows: Vec<Row> = self
             .pool
-            .run(deadline, async |connection: &AsyncPgConnection| {
+            .run(deadline, async |session: &Session| {
                 let statement = Statement {
                     calls: filtered(&query.filter).select((
                         t::created_at,
@@ -88,7 +87,7 @@ impl Counter {
                     query,
                     after: After::new(query),
                 };
-                statement.load(&mut &*connection).await
+                session.rows(statement).await
             })
             .await?;
         let (revision, total_count) = rows
@@ -114,9 +113,9 @@ impl Counter {
         let time_zones = self.time_zones.get_or_try_init(async || {
             let rows: Vec<TimeZone> = self
                 .pool
-                .run(deadline, async |connection: &AsyncPgConnection| {
-                    sql_query("SELECT name FROM pg_timezone_names")
-                        .load(&mut &*connection)
+                .run(deadline, async |session: &Session| {
+                    session
+                        .rows(sql_query("SELECT name FROM pg_timezone_names"))
                         .await
                 })
                 .await?;

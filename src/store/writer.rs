@@ -19,9 +19,8 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    availability::Availability,
     batch::Pending,
-    connection::Connector,
+    database::{Availability, Connector},
     error::WriteError,
     head::Head,
     lane::{Commits, Lane},

@@ -128,7 +128,7 @@ async fn a_server_is_refused_where_its_certificate_does_not_do() {
         let result = secured.try_connect(host, tls).await;
         let reason = result.expect_err(tls);
         assert!(reason.contains(expected), "{host} {tls}: {reason}");
-        assert!(reason.starts_with("no TLS connection: "), "{reason}");
+        assert!(reason.contains(": no TLS connection: "), "{reason}");
     }
 }
 
@@ -142,7 +142,7 @@ async fn a_self_signed_server_may_be_its_own_authority() {
         (RIGHT_NAME, "sslmode=verify-full sslrootcert={ca.pem}"),
     ] {
         let reason = secured.try_connect(host, tls).await.expect_err(tls);
-        assert!(reason.starts_with("no TLS connection: "), "{reason}");
+        assert!(reason.contains(": no TLS connection: "), "{reason}");
     }
 }
 

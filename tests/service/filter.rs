@@ -282,7 +282,7 @@ async fn page(store: &Store, filter: Filter, order: Order) -> Vec<Call> {
     };
     let deadline = Instant::now() + std::time::Duration::from_secs(30);
     store
-        .page(&query, deadline)
+        .page(&query, 0, deadline)
         .await
         .expect("it is read")
         .calls

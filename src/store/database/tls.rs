@@ -5,7 +5,7 @@
 //! home directory, a file that is named has to be there, and an `sslrootcert`
 //! that would verify nothing is refused. The files are read once, at the start.
 //!
-//! It does not know hosts, sockets or sessions: `connection` does.
+//! It does not know hosts, sockets or sessions: `connector` does.
 
 use std::{error::Error as _, fmt, io, path::Path, sync::Arc};
 
@@ -26,7 +26,8 @@ use rustls::{
 use tokio_postgres::{config::SslMode, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{error::OpenError, url::TlsParameters};
+use super::url::Parameters;
+use crate::store::error::OpenError;
 
 /// The protocol's name, without which PostgreSQL 17 refuses a direct handshake.
 const PROTOCOL: &[u8] = b"postgresql";
@@ -49,7 +50,7 @@ enum Mode {
 
 impl Tls {
     /// Reads the files that the parameters name.
-    pub(super) fn new(parameters: &TlsParameters) -> Result<Self, OpenError> {
+    pub(super) fn new(parameters: &Parameters) -> Result<Self, OpenError> {
         let roots = parameters.root_certificate.as_deref();
         let mode = match parameters.mode.as_deref() {
             Some(word) => Mode::parse(word)?,

@@ -1,15 +1,16 @@
-//! What a database URL says about TLS, in both of its forms: `postgres://…` and
-//! libpq's keywords and values. tokio-postgres knows part of it and refuses the
-//! rest, so all of it is taken out before tokio-postgres reads the URL.
+//! What a database URL says about TLS and about standbys, in both of its forms:
+//! `postgres://…` and libpq's keywords and values. tokio-postgres knows part of it and
+//! refuses the rest, or does not tell what was asked for from its default, so all of it
+//! is taken out before tokio-postgres reads the URL.
 //!
-//! It does not know what the parameters mean: `tls` does.
+//! It does not know what the parameters mean: `tls` and `connector` do.
 
 use percent_encoding::percent_decode_str;
 
-/// The TLS parameters of a database URL. One that is repeated counts as it was
-/// given last, as with libpq.
+/// The parameters of a database URL that are ours to read. One that is repeated counts
+/// as it was given last, as with libpq.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct TlsParameters {
+pub(super) struct Parameters {
     /// `sslmode`.
     pub(super) mode: Option<String>,
     /// `sslrootcert`: a file, or `system`.
@@ -18,10 +19,12 @@ pub(super) struct TlsParameters {
     pub(super) certificate: Option<String>,
     /// `sslkey`: a file.
     pub(super) key: Option<String>,
+    /// `target_session_attrs`: which servers will do.
+    pub(super) target: Option<String>,
 }
 
-impl TlsParameters {
-    /// Takes the URL's TLS parameters out of it; the rest is for tokio-postgres,
+impl Parameters {
+    /// Takes our parameters out of the URL; the rest is for tokio-postgres,
     /// errors included.
     pub(super) fn take_from(url: &str) -> (String, Self) {
         let is_url = ["postgres://", "postgresql://"]
@@ -71,13 +74,14 @@ impl TlsParameters {
         (rest, parameters)
     }
 
-    /// Keeps the parameter if it is one of TLS, and says whether it is.
+    /// Keeps the parameter if it is one of ours, and says whether it is.
     fn take(&mut self, key: &str, value: String) -> bool {
         let (place, empty_is_absent) = match key {
             "sslmode" => (&mut self.mode, false),
             "sslrootcert" => (&mut self.root_certificate, true),
             "sslcert" => (&mut self.certificate, true),
             "sslkey" => (&mut self.key, true),
+            "target_session_attrs" => (&mut self.target, false),
             _ => return false,
         };
         *place = Some(value).filter(|value| !(empty_is_absent && value.is_empty()));
@@ -119,13 +123,32 @@ fn first_pair(text: &str) -> Option<(&str, String, &str)> {
 mod tests {
     use super::*;
 
-    fn parameters(values: [Option<&str>; 4]) -> TlsParameters {
+    fn parameters(values: [Option<&str>; 4]) -> Parameters {
         let [mode, root_certificate, certificate, key] = values.map(|one| one.map(str::to_owned));
-        TlsParameters {
+        Parameters {
             mode,
             root_certificate,
             certificate,
             key,
+            target: None,
+        }
+    }
+
+    #[test]
+    fn what_a_url_says_about_standbys_is_taken_out_of_it() {
+        for (url, rest) in [
+            (
+                "postgres://a,b/d?target_session_attrs=any",
+                "postgres://a,b/d",
+            ),
+            ("host=a,b target_session_attrs=any", "host=a,b "),
+        ] {
+            let target = Some("any".to_owned());
+            let expected = Parameters {
+                target,
+                ..Parameters::default()
+            };
+            assert_eq!(Parameters::take_from(url), (rest.to_owned(), expected));
         }
     }
 
@@ -156,7 +179,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                TlsParameters::take_from(url),
+                Parameters::take_from(url),
                 (rest.to_owned(), parameters(expected)),
                 "{url}"
             );
@@ -189,7 +212,7 @@ mod tests {
             ("", "", [None; 4]),
         ] {
             assert_eq!(
-                TlsParameters::take_from(text),
+                Parameters::take_from(text),
                 (rest.to_owned(), parameters(expected)),
                 "{text}"
             );

@@ -1,0 +1,306 @@
+//! One attempt of a lane at a group of writes: reads what they name, plans a batch, commits
+//! it, and says what is left to do.
+
+use std::sync::Arc;
+
+use diesel::QueryResult;
+use tracing::warn;
+
+use super::{
+    batch::{self, Batch, Known, Pending, States},
+    commit::{self, Reply},
+    commit_outcome::{self, LostCommit},
+    database::{Failure, Session},
+    log::Position,
+    reader, records,
+    writer_session::{WriterSession, lost},
+};
+
+/// What `commit_batch` locks first; taken ahead by a batch that keeps losing.
+const BEGIN_LOCKED: &str = "BEGIN; SELECT pg_advisory_xact_lock(8642101, 1)";
+
+/// How often a group has been tried, and failed in which way.
+#[derive(Debug, Default)]
+pub(super) struct Effort {
+    /// Something it was computed from had changed.
+    pub(super) stale: u32,
+    /// The session was lost, and nothing of the group has taken place.
+    pub(super) lost: u32,
+    /// The database refused it.
+    pub(super) refused: u32,
+}
+
+impl Effort {
+    /// After so many stale batches one takes the lock before it reads.
+    const MAX_STALE: u32 = 3;
+    pub(super) const MAX_LOST: u32 = 3;
+    /// An administrator's cancel looks like any refusal, but does not strike twice.
+    pub(super) const MAX_REFUSED: u32 = 2;
+}
+
+/// What is left to do after an attempt.
+pub(super) enum Attempt {
+    /// To answer the callers: the batch is committed, behind the position.
+    Committed {
+        batch: Batch,
+        before: Position,
+        stamp: i64,
+    },
+    /// Nothing.
+    Done,
+    /// These again: something they were computed from has changed.
+    Stale(Vec<Pending>),
+    /// These again: the session was lost before anything was written.
+    Lost(Vec<Pending>),
+    /// These again, which the database refused outside of its commit function.
+    Refused(Vec<Pending>, String),
+    /// These later: the database cannot commit them now, for this SQLSTATE.
+    Passing(Vec<Pending>, String),
+    /// The database refuses one of these, with this SQLSTATE.
+    Poisoned(Vec<Pending>, String),
+}
+
+/// What was under way when the session was lost.
+pub(super) enum Lost {
+    /// Nothing had been sent.
+    Before(Vec<Pending>),
+    /// The batch may have been committed.
+    During(Batch, LostCommit),
+}
+
+impl Lost {
+    fn before(group: Vec<Pending>, error: &diesel::result::Error) -> Self {
+        warn!(%error, "a writer gives up its connection");
+        Self::Before(group)
+    }
+
+    fn during(
+        batch: Batch,
+        stamp: i64,
+        session: &WriterSession,
+        error: &diesel::result::Error,
+    ) -> Self {
+        warn!(%error, "a writer lost its connection during a commit");
+        let commit = LostCommit {
+            backend: session.backend.clone(),
+            known: session.known,
+            stamp,
+            changes: batch.changes.len(),
+        };
+        Self::During(batch, commit)
+    }
+}
+
+/// One attempt at a group. An error has cost the session.
+pub(super) async fn attempt(
+    session: &mut WriterSession,
+    group: Vec<Pending>,
+    effort: &Effort,
+    postponed: &mut Vec<Pending>,
+) -> Result<Attempt, Lost> {
+    let locked = effort.stale >= Effort::MAX_STALE;
+    if locked && let Err(error) = session.session.batch(BEGIN_LOCKED).await {
+        return refused_before(session, group, error).await;
+    }
+    let repeated = effort.stale > 0;
+    let states = match read_states(session, &group, repeated).await {
+        Ok(states) => states,
+        Err(error) => return refused_before(session, group, error).await,
+    };
+    let (batch, later) = batch::plan(group, &states);
+    postponed.extend(later);
+    let stamp = rand::random();
+    let reply = if batch.is_empty() {
+        None
+    } else {
+        Some(commit(session, stamp, &batch).await)
+    };
+    let reply = match (reply, locked) {
+        (None, false) => return Ok(Attempt::Done),
+        (reply, false) => reply.transpose(),
+        (Some(Err(error)), true) => Err(error),
+        (reply, true) => end_transaction(session, stamp, reply.and_then(Result::ok)).await,
+    };
+    match reply {
+        Ok(None) => Ok(Attempt::Done),
+        Ok(Some(reply)) => after_reply(session, batch, stamp, reply).await,
+        // What the database did not refuse itself it may have committed.
+        Err(error) if !matches!(error, diesel::result::Error::DatabaseError(..)) => {
+            Err(Lost::during(batch, stamp, session, &error))
+        }
+        Err(error) => match session.session.judge(error).await {
+            // The database's own answer, so nothing was written: cancelled by an
+            // administrator, say, or refused by what looks at a transaction as a whole.
+            Failure::Refused(error) => {
+                Ok(Attempt::Refused(batch.into_pending(), error.to_string()))
+            }
+            Failure::Lost(error) => Err(Lost::during(batch, stamp, session, &error)),
+        },
+    }
+}
+
+/// Commits the batch. A warning with it is how the database says that the wait for its
+/// standby was cancelled: then the batch has reached it when a later commit has.
+async fn commit(session: &WriterSession, stamp: i64, batch: &Batch) -> QueryResult<Reply> {
+    let warnings = session.session.warnings();
+    let reply = commit::commit(&session.session, stamp, batch).await?;
+    if session.session.warnings() != warnings && matches!(reply, Reply::Committed { .. }) {
+        session.reach_standby().await?;
+    }
+    Ok(reply)
+}
+
+/// Ends the transaction that took the lock ahead. What was written in it counts when it is
+/// there.
+async fn end_transaction(
+    session: &WriterSession,
+    stamp: i64,
+    reply: Option<Reply>,
+) -> QueryResult<Option<Reply>> {
+    let warnings = session.session.warnings();
+    session.session.batch("COMMIT").await?;
+    let Some(Reply::Committed { .. }) = &reply else {
+        return Ok(reply);
+    };
+    if session.session.warnings() != warnings {
+        session.reach_standby().await?;
+    }
+    let is_committed = commit_outcome::is_committed(session, stamp).await;
+    if is_committed.map_err(|error| lost(&error))? {
+        return Ok(reply);
+    }
+    Ok(Some(Reply::Conflict {
+        repeated: Vec::new(),
+    }))
+}
+
+async fn after_reply(
+    session: &mut WriterSession,
+    mut batch: Batch,
+    stamp: i64,
+    reply: Reply,
+) -> Result<Attempt, Lost> {
+    match reply {
+        Reply::Committed {
+            head_before,
+            committed_at,
+        } => {
+            let revision = batch.commit(head_before.revision, committed_at);
+            let is_empty = batch.changes.is_empty();
+            session.committed(if is_empty {
+                head_before
+            } else {
+                Position { revision, stamp }
+            });
+            Ok(Attempt::Committed {
+                batch,
+                before: head_before,
+                stamp,
+            })
+        }
+        Reply::Conflict { repeated } => settle(session, batch, &repeated).await,
+        Reply::Refused(sqlstate) if is_passing(&sqlstate) => {
+            Ok(Attempt::Passing(batch.into_pending(), sqlstate))
+        }
+        Reply::Refused(sqlstate) => Ok(Attempt::Poisoned(batch.into_pending(), sqlstate)),
+    }
+}
+
+/// What is left to do when a statement before the commit failed. Nothing was written.
+async fn refused_before(
+    session: &WriterSession,
+    group: Vec<Pending>,
+    error: diesel::result::Error,
+) -> Result<Attempt, Lost> {
+    match session.session.judge(error).await {
+        Failure::Refused(error) => Ok(Attempt::Refused(group, error.to_string())),
+        Failure::Lost(error) => Err(Lost::before(group, &error)),
+    }
+}
+
+async fn read_states(
+    session: &mut WriterSession,
+    group: &[Pending],
+    repeated: bool,
+) -> QueryResult<States> {
+    session.refresh().await?;
+    let mut uids: Vec<_> = group
+        .iter()
+        .flat_map(|pending| pending.write.named_uids())
+        .collect();
+    if uids.is_empty() {
+        return Ok(States::new());
+    }
+    uids.sort_unstable();
+    uids.dedup();
+    let session: &Session = &session.session;
+    let calls = reader::load(session, &uids).await?;
+    let mut states: States = calls
+        .into_iter()
+        .map(|call| (call.uid, Known::Call(Arc::new(call))))
+        .collect();
+    // A uid that is to be new is looked up among the purged ones by the commit,
+    // which finds it stale if it is there.
+    let mut missing: Vec<_> = group
+        .iter()
+        .filter(|pending| repeated || !pending.write.creates_missing())
+        .flat_map(|pending| pending.write.named_uids())
+        .filter(|uid| !states.contains_key(uid))
+        .collect();
+    if !missing.is_empty() {
+        missing.sort_unstable();
+        missing.dedup();
+        let purged = reader::purged(session, &missing).await?;
+        states.extend(purged.into_iter().map(|uid| (uid, Known::Purged)));
+    }
+    Ok(states)
+}
+
+/// After a conflict: answers the repeated requests from their records, and
+/// returns the rest.
+///
+/// What is answered from a record was found and not committed here, so it must reach the
+/// standby first.
+async fn settle(
+    session: &WriterSession,
+    batch: Batch,
+    repeated: &[usize],
+) -> Result<Attempt, Lost> {
+    if !repeated.is_empty()
+        && let Err(error) = session.reach_standby().await
+    {
+        return Err(Lost::before(batch.into_pending(), &error));
+    }
+    let mut again = Vec::new();
+    let mut pendings = batch.into_pending().into_iter().enumerate();
+    while let Some((place, pending)) = pendings.next() {
+        let (true, Some(request)) = (repeated.contains(&place), pending.write.request) else {
+            again.push(pending);
+            continue;
+        };
+        let principal = pending.write.principal_name();
+        match records::recorded_answer(&session.session, principal, request).await {
+            Ok(Some(answer)) => pending.answer(answer),
+            // The record has expired since; the request is a new one now.
+            Ok(None) => again.push(pending),
+            Err(error) => {
+                again.push(pending);
+                again.extend(pendings.map(|(_, pending)| pending));
+                return Err(Lost::before(again, &error));
+            }
+        }
+    }
+    if again.is_empty() {
+        Ok(Attempt::Done)
+    } else {
+        Ok(Attempt::Stale(again))
+    }
+}
+
+/// Whether what the database refuses has nothing to do with the batch: a lock,
+/// a serialization, its resources, its state.
+fn is_passing(sqlstate: &str) -> bool {
+    ["25006", "40", "53", "55", "57", "58"]
+        .iter()
+        .any(|class| sqlstate.starts_with(class))
+}

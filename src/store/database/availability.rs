@@ -1,0 +1,137 @@
+//! Whether the database can be reached. One task decides it, by pinging: what meets a
+//! broken connection only asks it to look at once, because a connection may break while
+//! the database is well.
+
+use std::{
+    fmt::Display,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{connector::Connector, role::Role, session::Session};
+
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// However many ask for it.
+const PING_NO_MORE_THAN_EVERY: Duration = Duration::from_millis(50);
+/// How long the answer to a ping may take; connecting has limits of its own.
+const PING_LIMIT: Duration = Duration::from_secs(2);
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+/// Between two lines in the log that say that no connection can be made.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// Whether the database can be reached, for all who need it. Clones share it.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Availability {
+    up: watch::Sender<bool>,
+    suspected: Arc<Notify>,
+    complained_at: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Availability {
+    /// Starts out as "unavailable".
+    pub(in crate::store) fn new() -> Self {
+        Self {
+            up: watch::Sender::new(false),
+            suspected: Arc::default(),
+            complained_at: Arc::default(),
+        }
+    }
+
+    pub(in crate::store) fn is_up(&self) -> bool {
+        *self.up.borrow()
+    }
+
+    /// Says that the database is there.
+    pub(in crate::store) fn report_up(&self) {
+        self.up.send_replace(true);
+    }
+
+    /// Asks for a ping now: a connection broke.
+    pub(in crate::store) fn suspect(&self) {
+        self.suspected.notify_one();
+    }
+
+    /// The same, because no connection could be made; why is in the log, every now and then.
+    pub(in crate::store) fn cannot_connect(&self, reason: &impl Display) {
+        let now = Instant::now();
+        let mut complained_at = self
+            .complained_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if complained_at.is_none_or(|at| now.duration_since(at) >= COMPLAIN_EVERY) {
+            *complained_at = Some(now);
+            warn!("cannot connect to the database: {reason}");
+        }
+        drop(complained_at);
+        self.suspect();
+    }
+
+    pub(in crate::store) fn subscribe(&self) -> watch::Receiver<bool> {
+        self.up.subscribe()
+    }
+
+    /// The watching task: owned by the store, ends with `stop`.
+    pub(in crate::store) async fn watch(self, connector: Connector, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.keep_watch(connector) => {}
+        }
+    }
+
+    async fn keep_watch(self, connector: Connector) {
+        let mut session = None;
+        let mut retry_after = FIRST_RETRY;
+        loop {
+            let reached = ping(&connector, &mut session).await;
+            let was_up = self.up.send_replace(reached.is_ok());
+            match (was_up, &reached) {
+                (true, Err(reason)) => {
+                    warn!("the database is unavailable: {reason}; trying to reach it again");
+                }
+                (false, Ok(())) => info!("the database is available again"),
+                _ => {}
+            }
+            if reached.is_err() {
+                sleep(retry_after).await;
+                retry_after = (retry_after * 2).min(LAST_RETRY);
+                continue;
+            }
+            retry_after = FIRST_RETRY;
+            sleep(PING_NO_MORE_THAN_EVERY).await;
+            // Elapsed or suspected: both mean to look.
+            let _ = timeout(PING_EVERY, self.suspected.notified()).await;
+        }
+    }
+}
+
+/// Pings over the session that is there, and if that fails over a new one: its own
+/// connection may be all that broke.
+async fn ping(connector: &Connector, session: &mut Option<Session>) -> Result<(), String> {
+    if let Some(open) = session.take()
+        && answers(&open).await.is_ok()
+    {
+        *session = Some(open);
+        return Ok(());
+    }
+    let open = connector.connect(Role::Maintain).await;
+    let open = open.map_err(|error| error.to_string())?;
+    answers(&open).await?;
+    *session = Some(open);
+    Ok(())
+}
+
+async fn answers(session: &Session) -> Result<(), String> {
+    match timeout(PING_LIMIT, session.batch("SELECT 1")).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", PING_LIMIT.as_secs())),
+    }
+}

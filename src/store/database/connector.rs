@@ -1,0 +1,353 @@
+//! Makes sessions: tries the servers of the URL in turn, each within its share of the
+//! time, the handshake and the session's settings included, the last good one first.
+//!
+//! A server that follows another one is passed over, unless the URL asks for any and the
+//! session only reads: what a standby shows may be older than what was answered before.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::seq::SliceRandom;
+use tokio::{net::lookup_host, time::timeout};
+use tokio_postgres::{
+    Config,
+    config::{Host, LoadBalanceHosts, SslMode, SslNegotiation},
+};
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use super::{
+    role::Role,
+    session::{Session, SessionError},
+    tls::{self, Tls},
+    url::Parameters,
+};
+use crate::store::error::OpenError;
+
+/// How long all servers together may take to give a session.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// What each of them has at least, however many there are.
+const MIN_SHARE: Duration = Duration::from_secs(1);
+/// After how long without an acknowledgement a connection is given up.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_PORT: u16 = 5432;
+
+/// Makes sessions with one database. Clones share what was learnt of its servers.
+#[derive(Debug, Clone)]
+pub struct Connector(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    servers: Vec<Server>,
+    /// What is the same for all servers.
+    config: Config,
+    tls: Tls,
+    /// Whether reads may go to a standby.
+    standbys_will_do: bool,
+    in_random_order: bool,
+    /// The place of the server that gave the last session.
+    last_good: AtomicUsize,
+    /// Owns what drives the connections, which ends with their sessions.
+    tasks: TaskTracker,
+}
+
+/// One of the servers that the URL names.
+#[derive(Debug, Clone)]
+struct Server {
+    host: Host,
+    /// Where it is, if the URL says so: then its name is for TLS alone.
+    address: Option<IpAddr>,
+    port: u16,
+}
+
+impl Connector {
+    /// A connector for the database at `url` (a `postgres://` URL or a libpq
+    /// keyword string).
+    ///
+    /// # Errors
+    /// [`OpenError::BadUrl`], without repeating the URL, which may hold a
+    /// password.
+    pub fn new(url: &str) -> Result<Self, OpenError> {
+        let bad = |error: tokio_postgres::Error| {
+            let source = std::error::Error::source(&error);
+            OpenError::BadUrl(source.map_or_else(|| error.to_string(), ToString::to_string))
+        };
+        let (url, parameters) = Parameters::take_from(url);
+        let mut config: Config = url.parse().map_err(bad)?;
+        let tls = Tls::new(&parameters)?;
+        config.ssl_mode(tls.ssl_mode());
+        let servers = servers(&config)?;
+        let ssl_mode = ssl_mode(&config, &servers)?;
+        Ok(Self(Arc::new(Inner {
+            servers,
+            in_random_order: config.get_load_balance_hosts() == LoadBalanceHosts::Random,
+            config: without_servers(&config, ssl_mode),
+            tls,
+            standbys_will_do: standbys_will_do(parameters.target.as_deref())?,
+            last_good: AtomicUsize::new(0),
+            tasks: TaskTracker::new(),
+        })))
+    }
+
+    /// The database in a few words, without its password.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let hosts: Vec<String> = self.0.servers.iter().map(Server::name).collect();
+        let config = &self.0.config;
+        let name = config.get_dbname().or(config.get_user());
+        format!(
+            "database {} at {}",
+            name.unwrap_or("postgres"),
+            hosts.join(", ")
+        )
+    }
+
+    /// Connects, within about 5 s.
+    ///
+    /// # Errors
+    /// [`OpenError::Connect`]: each server that was tried, and why it would not do.
+    pub(in crate::store) async fn connect(&self, role: Role) -> Result<Session, OpenError> {
+        let mut failures = Vec::new();
+        for place in self.order() {
+            let server = &self.0.servers[place];
+            let share = self.share();
+            let attempt = timeout(share, self.connect_to(server, role)).await;
+            let attempt = attempt
+                .unwrap_or_else(|_| Err(format!("no session within {} ms", share.as_millis())));
+            match attempt {
+                Ok(session) => {
+                    let before = self.0.last_good.swap(place, Ordering::AcqRel);
+                    if before != place && !failures.is_empty() {
+                        warn!(
+                            "the database is reached at {} now: {}",
+                            server.name(),
+                            failures.join("; ")
+                        );
+                    }
+                    return Ok(session);
+                }
+                Err(reason) => failures.push(format!("{}: {reason}", server.name())),
+            }
+        }
+        Err(OpenError::Connect(failures.join("; ")))
+    }
+
+    /// The places of the servers in the order in which they are tried.
+    fn order(&self) -> Vec<usize> {
+        let last_good = self.0.last_good.load(Ordering::Acquire);
+        let mut others: Vec<usize> = (0..self.0.servers.len())
+            .filter(|place| *place != last_good)
+            .collect();
+        if self.0.in_random_order {
+            others.shuffle(&mut rand::rng());
+        }
+        others.insert(0, last_good);
+        others
+    }
+
+    /// The time that each server has.
+    fn share(&self) -> Duration {
+        let servers = u32::try_from(self.0.servers.len()).unwrap_or(u32::MAX);
+        (CONNECT_TIME / servers.max(1)).max(MIN_SHARE)
+    }
+
+    /// Connects to one server, by any of its addresses.
+    async fn connect_to(&self, server: &Server, role: Role) -> Result<Session, String> {
+        let (name, Host::Tcp(host)) = (&server.host, &server.host) else {
+            return self.connect_at(server, None, role).await;
+        };
+        if server.address.is_some() {
+            return self.connect_at(server, server.address, role).await;
+        }
+        let addresses = lookup_host((host.as_str(), server.port)).await;
+        let addresses = addresses.map_err(|error| format!("cannot resolve {name:?}: {error}"))?;
+        let addresses: Vec<IpAddr> = addresses.map(|address: SocketAddr| address.ip()).collect();
+        let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+        let share = self.share() / count.max(1);
+        let mut failures = Vec::new();
+        for address in addresses {
+            match timeout(share, self.connect_at(server, Some(address), role)).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(reason)) if count == 1 => return Err(reason),
+                Ok(Err(reason)) => failures.push(format!("at {address}: {reason}")),
+                Err(_) => failures.push(format!(
+                    "at {address}: no session within {} ms",
+                    share.as_millis()
+                )),
+            }
+        }
+        if failures.is_empty() {
+            failures.push("the name has no address".to_owned());
+        }
+        Err(failures.join("; "))
+    }
+
+    async fn connect_at(
+        &self,
+        server: &Server,
+        address: Option<IpAddr>,
+        role: Role,
+    ) -> Result<Session, String> {
+        let mut config = self.0.config.clone();
+        config
+            .application_name(role.application_name())
+            .port(server.port);
+        match &server.host {
+            Host::Tcp(name) => config.host(name),
+            Host::Unix(path) => config.host_path(path),
+        };
+        if let Some(address) = address {
+            config.hostaddr(address);
+        }
+        let tls = || self.0.tls.connector();
+        let mut result = config.connect(tls()).await;
+        if let Err(error) = &result
+            && config.get_ssl_mode() == SslMode::Prefer
+            && tls::is_refused(error)
+        {
+            config.ssl_mode(SslMode::Disable);
+            let plain = config.connect(tls()).await;
+            // Where neither way works, the first error tells more.
+            result = plain.or(result);
+        }
+        let (client, connection) = result.map_err(|error| explanation(&error))?;
+        let start = Session::start(client, connection, role, &self.0.tasks);
+        let (session, is_standby) = start.await.map_err(|error| match error {
+            SessionError::Settings(error) => explanation(&error),
+            SessionError::Driver(error) => error.to_string(),
+        })?;
+        if is_standby && (role.needs_primary() || !self.0.standbys_will_do) {
+            return Err("the server is a standby".to_owned());
+        }
+        Ok(session)
+    }
+}
+
+impl Server {
+    fn name(&self) -> String {
+        let host = match &self.host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        };
+        if self.port == DEFAULT_PORT {
+            host
+        } else {
+            format!("{host}:{}", self.port)
+        }
+    }
+}
+
+/// The servers that a URL names. An address without a name is its own name.
+fn servers(config: &Config) -> Result<Vec<Server>, OpenError> {
+    let bad = |what: &str| Err(OpenError::BadUrl(what.to_owned()));
+    let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
+    let ports = config.get_ports();
+    let count = hosts.len().max(addresses.len());
+    if count == 0 {
+        return bad("it names no host");
+    }
+    if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
+        return bad("it has not as many hosts as addresses of hosts");
+    }
+    if ports.len() > 1 && ports.len() != count {
+        return bad("it has not as many ports as hosts");
+    }
+    let server = |place: usize| {
+        let address = addresses.get(place).copied();
+        let name = || address.map_or_else(String::new, |address| address.to_string());
+        Server {
+            host: hosts
+                .get(place)
+                .cloned()
+                .unwrap_or_else(|| Host::Tcp(name())),
+            address,
+            port: *ports.get(place).or(ports.first()).unwrap_or(&DEFAULT_PORT),
+        }
+    };
+    Ok((0..count).map(server).collect())
+}
+
+/// Makes `sslmode` agree with the hosts: sockets never use TLS.
+fn ssl_mode(config: &Config, servers: &[Server]) -> Result<SslMode, OpenError> {
+    let sockets = servers
+        .iter()
+        .filter(|server| matches!(server.host, Host::Unix(_)) && server.address.is_none())
+        .count();
+    let mode = config.get_ssl_mode();
+    if sockets == servers.len() {
+        return Ok(SslMode::Disable);
+    }
+    if sockets > 0 && mode == SslMode::Require {
+        return Err(OpenError::BadUrl(
+            "sockets do not use TLS: with this sslmode every host must be one of the network"
+                .into(),
+        ));
+    }
+    if mode == SslMode::Prefer && config.get_ssl_negotiation() == SslNegotiation::Direct {
+        return Err(OpenError::BadUrl(
+            "sslnegotiation=direct needs sslmode=require, verify-ca or verify-full".into(),
+        ));
+    }
+    Ok(mode)
+}
+
+/// Whether reads may go to a standby, by `target_session_attrs`. By default they may not,
+/// other than with libpq: a call that was answered must not be missing from the next read.
+fn standbys_will_do(target: Option<&str>) -> Result<bool, OpenError> {
+    match target {
+        None | Some("read-write" | "primary") => Ok(false),
+        Some("any") => Ok(true),
+        Some("read-only" | "standby" | "prefer-standby") => Err(OpenError::BadUrl(
+            "target_session_attrs must be read-write, primary or any: the service writes".into(),
+        )),
+        Some(_) => Err(OpenError::BadUrl(
+            "target_session_attrs must be read-write, primary or any".into(),
+        )),
+    }
+}
+
+/// The same settings for servers to be named.
+fn without_servers(from: &Config, ssl_mode: SslMode) -> Config {
+    let mut config = Config::new();
+    if let Some(user) = from.get_user() {
+        config.user(user);
+    }
+    if let Some(password) = from.get_password() {
+        config.password(password);
+    }
+    if let Some(name) = from.get_dbname() {
+        config.dbname(name);
+    }
+    if let Some(options) = from.get_options() {
+        config.options(options);
+    }
+    if let Some(interval) = from.get_keepalives_interval() {
+        config.keepalives_interval(interval);
+    }
+    if let Some(retries) = from.get_keepalives_retries() {
+        config.keepalives_retries(retries);
+    }
+    config
+        .tcp_user_timeout(TCP_USER_TIMEOUT)
+        .keepalives(from.get_keepalives())
+        .keepalives_idle(TCP_USER_TIMEOUT)
+        .ssl_mode(ssl_mode)
+        .ssl_negotiation(from.get_ssl_negotiation())
+        .channel_binding(from.get_channel_binding());
+    config
+}
+
+/// Why a connection failed, in the words of what knows best.
+fn explanation(error: &tokio_postgres::Error) -> String {
+    if let Some(error) = tls::handshake_error(error) {
+        return format!("no TLS connection: {error}");
+    }
+    let source = std::error::Error::source(error);
+    source.map_or_else(|| error.to_string(), ToString::to_string)
+}

@@ -1,0 +1,145 @@
+//! Brings the database to this release's schema: the migrations are in the
+//! binary, and run under a lock so that replicas that start together do not
+//! meet.
+
+use std::{collections::HashSet, error::Error, time::Duration};
+
+use diesel::{
+    QueryResult, QueryableByName,
+    migration::{Migration, MigrationSource, MigrationVersion},
+    pg::Pg,
+    sql_query,
+    sql_types::Bool,
+};
+use diesel_async::{AsyncMigrationHarness, AsyncPgConnection};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use tokio::time::sleep;
+use tracing::info;
+
+use super::{
+    connector::Connector,
+    role::Role,
+    session::{Session, breaks_connection},
+};
+use crate::store::error::OpenError;
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
+
+/// Held while migrating; the number means nothing elsewhere. Looked for again and again,
+/// because no limit on a statement is right for how long another process migrates.
+const TRY_LOCK: &str = "SELECT pg_try_advisory_lock(8642101, 2) AS taken";
+const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_millis(200);
+
+/// Runs the migrations that are missing, and answers how many there were.
+///
+/// # Errors
+/// [`OpenError`]: the database is unavailable, a migration failed, or the database is
+/// newer than this release.
+pub async fn migrate(connector: &Connector) -> Result<usize, OpenError> {
+    with_harness(connector, |harness| {
+        refuse_newer(harness)?;
+        let versions = harness.run_pending_migrations(MIGRATIONS);
+        let versions: Vec<String> = versions
+            .map_err(|error| failed(&*error))?
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        // The commit of a transaction that has failed is a rollback, and no error.
+        refuse_missing(harness)?;
+        for version in &versions {
+            info!(%version, "migrated the database");
+        }
+        Ok(versions.len())
+    })
+    .await
+}
+
+/// Makes sure that no migration is missing.
+///
+/// # Errors
+/// [`OpenError`]: as [`migrate`], or [`OpenError::NotMigrated`].
+pub async fn check(connector: &Connector) -> Result<(), OpenError> {
+    with_harness(connector, |harness| {
+        refuse_newer(harness)?;
+        refuse_missing(harness)
+    })
+    .await
+}
+
+fn refuse_missing(harness: &mut AsyncMigrationHarness<AsyncPgConnection>) -> Result<(), OpenError> {
+    let pending = harness.pending_migrations(MIGRATIONS);
+    match pending.map_err(|error| failed(&*error))?.len() {
+        0 => Ok(()),
+        missing => Err(OpenError::NotMigrated(missing)),
+    }
+}
+
+fn refuse_newer(harness: &mut AsyncMigrationHarness<AsyncPgConnection>) -> Result<(), OpenError> {
+    let ours: Vec<Box<dyn Migration<Pg>>> =
+        MIGRATIONS.migrations().map_err(|error| failed(&*error))?;
+    let known: HashSet<MigrationVersion<'_>> = ours.iter().map(|m| m.name().version()).collect();
+    let applied = harness
+        .applied_migrations()
+        .map_err(|error| failed(&*error))?;
+    match applied.iter().find(|version| !known.contains(*version)) {
+        Some(version) => Err(OpenError::NewerDatabase(version.to_string())),
+        None => Ok(()),
+    }
+}
+
+/// Why a migration did not run: the connection broke, and it is tried again, or it failed.
+fn failed(error: &(dyn Error + Send + Sync + 'static)) -> OpenError {
+    let mut source: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if error
+            .downcast_ref::<diesel::result::Error>()
+            .is_some_and(breaks_connection)
+        {
+            return OpenError::Connect(error.to_string());
+        }
+        source = error.source();
+    }
+    OpenError::Migrate(error.to_string())
+}
+
+/// Runs `work`, which blocks, on a session that holds the lock. The lock goes
+/// with the session.
+async fn with_harness<T: Send + 'static>(
+    connector: &Connector,
+    work: impl FnOnce(&mut AsyncMigrationHarness<AsyncPgConnection>) -> Result<T, OpenError>
+    + Send
+    + 'static,
+) -> Result<T, OpenError> {
+    let session = connector.connect(Role::Maintain).await?;
+    let mut waits = false;
+    while !takes_lock(&session).await? {
+        if !waits {
+            info!("another process migrates the database; waiting for it");
+            waits = true;
+        }
+        sleep(LOOK_FOR_LOCK_EVERY).await;
+    }
+    // Migrations take as long as the tables are large.
+    let unlimited = session.batch("SET statement_timeout = 0; SET lock_timeout = 0");
+    unlimited.await.map_err(|error| lost(&error))?;
+    let mut migrations = session.into_migrations();
+    tokio::task::spawn_blocking(move || work(&mut migrations.harness))
+        .await
+        .map_err(|error| OpenError::Migrate(error.to_string()))?
+}
+
+#[derive(QueryableByName)]
+struct Taken {
+    #[diesel(sql_type = Bool)]
+    taken: bool,
+}
+
+async fn takes_lock(session: &Session) -> Result<bool, OpenError> {
+    let row: QueryResult<Taken> = session.row(sql_query(TRY_LOCK)).await;
+    row.map(|row| row.taken).map_err(|error| lost(&error))
+}
+
+/// A session that broke before it did anything is one that was not there.
+fn lost(error: &diesel::result::Error) -> OpenError {
+    OpenError::Connect(error.to_string())
+}

@@ -1,0 +1,32 @@
+//! The way to the database: which server, over which connection, and for how long.
+//!
+//! - `connector` makes sessions: it tries the hosts of the URL (`url`), each within its
+//!   share of the time and by TLS (`tls`) as the URL asks
+//! - `role` is what a session is for, and the settings that it relies on
+//! - `session` is the only home of the driver: statements are read to their end, and
+//!   each of them has a limit on our side
+//! - `pool` lends sessions for reads, and repeats a read that failed because of its session
+//! - `availability` is whether the database can be reached; `migrations` bring it to
+//!   this release's schema
+//!
+//! It deliberately knows nothing of calls, or of what is read and written.
+
+mod availability;
+mod connector;
+mod migrations;
+mod pool;
+mod role;
+mod session;
+mod tls;
+mod url;
+
+pub(super) use self::{
+    availability::Availability,
+    pool::{Attempts, Pool},
+    role::Role,
+    session::{Failure, Session},
+};
+pub use self::{
+    connector::Connector,
+    migrations::{check as check_migrations, migrate},
+};

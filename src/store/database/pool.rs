@@ -1,0 +1,187 @@
+//! Sessions for reads: bounded, and each read bounded by its caller's deadline, by the
+//! database's clock and by ours.
+//!
+//! A read that failed is repeated on a new session where that may help: the session was
+//! dead already, or holds a plan of what is no longer so. A read repeats nothing but itself.
+
+use std::time::Duration;
+
+use deadpool::managed::{self, Manager, Metrics, Object, RecycleError, RecycleResult};
+use diesel::{
+    QueryResult,
+    result::{DatabaseErrorKind, Error},
+};
+use futures_util::future;
+use tokio::time::{Instant, timeout_at};
+use tracing::{error, warn};
+
+use super::{
+    availability::Availability,
+    connector::Connector,
+    role::Role,
+    session::{Failure, Session},
+};
+use crate::store::error::{OpenError, ReadError};
+
+/// How long after the deadline our side waits for the database to say that it is over.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How a read goes on after it has failed: one place for all reads.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Attempts {
+    lost: u32,
+    refused: u32,
+}
+
+impl Attempts {
+    /// New sessions for one read, after the one it had was lost.
+    const LOST: u32 = 1;
+    /// New sessions for one read that was refused. An administrator's cancel looks like
+    /// any refusal, but does not strike the same read three times.
+    const REFUSED: u32 = 2;
+
+    /// Whether the read is to be repeated on a new session; else what it is answered.
+    pub(in crate::store) fn after(&mut self, failure: &Failure) -> Result<(), ReadError> {
+        match failure {
+            Failure::Lost(error) => {
+                self.lost += 1;
+                if self.lost <= Self::LOST {
+                    return Ok(());
+                }
+                warn!(%error, "a read lost its connection to the database");
+                Err(ReadError::Unavailable)
+            }
+            Failure::Refused(error) => {
+                self.refused += 1;
+                if self.refused <= Self::REFUSED {
+                    warn!(%error, "the database refuses a read; trying again on a new connection");
+                    return Ok(());
+                }
+                error!(%error, "the database refuses a read");
+                Err(match error {
+                    Error::DatabaseError(
+                        DatabaseErrorKind::SerializationFailure
+                        | DatabaseErrorKind::ReadOnlyTransaction,
+                        _,
+                    ) => ReadError::Unavailable,
+                    _ => ReadError::Internal,
+                })
+            }
+        }
+    }
+}
+
+struct Sessions {
+    connector: Connector,
+    role: Role,
+}
+
+impl Manager for Sessions {
+    type Type = Session;
+    type Error = OpenError;
+
+    async fn create(&self) -> Result<Session, OpenError> {
+        self.connector.connect(self.role).await
+    }
+
+    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<OpenError> {
+        if session.is_lost() {
+            return Err(RecycleError::message("the session is lost"));
+        }
+        Ok(())
+    }
+}
+
+/// A bounded pool of sessions. Clones share it.
+#[derive(Clone)]
+pub(in crate::store) struct Pool {
+    pool: managed::Pool<Sessions>,
+    availability: Availability,
+}
+
+impl Pool {
+    pub(in crate::store) fn new(
+        connector: &Connector,
+        availability: &Availability,
+        role: Role,
+        connections: usize,
+    ) -> Self {
+        let sessions = Sessions {
+            connector: connector.clone(),
+            role,
+        };
+        let pool = managed::Pool::builder(sessions)
+            .max_size(connections)
+            .build();
+        Self {
+            pool: pool.expect("a pool without timeouts needs no runtime"),
+            availability: availability.clone(),
+        }
+    }
+
+    /// Runs statements that only read, under a statement_timeout that ends at the
+    /// deadline, which is set in the same round trip.
+    pub(in crate::store) async fn run<T>(
+        &self,
+        deadline: Instant,
+        statement: impl AsyncFnOnce(&Session) -> QueryResult<T> + Clone,
+    ) -> Result<T, ReadError> {
+        if !self.availability.is_up() {
+            return Err(ReadError::Unavailable);
+        }
+        // On the heap: it is large, and part of the future of every request that may
+        // come here but seldom does.
+        Box::pin(self.run_on_sessions(deadline, statement)).await
+    }
+
+    async fn run_on_sessions<T>(
+        &self,
+        deadline: Instant,
+        statement: impl AsyncFnOnce(&Session) -> QueryResult<T> + Clone,
+    ) -> Result<T, ReadError> {
+        let mut attempts = Attempts::default();
+        loop {
+            let session = self.session(deadline).await?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let read = future::try_join(set_timeout(&session, left), statement.clone()(&session));
+            let Ok(read) = timeout_at(deadline + GRACE, read).await else {
+                // What becomes of the statement is for the database to end.
+                drop(Object::take(session));
+                self.availability.suspect();
+                return Err(ReadError::DeadlineExceeded);
+            };
+            let failure = match read {
+                Ok(((), value)) => return Ok(value),
+                Err(error) => session.judge(error).await,
+            };
+            // Those that wait are as old as it: dead too, or with the same plans.
+            drop(Object::take(session));
+            self.pool.retain(|_, _| false);
+            if Instant::now() >= deadline {
+                return Err(ReadError::DeadlineExceeded);
+            }
+            if let Err(error) = attempts.after(&failure) {
+                self.availability.suspect();
+                return Err(error);
+            }
+        }
+    }
+
+    async fn session(&self, deadline: Instant) -> Result<Object<Sessions>, ReadError> {
+        let session = timeout_at(deadline, self.pool.get()).await;
+        session
+            .map_err(|_| ReadError::DeadlineExceeded)?
+            .map_err(|error| {
+                self.availability.cannot_connect(&error);
+                ReadError::Unavailable
+            })
+    }
+}
+
+async fn set_timeout(session: &Session, left: Duration) -> QueryResult<()> {
+    // Rounded up: an error before the deadline is taken for the database's own.
+    let millis = left.as_millis().saturating_add(1).min(3_600_000);
+    session
+        .batch(&format!("SET statement_timeout = {millis}"))
+        .await
+}

@@ -1,0 +1,260 @@
+//! The sessions of one lane, one at a time.
+//!
+//! A session is good for writing once one commit of its own has reached the synchronous
+//! standby, if there is one. After a crash the database shows commits that had not reached
+//! it, and what is answered because it was found must survive the loss of that server. That
+//! commit writes to the write-ahead log, because only then does it wait, and takes no lock.
+//!
+//! No session is made before the backend of the one before has ended: it may still hold
+//! the lock that orders commits, or commit yet. A backend that waits for a standby
+//! cannot be ended without hiding what it has committed, so it is waited for; while the
+//! standby is away, a lane has this one connection and one to look at it.
+
+use std::{
+    fmt::Display,
+    time::{Duration, Instant},
+};
+
+use diesel::{
+    QueryResult, QueryableByName,
+    data_types::PgTimestamp,
+    pg::sql_types::Timestamptz,
+    result::{DatabaseErrorKind, Error},
+    sql_query,
+    sql_types::{BigInt, Bool, Integer, Nullable, Text},
+};
+
+use super::{
+    database::{Connector, Role, Session},
+    log::Position,
+};
+
+/// Refusals for passing reasons that a session is kept for.
+const MAX_REFUSALS: u32 = 1;
+/// SQLSTATE of a write that is refused because the session or server is read-only.
+const READ_ONLY: &str = "25006";
+/// After how long the end of the log is looked at again before a commit.
+const KNOWN_FOR: Duration = Duration::from_secs(10);
+
+/// The backend of a session, and in which history of the database it lives.
+#[derive(Debug, Clone, QueryableByName)]
+pub(super) struct Backend {
+    #[diesel(sql_type = Integer)]
+    pid: i32,
+    #[diesel(sql_type = Timestamptz)]
+    started_at: PgTimestamp,
+    #[diesel(sql_type = Text)]
+    pub(super) timeline: String,
+}
+
+/// A session that writes.
+pub(super) struct WriterSession {
+    pub(super) session: Session,
+    pub(super) backend: Backend,
+    /// Where the log ended when this session last saw its end, and when that was.
+    pub(super) known: Position,
+    known_at: Instant,
+    /// How often in a row it was refused for a passing reason.
+    refusals: u32,
+}
+
+impl WriterSession {
+    /// Takes note of a refusal for a passing reason; false: it is of no more use. What
+    /// passes may not pass for a session that was made meanwhile.
+    pub(super) fn survives_refusal(&mut self, sqlstate: &str) -> bool {
+        self.refusals += 1;
+        self.refusals <= MAX_REFUSALS && sqlstate != READ_ONLY
+    }
+
+    /// Takes note of a commit.
+    pub(super) fn committed(&mut self, head: Position) {
+        self.known = head;
+        self.known_at = Instant::now();
+        self.refusals = 0;
+    }
+
+    /// Looks where the log ends, if it has not done so for a while: a lost commit is
+    /// searched for from there on, and what is known must not have been dropped since.
+    pub(super) async fn refresh(&mut self) -> QueryResult<()> {
+        if self.known_at.elapsed() > KNOWN_FOR {
+            self.known = end_of_log(&self.session).await?;
+            self.known_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Makes sure that all that this session has seen committed has reached the
+    /// synchronous standby, by a commit of its own.
+    pub(super) async fn reach_standby(&self) -> QueryResult<()> {
+        reach_standby(&self.session).await
+    }
+}
+
+/// Makes the sessions of one lane.
+pub(super) struct WriterSessions {
+    connector: Connector,
+    /// The backend that must have ended before there is another session.
+    former: Option<Backend>,
+    /// Looks at it.
+    watch: Option<Session>,
+}
+
+impl WriterSessions {
+    pub(super) fn new(connector: Connector) -> Self {
+        Self {
+            connector,
+            former: None,
+            watch: None,
+        }
+    }
+
+    /// Takes note that a session was lost or is given up.
+    pub(super) fn give_up(&mut self, backend: Backend) {
+        self.former = Some(backend);
+    }
+
+    /// Makes a session; none while the former backend lives.
+    pub(super) async fn open(&mut self) -> Result<WriterSession, String> {
+        if let Some(former) = self.former.clone() {
+            self.end(&former).await?;
+            self.former = None;
+        }
+        let text = |error: Error| error.to_string();
+        let session = self.connector.connect(Role::Write).await;
+        let session = session.map_err(|error| error.to_string())?;
+        let backend = backend(&session).await.map_err(text)?;
+        // Whatever happens from here on, it may wait for a standby.
+        self.former = Some(backend.clone());
+        reach_standby(&session).await.map_err(text)?;
+        let known = end_of_log(&session).await.map_err(text)?;
+        self.former = None;
+        // Not needed while all is well.
+        self.watch = None;
+        Ok(WriterSession {
+            session,
+            backend,
+            known,
+            known_at: Instant::now(),
+            refusals: 0,
+        })
+    }
+
+    /// Ends the backend; an error says why it has not ended yet.
+    async fn end(&mut self, backend: &Backend) -> Result<(), String> {
+        let watch = match self.watch.take() {
+            Some(watch) => watch,
+            None => {
+                let watch = self.connector.connect(Role::Maintain).await;
+                watch.map_err(|error| error.to_string())?
+            }
+        };
+        let state = end(&watch, backend).await;
+        let state = state.map_err(|error| error.to_string())?;
+        self.watch = Some(watch);
+        match state {
+            None => Ok(()),
+            Some(State { waits: true, .. }) => {
+                Err("the backend of the session before waits for a standby".to_owned())
+            }
+            Some(State { .. }) => Err("the backend of the session before is ending".to_owned()),
+        }
+    }
+}
+
+/// Asks a session for its backend.
+async fn backend(session: &Session) -> QueryResult<Backend> {
+    session
+        .row(sql_query(
+            "SELECT pid, backend_start AS started_at, \
+             left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline \
+             FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+        ))
+        .await
+}
+
+#[derive(QueryableByName)]
+#[expect(dead_code, reason = "what is asked for is that the message is written")]
+struct Emitted {
+    #[diesel(sql_type = Bool)]
+    emitted: bool,
+}
+
+async fn reach_standby(session: &Session) -> QueryResult<()> {
+    let warnings = session.warnings();
+    let emit =
+        sql_query("SELECT pg_logical_emit_message(true, 'voicecall', '') IS NOT NULL AS emitted");
+    let emitted: QueryResult<Emitted> = session.row(emit).await;
+    emitted.map_err(|error| lost(&error))?;
+    if session.warnings() == warnings {
+        return Ok(());
+    }
+    Err(lost(&"the wait for the standby was cancelled"))
+}
+
+/// The error of a statement after a commit: whatever it says, it is not a refusal of what
+/// was committed before.
+pub(super) fn lost(reason: &impl Display) -> Error {
+    Error::DatabaseError(
+        DatabaseErrorKind::ClosedConnection,
+        Box::new(reason.to_string()),
+    )
+}
+
+#[derive(QueryableByName)]
+struct End {
+    #[diesel(sql_type = BigInt)]
+    revision: i64,
+    #[diesel(sql_type = BigInt)]
+    stamp: i64,
+}
+
+/// Where the log ends.
+async fn end_of_log(session: &Session) -> QueryResult<Position> {
+    let end: Option<End> = session
+        .optional_row(sql_query(
+            "SELECT last_revision AS revision, stamp FROM voice_call_batches \
+             ORDER BY last_revision DESC LIMIT 1",
+        ))
+        .await?;
+    Ok(
+        end.map_or_else(Position::default, |End { revision, stamp }| Position {
+            revision,
+            stamp,
+        }),
+    )
+}
+
+#[derive(QueryableByName)]
+struct State {
+    /// It waits for a standby: it has committed.
+    #[diesel(sql_type = Bool)]
+    waits: bool,
+    /// Whether it was told to end. Asked for, so that the call is not optimised away.
+    #[diesel(sql_type = Nullable<Bool>)]
+    #[expect(dead_code, reason = "the call is what matters")]
+    told: Option<bool>,
+}
+
+/// What the backend does, if it still lives; it is told to end, unless it waits for a
+/// standby: it has committed then, and ending it would only hide that.
+async fn end(session: &Session, backend: &Backend) -> QueryResult<Option<State>> {
+    session
+        .optional_row(
+            sql_query(
+                "SELECT a.waits, CASE WHEN NOT a.waits THEN pg_terminate_backend(a.pid) END AS told \
+                 FROM ( \
+                    SELECT pid, wait_event IS NOT DISTINCT FROM 'SyncRep' AS waits \
+                    FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2 \
+                    OFFSET 0 \
+                 ) a",
+            )
+            .bind::<Integer, _>(backend.pid)
+            .bind::<Timestamptz, _>(backend.started_at),
+        )
+        .await
+}
+
+/// Whether the backend still lives, on the server of this session.
+pub(super) async fn lives(session: &Session, backend: &Backend) -> QueryResult<bool> {
+    Ok(end(session, backend).await?.is_some())
+}
