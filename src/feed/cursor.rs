@@ -49,6 +49,9 @@ pub struct Cursor {
     head: watch::Receiver<Head>,
     /// Which log it is in; `None` until the feed follows one.
     log_count: Option<u64>,
+    /// Whether its position is known to be in that log. It was taken from the database,
+    /// and the feed may not have come so far, or follow a log that is not the one any more.
+    is_placed: bool,
     /// Where its changes are put, if its filter says which they are.
     mailbox: Option<Arc<Mailbox>>,
     /// What is not in the mailbox: up to here it scans.
@@ -80,6 +83,7 @@ impl Cursor {
             scan,
             head,
             log_count: None,
+            is_placed: false,
             mailbox,
             scan_until,
             read_time,
@@ -116,6 +120,11 @@ impl Cursor {
             // later wakes.
             let head = *self.head.borrow_and_update();
             self.check_log(head)?;
+            if !self.is_placed && !self.place(head).await? {
+                // The hub outlives its cursors.
+                drop(self.head.changed().await);
+                continue;
+            }
             let delivery = match &self.mailbox {
                 Some(mailbox) if self.scan.position().revision >= self.scan_until => {
                     let mailbox = Arc::clone(mailbox);
@@ -153,6 +162,20 @@ impl Cursor {
                 Ok(())
             }
         }
+    }
+
+    /// Makes sure that the position is in the log that the feed follows; false: the feed has
+    /// not come so far.
+    async fn place(&mut self, head: Head) -> Result<bool, LogError> {
+        let position = self.scan.position();
+        if head.confirmed_at.is_none() || head.position.revision < position.revision {
+            return Ok(false);
+        }
+        if !self.hub.holds(position) {
+            Box::pin(self.scan.check()).await?;
+        }
+        self.is_placed = true;
+        Ok(true)
     }
 
     /// Whether there is something to look at without waiting.
@@ -255,7 +278,7 @@ impl Cursor {
     /// Goes on to the head if nothing up to it is wanted.
     fn skip_unwanted(&mut self) {
         let Some(mailbox) = &self.mailbox else { return };
-        if self.scan.position().revision < self.scan_until {
+        if !self.is_placed || self.scan.position().revision < self.scan_until {
             return;
         }
         // The head first: what is put into the mailbox after this look is behind it.

@@ -125,7 +125,7 @@ impl Hub {
     /// Starts anew at the head of another log.
     pub(super) fn restart(&self, position: Position, read_time: Timestamp) {
         let mut state = self.write();
-        state.ring.clear();
+        state.ring.restart(position);
         self.latest.void();
         self.head.send_modify(|head| {
             head.position = position;

@@ -12,6 +12,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Ring {
     entries: VecDeque<Arc<Entry>>,
+    /// The position before the first entry.
+    base: Position,
     size: usize,
     max_size: usize,
 }
@@ -20,13 +22,16 @@ impl Ring {
     pub(super) fn new(max_size: usize) -> Self {
         Self {
             entries: VecDeque::new(),
+            base: Position::default(),
             size: 0,
             max_size,
         }
     }
 
-    pub(super) fn clear(&mut self) {
+    /// Begins anew behind this position.
+    pub(super) fn restart(&mut self, base: Position) {
         self.entries.clear();
+        self.base = base;
         self.size = 0;
     }
 
@@ -38,6 +43,7 @@ impl Ring {
             && let Some(oldest) = self.entries.pop_front()
         {
             self.size -= oldest.size();
+            self.base = oldest.position();
         }
     }
 
@@ -49,14 +55,16 @@ impl Ring {
     }
 
     /// The entries after this position, at most `limit`; `None` when the ring
-    /// does not reach back to it. An entry at the position that has another stamp
-    /// is none of it.
+    /// does not reach back to it, or has another stamp there.
     pub(super) fn after(&self, position: Position, limit: usize) -> Option<Vec<Arc<Entry>>> {
         let first = self.entries.front()?.revision();
         let skip = usize::try_from((position.revision + 1).checked_sub(first)?).ok()?;
-        match self.at(position.revision) {
-            Some(own) if own.position() != position => return None,
-            _ => {}
+        let own = match skip {
+            0 => Some(self.base),
+            _ => self.entries.get(skip - 1).map(|entry| entry.position()),
+        };
+        if own.is_some_and(|own| own != position) {
+            return None;
         }
         Some(
             self.entries

@@ -129,17 +129,28 @@ impl Scan {
         entries
     }
 
+    /// Whether the log has the position, by the database's own word.
+    pub(super) async fn check(&self) -> Result<(), LogError> {
+        let deadline = Instant::now() + READ_TIMEOUT;
+        let page = self.log.after(self.position, 0, deadline).await;
+        page.map(drop).map_err(reached_before)
+    }
+
     async fn read_log(&mut self) -> Result<(), LogError> {
         let deadline = Instant::now() + READ_TIMEOUT;
         let page = self.log.after(self.position, PAGE, deadline).await;
-        let page = page.map_err(|error| match error {
-            // It was reached once.
-            LogError::Ahead { .. } => LogError::Reset,
-            other => other,
-        })?;
+        let page = page.map_err(reached_before)?;
         let entries = page.entries.into_iter();
         self.read
             .extend(entries.map(|entry| Arc::new(Entry::from(entry))));
         Ok(())
+    }
+}
+
+/// What an error means at a position that was reached once.
+fn reached_before(error: LogError) -> LogError {
+    match error {
+        LogError::Ahead { .. } => LogError::Reset,
+        other => other,
     }
 }

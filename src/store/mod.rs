@@ -457,6 +457,7 @@ impl StoreTasks {
         } else {
             check_migrations(&self.connector).await?;
         }
+        database::durability::tell(&self.connector).await?;
         partitions::tend(&self.connector, self.retention)
             .await
             .map_err(OpenError::Connect)

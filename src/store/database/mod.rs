@@ -7,12 +7,13 @@
 //!   each of them has a limit on our side
 //! - `pool` lends sessions for reads, and repeats a read that failed because of its session
 //! - `availability` is whether the database can be reached; `migrations` bring it to
-//!   this release's schema
+//!   this release's schema; `durability` tells of settings that lose what is committed
 //!
 //! It deliberately knows nothing of calls, or of what is read and written.
 
 mod availability;
 mod connector;
+pub(super) mod durability;
 mod migrations;
 mod pool;
 mod role;
