@@ -4,6 +4,7 @@ pub(crate) mod bad_values;
 pub(crate) mod history;
 pub(crate) mod ledger;
 pub(crate) mod postgres;
+pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod secured;
 pub(crate) mod server;
