@@ -134,6 +134,12 @@ impl Proxy {
             .send_modify(|faults| faults.cut_below = faults.next);
     }
 
+    /// Closes every connection that was swallowed.
+    pub(crate) fn cut_swallowed(&self) {
+        self.faults
+            .send_modify(|faults| faults.cut_below = faults.cut_below.max(faults.swallowed_below));
+    }
+
     /// Holds back what goes this way, on present and new connections, until the
     /// thaw. Nothing is lost, and connecting still succeeds.
     pub(crate) fn freeze(&self, direction: Direction) {
@@ -191,7 +197,9 @@ impl Relay {
                     self.spawn(reader, writer);
                 }
                 client = tcp.accept() => {
-                    let (reader, writer) = client.expect("it listens").0.into_split();
+                    let client = client.expect("it listens").0;
+                    client.set_nodelay(true).expect("it is ours");
+                    let (reader, writer) = client.into_split();
                     self.spawn(reader, writer);
                 }
             }
