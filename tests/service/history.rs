@@ -400,7 +400,8 @@ fn slim(mut message: Message) -> Message {
     message
 }
 
-async fn final_log(database_url: &str) -> Vec<Change> {
+/// All changes, in order.
+pub(crate) async fn final_log(database_url: &str) -> Vec<Change> {
     let connector = Connector::new(database_url).expect("valid");
     let (store, _following, tasks) = Store::new(
         connector,

@@ -33,6 +33,7 @@ mod request_ids;
 mod rules;
 mod server;
 mod stats;
+mod storm;
 mod support;
 mod times;
 mod update;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 use voicecall::api::proto::VoiceCall;
 
 const STATE: &str = "uid, duration, created_at, updated_at, status, direction, staff_uid, client_uid, \
@@ -74,31 +74,34 @@ async fn check_acknowledged(database: &Client, acknowledged: &[VoiceCall]) {
         .into_iter()
         .map(|row| (row.get::<_, i64>(0), row))
         .collect();
-    for call in acknowledged {
-        let row = log
-            .get(&call.revision)
-            .expect("what was acknowledged is in the log");
-        let updated_at = call.updated_at.expect("always set");
-        let status = call
-            .status()
-            .as_str_name()
-            .replace("VOICE_CALL_STATUS_", "");
-        assert_eq!(row.get::<_, &str>(1), call.uid);
-        assert_eq!(
-            row.get::<_, &str>(2).replace(' ', "_").to_uppercase(),
-            status,
-            "the status at revision {}",
-            call.revision
-        );
-        assert_eq!(row.get::<_, Option<i32>>(3), call.duration);
-        assert_eq!(
-            row.get::<_, i64>(4),
-            updated_at.seconds * 1_000_000 + i64::from(updated_at.nanos) / 1_000
-        );
-        assert_eq!(row.get::<_, bool>(5), call.deleted_at.is_some());
-        assert_eq!(
-            row.get::<_, Option<&str>>(6),
-            call.handled_by_staff_uid.as_deref()
-        );
-    }
+    let lost: Vec<&VoiceCall> = acknowledged
+        .iter()
+        .filter(|call| {
+            !log.get(&call.revision)
+                .is_some_and(|row| is_same(call, row))
+        })
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "{} of {} acknowledged states are not in the log, among them {:#?}",
+        lost.len(),
+        acknowledged.len(),
+        &lost[..lost.len().min(3)]
+    );
+}
+
+/// Whether a logged change led to this state.
+fn is_same(call: &VoiceCall, row: &Row) -> bool {
+    let updated_at = call.updated_at.expect("always set");
+    let status = call
+        .status()
+        .as_str_name()
+        .replace("VOICE_CALL_STATUS_", "");
+    row.get::<_, &str>(1) == call.uid
+        && row.get::<_, &str>(2).replace(' ', "_").to_uppercase() == status
+        && row.get::<_, Option<i32>>(3) == call.duration
+        && row.get::<_, i64>(4)
+            == updated_at.seconds * 1_000_000 + i64::from(updated_at.nanos) / 1_000
+        && row.get::<_, bool>(5) == call.deleted_at.is_some()
+        && row.get::<_, Option<&str>>(6) == call.handled_by_staff_uid.as_deref()
 }

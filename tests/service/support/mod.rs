@@ -1,12 +1,18 @@
 //! What the tests share.
 
 pub(crate) mod bad_values;
+pub(crate) mod faults;
 pub(crate) mod history;
 pub(crate) mod ledger;
+pub(crate) mod load;
+mod load_reads;
 pub(crate) mod postgres;
+pub(crate) mod proxy;
 pub(crate) mod raw;
+pub(crate) mod resuming;
 pub(crate) mod secured;
 pub(crate) mod server;
+pub(crate) mod tally;
 pub(crate) mod watcher;
 pub(crate) mod writes;
 
@@ -159,6 +165,22 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
     };
     let waited = timeout(Duration::from_secs(20), wait).await;
     assert!(waited.is_ok(), "waited in vain until {what}");
+}
+
+/// Waits for work; when it takes too long, asks it to give up and waits on.
+pub(crate) async fn finish_within<T>(
+    patience: Duration,
+    work: impl Future<Output = T>,
+    give_up: impl FnOnce(),
+) -> T {
+    let mut work = std::pin::pin!(work);
+    match timeout(patience, &mut work).await {
+        Ok(result) => result,
+        Err(_) => {
+            give_up();
+            work.await
+        }
+    }
 }
 
 /// The metadata of an error's ErrorInfo.

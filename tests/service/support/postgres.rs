@@ -124,6 +124,11 @@ impl Cluster {
         &self.dir
     }
 
+    /// The socket where it listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join(format!(".s.PGSQL.{}", self.port))
+    }
+
     /// Kills every process of the server (SIGKILL).
     pub(crate) fn kill(&self) {
         self.command("kill", "killed");

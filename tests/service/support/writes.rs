@@ -1,6 +1,8 @@
 //! Writes as values, to be sent more than once. Each carries a request id.
 
-use tonic::Status;
+use std::time::Duration;
+
+use tonic::{Request, Status};
 use voicecall::api::proto::{
     BatchCreateVoiceCallsRequest, CreateVoiceCallRequest, DeleteVoiceCallRequest,
     HandleVoiceCallRequest, UndeleteVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall,
@@ -22,19 +24,75 @@ pub(crate) enum Write {
 impl Write {
     /// Sends it, and answers the calls in the answer.
     pub(crate) async fn send(self, client: &mut Client) -> Result<Vec<VoiceCall>, Status> {
+        self.send_within(client, None).await
+    }
+
+    /// The same with a deadline, if any.
+    pub(crate) async fn send_within(
+        self,
+        client: &mut Client,
+        deadline: Option<Duration>,
+    ) -> Result<Vec<VoiceCall>, Status> {
         let one = |call: Option<VoiceCall>| call.into_iter().collect();
         Ok(match self {
-            Self::Create(r) => one(client.create_voice_call(r).await?.into_inner().voice_call),
+            Self::Create(r) => {
+                let response = client.create_voice_call(within(r, deadline)).await?;
+                one(response.into_inner().voice_call)
+            }
             Self::BatchCreate(r) => {
-                let response = client.batch_create_voice_calls(r).await?;
+                let response = client.batch_create_voice_calls(within(r, deadline)).await?;
                 response.into_inner().voice_calls
             }
-            Self::Update(r) => one(client.update_voice_call(r).await?.into_inner().voice_call),
-            Self::Handle(r) => one(client.handle_voice_call(r).await?.into_inner().voice_call),
-            Self::Delete(r) => one(client.delete_voice_call(r).await?.into_inner().voice_call),
-            Self::Undelete(r) => one(client.undelete_voice_call(r).await?.into_inner().voice_call),
+            Self::Update(r) => {
+                let response = client.update_voice_call(within(r, deadline)).await?;
+                one(response.into_inner().voice_call)
+            }
+            Self::Handle(r) => {
+                let response = client.handle_voice_call(within(r, deadline)).await?;
+                one(response.into_inner().voice_call)
+            }
+            Self::Delete(r) => {
+                let response = client.delete_voice_call(within(r, deadline)).await?;
+                one(response.into_inner().voice_call)
+            }
+            Self::Undelete(r) => {
+                let response = client.undelete_voice_call(within(r, deadline)).await?;
+                one(response.into_inner().voice_call)
+            }
         })
     }
+
+    /// What it is, in a word.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::BatchCreate(_) => "batch create",
+            Self::Update(_) => "update",
+            Self::Handle(_) => "handle",
+            Self::Delete(_) => "delete",
+            Self::Undelete(_) => "undelete",
+        }
+    }
+
+    /// The uid of the one call that it changes; creates make new ones.
+    pub(crate) fn uid(&self) -> Option<&str> {
+        match self {
+            Self::Create(_) | Self::BatchCreate(_) => None,
+            Self::Update(r) => r.voice_call.as_ref().map(|call| call.uid.as_str()),
+            Self::Handle(r) => Some(&r.uid),
+            Self::Delete(r) => Some(&r.uid),
+            Self::Undelete(r) => Some(&r.uid),
+        }
+    }
+}
+
+/// A request with a deadline, if any.
+pub(crate) fn within<T>(message: T, deadline: Option<Duration>) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(deadline) = deadline {
+        request.set_timeout(deadline);
+    }
+    request
 }
 
 pub(crate) fn create_of(voice_call: VoiceCall) -> Write {

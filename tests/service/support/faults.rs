@@ -1,0 +1,291 @@
+//! What goes wrong with a database and the way to it, at random: backends are
+//! terminated and cancelled, connections cut, frozen, swallowed and never answered,
+//! the database is read-only for a while, locked, or out of connection slots.
+//!
+//! Every fault is counted, and undone before its task ends.
+
+use std::{sync::Arc, time::Duration};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_postgres::{Client, NoTls};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    postgres::{Cluster, connect},
+    proxy::{Direction, Proxy},
+    tally::Tally,
+};
+
+/// More connections than any test cluster has slots.
+const MAX_CONNECTIONS: usize = 200;
+/// How long a connection or a lock of our own is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// The lock that orders commits.
+const COMMIT_LOCK: &str = "SELECT pg_advisory_xact_lock(8642101, 1)";
+const TABLE_LOCK: &str = "LOCK TABLE voice_calls IN ACCESS EXCLUSIVE MODE";
+
+const BACKEND_FAULTS: [&str; 2] = ["terminate", "cancel"];
+const NETWORK_FAULTS: [&str; 4] = ["cut", "freeze", "swallow", "silence"];
+const DATABASE_FAULTS: [&str; 3] = ["read-only", "lock", "slots"];
+
+/// Faults at work, until they are told to stop.
+pub(crate) struct Faults {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Faults {
+    /// Starts faults of all kinds, or of those that VOICECALL_STORM_FAULTS lists
+    /// ("none": of none).
+    pub(crate) async fn start(
+        cluster: &Cluster,
+        database: &str,
+        proxies: &[Arc<Proxy>; 2],
+        seed: u64,
+        tally: &Arc<Tally>,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        for number in 0..4 {
+            let driver = Driver {
+                random: StdRng::seed_from_u64(seed ^ (number + 1)),
+                admin: connect(&cluster.url("postgres")).await,
+                admin_url: cluster.url("postgres"),
+                database_url: cluster.url(database),
+                database: database.to_owned(),
+                proxies: proxies.clone(),
+                tally: Arc::clone(tally),
+                stop: stop.clone(),
+            };
+            match number {
+                0 => tasks.spawn(driver.end_backends(chosen(&BACKEND_FAULTS))),
+                1 | 2 => {
+                    let proxy = Arc::clone(&proxies[usize::try_from(number - 1).expect("small")]);
+                    tasks.spawn(driver.break_network(proxy, chosen(&NETWORK_FAULTS)))
+                }
+                _ => tasks.spawn(driver.vex_database(chosen(&DATABASE_FAULTS))),
+            };
+        }
+        Self { tasks, stop }
+    }
+
+    /// Stops and undoes all faults.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.expect("no driver of faults panics");
+        }
+    }
+}
+
+/// Those of the faults that are wanted.
+fn chosen(faults: &[&'static str]) -> Vec<&'static str> {
+    let wanted = std::env::var("VOICECALL_STORM_FAULTS").ok();
+    let is_wanted = |fault: &&&str| match &wanted {
+        Some(wanted) => wanted.split(',').any(|one| one == **fault),
+        None => true,
+    };
+    faults.iter().filter(is_wanted).copied().collect()
+}
+
+/// A task that makes faults.
+struct Driver {
+    random: StdRng,
+    /// A session in another database, which the faults leave alone.
+    admin: Client,
+    admin_url: String,
+    /// Past the proxies.
+    database_url: String,
+    database: String,
+    proxies: [Arc<Proxy>; 2],
+    tally: Arc<Tally>,
+    stop: CancellationToken,
+}
+
+impl Driver {
+    /// Goes on after a time, or at once when it is to stop.
+    async fn pause(&self, time: Duration) {
+        // Either is an answer.
+        let _ = timeout(time, self.stop.cancelled()).await;
+    }
+
+    fn millis(&mut self, range: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(self.random.random_range(range))
+    }
+
+    fn one_of(&mut self, faults: &[&'static str]) -> &'static str {
+        faults[self.random.random_range(0..faults.len())]
+    }
+
+    /// Terminates and cancels backends, in spells of one pace each.
+    async fn end_backends(mut self, faults: Vec<&'static str>) {
+        while !faults.is_empty() && !self.stop.is_cancelled() {
+            let pace = [10, 25, 50, 200][self.random.random_range(0..4)];
+            let end = Instant::now() + self.millis(500..2_000);
+            while Instant::now() < end && !self.stop.is_cancelled() {
+                let fault = self.one_of(&faults);
+                self.end_backend(fault).await;
+                self.pause(Duration::from_millis(pace)).await;
+            }
+            let rest = self.millis(0..500);
+            self.pause(rest).await;
+        }
+    }
+
+    async fn end_backend(&mut self, fault: &'static str) {
+        let which = match self.random.random_range(0..4) {
+            0..2 => "application_name = 'voicecall writer' AND state <> 'idle'",
+            2 => "application_name <> 'voicecall writer' AND state <> 'idle'",
+            _ => "true",
+        };
+        let (function, what) = match fault {
+            "terminate" => ("pg_terminate_backend", "backends terminated"),
+            _ => ("pg_cancel_backend", "backends cancelled"),
+        };
+        let sql = format!(
+            "WITH one AS MATERIALIZED (SELECT pid FROM pg_stat_activity \
+                WHERE datname = $1 AND application_name LIKE 'voicecall%' AND {which} \
+                ORDER BY random() LIMIT 1) \
+             SELECT {function}(pid) FROM one"
+        );
+        let ended = self.admin.query(&sql, &[&self.database]).await;
+        let ended = ended.expect("the administrator may").len();
+        self.tally.add(what, ended as u64);
+    }
+
+    /// Breaks what passes through one proxy.
+    async fn break_network(mut self, proxy: Arc<Proxy>, faults: Vec<&'static str>) {
+        while !faults.is_empty() && !self.stop.is_cancelled() {
+            let rest = self.millis(50..1_200);
+            self.pause(rest).await;
+            match self.one_of(&faults) {
+                "cut" => {
+                    self.tally
+                        .add("connections cut", proxy.connections() as u64);
+                    proxy.cut();
+                }
+                "freeze" => self.freeze(&proxy).await,
+                "swallow" => {
+                    self.tally
+                        .add("connections swallowed", proxy.connections() as u64);
+                    proxy.swallow_present();
+                    let time = self.millis(500..4_000);
+                    self.pause(time).await;
+                    // As a network's own time limits would some day.
+                    proxy.cut_swallowed();
+                }
+                _ => {
+                    self.tally.add("times no new connection was answered", 1);
+                    proxy.silent(true);
+                    if self.random.random_bool(0.5) {
+                        proxy.cut();
+                    }
+                    let time = self.millis(100..1_500);
+                    self.pause(time).await;
+                    proxy.silent(false);
+                }
+            }
+        }
+    }
+
+    async fn freeze(&mut self, proxy: &Proxy) {
+        let (direction, what) = [
+            (Direction::ToServer, "freezes to PostgreSQL"),
+            (Direction::ToClient, "freezes to the service"),
+            (Direction::Both, "freezes both ways"),
+        ][self.random.random_range(0..3)];
+        self.tally.add(what, 1);
+        let time = match self.random.random_range(0..6) {
+            0 => self.millis(1_000..4_000),
+            _ => self.millis(20..700),
+        };
+        proxy.freeze(direction);
+        self.pause(time).await;
+        proxy.thaw();
+    }
+
+    /// Changes, locks and fills the database, one thing at a time.
+    async fn vex_database(mut self, faults: Vec<&'static str>) {
+        while !faults.is_empty() && !self.stop.is_cancelled() {
+            let rest = self.millis(300..1_500);
+            self.pause(rest).await;
+            match self.one_of(&faults) {
+                "read-only" => self.forbid_writes().await,
+                "lock" => self.lock().await,
+                _ => self.take_slots().await,
+            }
+        }
+    }
+
+    async fn forbid_writes(&mut self) {
+        let alter = format!("ALTER DATABASE {}", self.database);
+        let setting = "default_transaction_read_only";
+        let forbid = format!("{alter} SET {setting} = on");
+        let allow = format!("{alter} RESET {setting}");
+        self.admin.batch_execute(&forbid).await.expect("it may");
+        self.end_sessions().await;
+        self.tally.add("read-only windows", 1);
+        let time = self.millis(100..1_000);
+        self.pause(time).await;
+        self.admin.batch_execute(&allow).await.expect("it may");
+        if self.random.random_bool(0.5) {
+            self.end_sessions().await;
+        }
+    }
+
+    async fn end_sessions(&self) {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
+        let ended = self.admin.query(sql, &[&self.database]).await;
+        ended.expect("the administrator may");
+    }
+
+    async fn lock(&mut self) {
+        let (lock, what) = match self.random.random_bool(0.5) {
+            true => (COMMIT_LOCK, "times the commit lock was held"),
+            false => (TABLE_LOCK, "times the table was locked"),
+        };
+        let Some(session) = try_connect(&self.database_url).await else {
+            return;
+        };
+        let sql = format!("BEGIN; SET LOCAL lock_timeout = '2s'; {lock}");
+        if session.batch_execute(&sql).await.is_err() {
+            return;
+        }
+        self.tally.add(what, 1);
+        let time = match self.random.random_range(0..5) {
+            0 => self.millis(1_000..4_000),
+            _ => self.millis(50..800),
+        };
+        self.pause(time).await;
+        // The session may have been ended, and the lock with it.
+        let _ = session.batch_execute("COMMIT").await;
+    }
+
+    async fn take_slots(&mut self) {
+        let mut taken = Vec::new();
+        while taken.len() < MAX_CONNECTIONS && !self.stop.is_cancelled() {
+            match try_connect(&self.admin_url).await {
+                Some(session) => taken.push(session),
+                None => break,
+            }
+        }
+        self.tally.add("times all slots were taken", 1);
+        if self.random.random_bool(0.5) {
+            self.proxies[self.random.random_range(0..2)].cut();
+        }
+        let time = self.millis(100..1_000);
+        self.pause(time).await;
+    }
+}
+
+/// A connection, if there is one to be had.
+async fn try_connect(url: &str) -> Option<Client> {
+    let connected = timeout(PATIENCE, tokio_postgres::connect(url, NoTls)).await;
+    let (client, connection) = connected.ok()?.ok()?;
+    tokio::spawn(connection);
+    Some(client)
+}

@@ -1,0 +1,407 @@
+//! Many clients on two replicas that write and read at random, some on the same
+//! calls, and check every answer against what they were told before.
+//!
+//! A write with a request id is sent until its outcome is known; one without, whose
+//! outcome is unknown, is forgotten. What must not happen goes into the tally.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio::{task::JoinSet, time::interval};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+use voicecall::api::proto::{self, VoiceCall, VoiceCallStatus};
+
+use super::{
+    Client, finish_within, inbound, load_reads,
+    server::client,
+    tally::Tally,
+    writes::{Write, batch_of},
+};
+
+const CLIENTS: u64 = 64;
+/// Calls that all clients write to.
+const HOT_CALLS: u128 = 16;
+/// Calls that a client remembers, to write to them again and to look them up.
+const OWN_CALLS: usize = 50;
+/// How long a client waits for one answer.
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The uid of a call that all clients write to.
+pub(crate) fn hot_uid(number: u128) -> String {
+    uuid::Uuid::from_u128(number % HOT_CALLS).to_string()
+}
+
+/// How long the clients are busy; longer by VOICECALL_TEST_SECONDS.
+pub(crate) fn busy_time() -> Duration {
+    let seconds = std::env::var("VOICECALL_TEST_SECONDS").ok();
+    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(10))
+}
+
+/// An answered write with a request id.
+#[derive(Debug, Clone)]
+pub(crate) struct Answered {
+    pub(crate) write: Write,
+    pub(crate) calls: Vec<VoiceCall>,
+}
+
+/// What clients were told.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// Every acknowledged write with a request id.
+    pub(crate) named: Vec<Answered>,
+    /// Every call that was answered otherwise: by writes without a request id,
+    /// imports and look-ups.
+    pub(crate) seen: Vec<VoiceCall>,
+}
+
+impl Told {
+    /// Every state that was acknowledged or shown.
+    pub(crate) fn states(&self) -> Vec<VoiceCall> {
+        let named = self.named.iter().flat_map(|answered| &answered.calls);
+        named.chain(&self.seen).cloned().collect()
+    }
+
+    /// Takes note of revisions that were given to more than one call.
+    pub(crate) fn check_revisions(&self, tally: &Tally) {
+        let mut uids: HashMap<i64, &str> = HashMap::new();
+        let named = self.named.iter().flat_map(|answered| &answered.calls);
+        for call in named.chain(&self.seen) {
+            let first = uids.entry(call.revision).or_insert(&call.uid);
+            if *first != call.uid {
+                tally.violation("a revision given out twice", || {
+                    format!("{}: {first} and {}", call.revision, call.uid)
+                });
+            }
+        }
+    }
+}
+
+/// The clients at work.
+pub(crate) struct Load {
+    clients: JoinSet<Told>,
+    stop: CancellationToken,
+    give_up: CancellationToken,
+}
+
+impl Load {
+    /// Starts the clients on two replicas.
+    pub(crate) fn start(replicas: [&str; 2], seed: u64, tally: &Arc<Tally>) -> Self {
+        let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
+        let mut clients = JoinSet::new();
+        for number in 0..CLIENTS {
+            let busy = Busy {
+                random: StdRng::seed_from_u64(seed.wrapping_add(number)),
+                replicas: replicas.map(client),
+                home: usize::try_from(number % 2).expect("small"),
+                own: Vec::new(),
+                told: Told::default(),
+                tally: Arc::clone(tally),
+                give_up: give_up.clone(),
+            };
+            clients.spawn(busy.run(stop.clone()));
+        }
+        Self {
+            clients,
+            stop,
+            give_up,
+        }
+    }
+
+    /// Stops them; what is not known within this time never will be.
+    pub(crate) async fn finish(mut self, patience: Duration) -> Told {
+        self.stop.cancel();
+        let mut all = Told::default();
+        let collect = async {
+            while let Some(told) = self.clients.join_next().await {
+                let told = told.expect("no client panics");
+                all.named.extend(told.named);
+                all.seen.extend(told.seen);
+            }
+        };
+        finish_within(patience, collect, || self.give_up.cancel()).await;
+        all
+    }
+}
+
+/// A call as one client knows it.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) uid: String,
+    /// The newest that it was told of.
+    pub(super) revision: i64,
+}
+
+/// One client.
+pub(super) struct Busy {
+    pub(super) random: StdRng,
+    pub(super) replicas: [Client; 2],
+    /// The replica that it writes on.
+    home: usize,
+    pub(super) own: Vec<Known>,
+    pub(super) told: Told,
+    pub(super) tally: Arc<Tally>,
+    give_up: CancellationToken,
+}
+
+impl Busy {
+    async fn run(mut self, stop: CancellationToken) -> Told {
+        while !stop.is_cancelled() {
+            match self.random.random_range(0..100) {
+                0..70 => self.write().await,
+                70..98 => self.read().await,
+                _ => self.import().await,
+            }
+        }
+        self.told
+    }
+
+    async fn write(&mut self) {
+        let is_named = self.random.random_bool(0.8);
+        let request_id = if is_named {
+            uuid::Uuid::from_u128(self.random.random()).to_string()
+        } else {
+            String::new()
+        };
+        let write = self.any_write(request_id);
+        let home = &mut self.replicas[self.home];
+        let answer = send_until_known(&write, home, is_named, &self.tally, &self.give_up).await;
+        let calls = match answer {
+            Some(Ok(calls)) => calls,
+            Some(Err(status)) => return self.check_refusal(&write, &status),
+            None => return,
+        };
+        self.tally.add("writes acknowledged", 1);
+        for call in &calls {
+            self.learn(call);
+        }
+        if !is_named {
+            self.told.seen.extend(calls.iter().cloned());
+        } else {
+            let answered = Answered {
+                write,
+                calls: calls.clone(),
+            };
+            if self.random.random_bool(0.1) {
+                let other = &mut self.replicas[1 - self.home];
+                repeat(&answered, other, &self.tally, &self.give_up).await;
+            }
+            self.told.named.push(answered);
+        }
+        if let Some(call) = calls.first()
+            && self.random.random_bool(0.3)
+        {
+            let known = Known {
+                uid: call.uid.clone(),
+                revision: call.revision,
+            };
+            load_reads::get(self, known).await;
+        }
+    }
+
+    async fn read(&mut self) {
+        if self.own.is_empty() {
+            return;
+        }
+        let known = self.own[self.random.random_range(0..self.own.len())].clone();
+        match self.random.random_range(0..10) {
+            0..5 => load_reads::get(self, known).await,
+            5..7 => load_reads::batch_get(self).await,
+            7..9 => load_reads::list(self, known).await,
+            _ => load_reads::stats(self).await,
+        }
+    }
+
+    async fn import(&mut self) {
+        let count = self.random.random_range(2..10);
+        load_reads::import(self, count).await;
+    }
+
+    /// Remembers a call's newest revision.
+    pub(super) fn learn(&mut self, call: &VoiceCall) {
+        let known = Known {
+            uid: call.uid.clone(),
+            revision: call.revision,
+        };
+        if let Some(own) = self.own.iter_mut().find(|own| own.uid == call.uid) {
+            own.revision = own.revision.max(call.revision);
+        } else if self.own.len() < OWN_CALLS {
+            self.own.push(known);
+        } else {
+            let place = self.random.random_range(0..OWN_CALLS);
+            self.own[place] = known;
+        }
+    }
+
+    /// A write may be refused for the state of its call, but no call is missing
+    /// that was there before, and what is new is no duplicate.
+    fn check_refusal(&self, write: &Write, status: &Status) {
+        match (status.code(), write.uid()) {
+            (Code::NotFound, Some(uid)) if self.own.iter().any(|own| own.uid == uid) => {
+                self.tally
+                    .violation("an acknowledged call is not found by a write", || {
+                        format!("{write:?}: {status}")
+                    });
+            }
+            (_, None) => {
+                self.tally
+                    .violation("a new call is refused", || format!("{write:?}: {status}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn any_write(&mut self, request_id: String) -> Write {
+        let random = &mut self.random;
+        let uid = if self.own.is_empty() || random.random_bool(0.3) {
+            hot_uid(random.random_range(0..HOT_CALLS))
+        } else {
+            self.own[random.random_range(0..self.own.len())].uid.clone()
+        };
+        let changed = VoiceCall {
+            uid: uid.clone(),
+            ..closed_call(random)
+        };
+        match random.random_range(0..20) {
+            0..7 => Write::Create(proto::CreateVoiceCallRequest {
+                voice_call: Some(VoiceCall {
+                    // Chosen by the client, or by the server.
+                    uid: match random.random_bool(0.5) {
+                        true => uuid::Uuid::from_u128(random.random()).to_string(),
+                        false => String::new(),
+                    },
+                    ..changed
+                }),
+                request_id,
+                ..Default::default()
+            }),
+            7 => {
+                let count = random.random_range(2..10);
+                let calls = (0..count).map(|_| closed_call(random)).collect();
+                match batch_of(calls) {
+                    Write::BatchCreate(request) => {
+                        Write::BatchCreate(proto::BatchCreateVoiceCallsRequest {
+                            request_id,
+                            ..request
+                        })
+                    }
+                    other => other,
+                }
+            }
+            8..14 => Write::Update(proto::UpdateVoiceCallRequest {
+                voice_call: Some(changed),
+                allow_missing: random.random_bool(0.5),
+                request_id,
+                ..Default::default()
+            }),
+            14..16 => Write::Handle(proto::HandleVoiceCallRequest {
+                uid,
+                handled_by_staff_uid: format!("staff-{}", random.random_range(0..2)),
+                request_id,
+                ..Default::default()
+            }),
+            16..18 => Write::Delete(proto::DeleteVoiceCallRequest {
+                uid,
+                allow_missing: random.random_bool(0.5),
+                request_id,
+                ..Default::default()
+            }),
+            _ => Write::Undelete(proto::UndeleteVoiceCallRequest {
+                uid,
+                request_id,
+                ..Default::default()
+            }),
+        }
+    }
+}
+
+/// A call without a uid that is over.
+pub(super) fn closed_call(random: &mut StdRng) -> VoiceCall {
+    let closed = [
+        VoiceCallStatus::AnsweredByStaff,
+        VoiceCallStatus::Missed,
+        VoiceCallStatus::AnsweredByVonage,
+    ];
+    VoiceCall {
+        status: closed[random.random_range(0..closed.len())].into(),
+        duration: Some(random.random_range(0..3)),
+        ..inbound()
+    }
+}
+
+/// Sends a write, with a request id again and again until its outcome is known.
+/// `None`: nobody knows, and without a request id it cannot be repeated.
+pub(crate) async fn send_until_known(
+    write: &Write,
+    client: &mut Client,
+    is_named: bool,
+    tally: &Tally,
+    give_up: &CancellationToken,
+) -> Option<Result<Vec<VoiceCall>, Status>> {
+    let mut pause = interval(Duration::from_millis(20));
+    while !give_up.is_cancelled() {
+        pause.tick().await;
+        let status = match write.clone().send_within(client, Some(DEADLINE)).await {
+            Ok(calls) => {
+                tally.answer(write.kind(), Code::Ok);
+                return Some(Ok(calls));
+            }
+            Err(status) => status,
+        };
+        tally.answer(write.kind(), status.code());
+        match status.code() {
+            Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition => {
+                return Some(Err(status));
+            }
+            // Our own deadline is Cancelled when this side sees it first.
+            Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::ResourceExhausted => {}
+            Code::Unknown if !is_named => {}
+            _ => unexpected(tally, write.kind(), &status),
+        }
+        if !is_named {
+            return None;
+        }
+    }
+    tally.add("writes still unknown at the end", 1);
+    None
+}
+
+/// Repeats a write, which must be answered as before.
+pub(crate) async fn repeat(
+    answered: &Answered,
+    client: &mut Client,
+    tally: &Tally,
+    give_up: &CancellationToken,
+) {
+    let again = send_until_known(&answered.write, client, true, tally, give_up).await;
+    match again {
+        Some(Ok(calls)) if calls == answered.calls => tally.add("repeated requests checked", 1),
+        None => tally.add("repeated requests not answered", 1),
+        other => tally.violation("a repeated request is answered otherwise", || {
+            format!("{answered:?}, now {other:?}")
+        }),
+    }
+}
+
+/// The reason in an error's details; what the transport says has none.
+pub(super) fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    let info = details.error_info();
+    info.map_or_else(String::new, |info| info.reason.clone())
+}
+
+/// Takes note of an answer that is never right.
+pub(super) fn unexpected(tally: &Tally, kind: &str, status: &Status) {
+    let what = match status.code() {
+        Code::Internal => "INTERNAL",
+        _ => "an answer with an unexpected code",
+    };
+    tally.violation(what, || {
+        let (code, message) = (status.code(), status.message());
+        format!("{kind}: {code:?} {}: {message}", reason(status))
+    });
+}

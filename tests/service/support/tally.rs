@@ -1,0 +1,92 @@
+//! What happened in a long test: answers by code, counts, and everything that must
+//! not happen. Violations are collected, so that a run ends with all its numbers
+//! instead of at the first of them.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Mutex, MutexGuard},
+};
+
+use tonic::Code;
+
+/// How many violations of one kind are shown whole.
+const SHOWN: usize = 5;
+
+/// Shared by all tasks of a test.
+#[derive(Default)]
+pub(crate) struct Tally(Mutex<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    /// By what was asked and the code of the answer.
+    answers: BTreeMap<(&'static str, String), u64>,
+    counts: BTreeMap<&'static str, u64>,
+    /// By kind: how many, and the first few.
+    violations: BTreeMap<&'static str, (u64, Vec<String>)>,
+}
+
+impl Tally {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().expect("no panic while it is locked")
+    }
+
+    /// Counts an answer.
+    pub(crate) fn answer(&self, kind: &'static str, code: Code) {
+        let key = (kind, format!("{code:?}"));
+        *self.counts().answers.entry(key).or_default() += 1;
+    }
+
+    /// Counts something that may happen.
+    pub(crate) fn add(&self, what: &'static str, count: u64) {
+        *self.counts().counts.entry(what).or_default() += count;
+    }
+
+    /// How often it happened.
+    pub(crate) fn count(&self, what: &str) -> u64 {
+        self.counts().counts.get(what).copied().unwrap_or(0)
+    }
+
+    /// Takes note of something that must not happen.
+    pub(crate) fn violation(&self, kind: &'static str, details: impl FnOnce() -> String) {
+        let mut counts = self.counts();
+        let (count, shown) = counts.violations.entry(kind).or_default();
+        *count += 1;
+        if shown.len() < SHOWN {
+            shown.push(details());
+        }
+    }
+
+    /// Fails the test if anything happened that must not.
+    pub(crate) fn assert_no_violation(&self) {
+        let is_clean = self.counts().violations.is_empty();
+        assert!(is_clean, "{self}");
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = self.counts();
+        writeln!(f, "answers:")?;
+        let mut kinds: BTreeMap<&str, String> = BTreeMap::new();
+        for ((kind, code), count) in &counts.answers {
+            let line = kinds.entry(kind).or_default();
+            *line += &format!(" {code} {count}");
+        }
+        for (kind, line) in kinds {
+            writeln!(f, "  {kind}:{line}")?;
+        }
+        writeln!(f, "counts:")?;
+        for (what, count) in &counts.counts {
+            writeln!(f, "  {count} {what}")?;
+        }
+        writeln!(f, "violations: {}", counts.violations.len())?;
+        for (kind, (count, shown)) in &counts.violations {
+            writeln!(f, "  {count} times: {kind}")?;
+            for one in shown {
+                writeln!(f, "    {one}")?;
+            }
+        }
+        Ok(())
+    }
+}
