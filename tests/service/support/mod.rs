@@ -6,6 +6,7 @@ pub(crate) mod ledger;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod raw;
+pub(crate) mod reads;
 pub(crate) mod secured;
 pub(crate) mod server;
 pub(crate) mod watcher;

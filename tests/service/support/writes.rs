@@ -3,7 +3,8 @@
 use tonic::Status;
 use voicecall::api::proto::{
     BatchCreateVoiceCallsRequest, CreateVoiceCallRequest, DeleteVoiceCallRequest,
-    HandleVoiceCallRequest, UndeleteVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall,
+    HandleVoiceCallRequest, PurgeVoiceCallRequest, UndeleteVoiceCallRequest,
+    UpdateVoiceCallRequest, VoiceCall,
 };
 
 use super::{Client, request_id};
@@ -17,6 +18,7 @@ pub(crate) enum Write {
     Handle(HandleVoiceCallRequest),
     Delete(DeleteVoiceCallRequest),
     Undelete(UndeleteVoiceCallRequest),
+    Purge(PurgeVoiceCallRequest),
 }
 
 impl Write {
@@ -33,6 +35,10 @@ impl Write {
             Self::Handle(r) => one(client.handle_voice_call(r).await?.into_inner().voice_call),
             Self::Delete(r) => one(client.delete_voice_call(r).await?.into_inner().voice_call),
             Self::Undelete(r) => one(client.undelete_voice_call(r).await?.into_inner().voice_call),
+            Self::Purge(r) => {
+                client.purge_voice_call(r).await?;
+                Vec::new()
+            }
         })
     }
 }
@@ -76,6 +82,13 @@ pub(crate) fn undelete_of(uid: &str) -> Write {
         uid: uid.into(),
         request_id: request_id(),
         ..Default::default()
+    })
+}
+
+pub(crate) fn purge_of(uid: &str) -> Write {
+    Write::Purge(PurgeVoiceCallRequest {
+        uid: uid.into(),
+        request_id: request_id(),
     })
 }
 
