@@ -5,7 +5,8 @@ use std::time::Duration;
 use tonic::{Request, Status};
 use voicecall::api::proto::{
     BatchCreateVoiceCallsRequest, CreateVoiceCallRequest, DeleteVoiceCallRequest,
-    HandleVoiceCallRequest, UndeleteVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall,
+    HandleVoiceCallRequest, PurgeVoiceCallRequest, UndeleteVoiceCallRequest,
+    UpdateVoiceCallRequest, VoiceCall,
 };
 
 use super::{Client, request_id};
@@ -19,6 +20,7 @@ pub(crate) enum Write {
     Handle(HandleVoiceCallRequest),
     Delete(DeleteVoiceCallRequest),
     Undelete(UndeleteVoiceCallRequest),
+    Purge(PurgeVoiceCallRequest),
 }
 
 impl Write {
@@ -58,6 +60,10 @@ impl Write {
             Self::Undelete(r) => {
                 let response = client.undelete_voice_call(within(r, deadline)).await?;
                 one(response.into_inner().voice_call)
+            }
+            Self::Purge(r) => {
+                client.purge_voice_call(within(r, deadline)).await?;
+                Vec::new()
             }
         })
     }
@@ -134,6 +140,13 @@ pub(crate) fn undelete_of(uid: &str) -> Write {
         uid: uid.into(),
         request_id: request_id(),
         ..Default::default()
+    })
+}
+
+pub(crate) fn purge_of(uid: &str) -> Write {
+    Write::Purge(PurgeVoiceCallRequest {
+        uid: uid.into(),
+        request_id: request_id(),
     })
 }
 
