@@ -35,6 +35,7 @@ mod server;
 mod stats;
 mod support;
 mod times;
+mod two_servers;
 mod update;
 mod watch;
 mod watch_limits;
