@@ -37,6 +37,7 @@ mod stats;
 mod storm;
 mod support;
 mod times;
+mod two_servers;
 mod update;
 mod watch;
 mod watch_limits;

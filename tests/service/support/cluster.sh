@@ -4,7 +4,9 @@
 # STANDBY_OF (a connection string) it is a copy of that cluster that follows it.
 #
 # Commands on standard input, each answered with a line: "kill" ends every
-# process of the server at once (SIGKILL), "start" starts it again.
+# process of the server at once (SIGKILL), "shutdown" ends it in order, "start"
+# starts it again, "follow" and a connection string starts it as a standby of that
+# cluster; "pause" stops every process where it is (SIGSTOP) until "resume".
 set -u
 bin=$1 dir=$2 port=$3
 shift 3
@@ -30,7 +32,9 @@ start() {
 cleanup() {
     trap - EXIT INT TERM HUP
     if [ -n "$pid" ]; then
-        kill -INT "$pid" 2>/dev/null
+        # At once, without waiting for standbys; the files go anyway.
+        kill -CONT "$pid" $(pgrep -P "$pid") 2>/dev/null
+        kill -QUIT "$pid" 2>/dev/null
         wait "$pid" 2>/dev/null
     fi
     rm -rf "$dir"
@@ -50,14 +54,36 @@ create >"$dir/log" 2>&1 || {
     exit 1
 }
 start "$@"
-while read -r command; do
+while read -r command argument; do
     case $command in
         kill)
             kill -9 "$pid" $(pgrep -P "$pid") 2>/dev/null
             wait "$pid" 2>/dev/null
             rm -f "$dir/data/postmaster.pid"
+            pid=
             echo killed
             ;;
+        shutdown)
+            kill -INT "$pid"
+            wait "$pid"
+            pid=
+            echo "shut down"
+            ;;
         start) start "$@" ;;
+        follow)
+            touch "$dir/data/standby.signal"
+            echo "primary_conninfo = '$argument'" >>"$dir/data/postgresql.auto.conf"
+            start "$@"
+            ;;
+        pause)
+            # The postmaster first, so that nothing new starts meanwhile.
+            kill -STOP "$pid"
+            kill -STOP $(pgrep -P "$pid")
+            echo paused
+            ;;
+        resume)
+            kill -CONT $(pgrep -P "$pid") "$pid"
+            echo resumed
+            ;;
     esac
 done

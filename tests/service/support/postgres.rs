@@ -34,6 +34,31 @@ pub(crate) enum Durability {
     Fast,
 }
 
+/// Which network a cluster lives in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Network {
+    /// That of the test.
+    Shared,
+    /// A namespace that goes with the processes in it.
+    Own,
+}
+
+impl Network {
+    /// A shell in this network. In one of its own it has become this account
+    /// already.
+    fn shell(self, account: Option<(u32, u32)>) -> Command {
+        let Self::Own = self else {
+            return Command::new("sh");
+        };
+        let (uid, gid) = account.expect("only root makes namespaces");
+        let mut command = Command::new("unshare");
+        command.args(["--net", "setpriv", "--clear-groups"]);
+        command.args([format!("--reuid={uid}"), format!("--regid={gid}")]);
+        command.arg("sh");
+        command
+    }
+}
+
 static SHARED: OnceCell<Cluster> = OnceCell::const_new();
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 static CLUSTERS: AtomicU32 = AtomicU32::new(0);
@@ -47,10 +72,20 @@ impl Cluster {
 
     /// A standby that follows this cluster.
     pub(crate) fn standby(&self) -> Self {
-        let primary = self.url("postgres");
-        Self::launch(Durability::Durable, self.port, Some(&primary), |_| {
-            Vec::new()
-        })
+        Self::standby_of(&self.url("postgres"), self.port)
+    }
+
+    /// A standby of the cluster that this connection string reaches.
+    pub(crate) fn standby_of(primary: &str, port: u16) -> Self {
+        // A standby that lost its primary looks for it again at once.
+        let settings = |_: &Path| vec!["wal_retrieve_retry_interval=100ms".to_owned()];
+        Self::launch(
+            Durability::Durable,
+            port,
+            Some(primary),
+            Network::Shared,
+            settings,
+        )
     }
 
     /// The same with a port and settings (`name=value`) of its own. `prepare`
@@ -60,13 +95,19 @@ impl Cluster {
         port: u16,
         prepare: impl FnOnce(&Path) -> Vec<String>,
     ) -> Self {
-        Self::launch(durability, port, None, prepare)
+        Self::launch(durability, port, None, Network::Shared, prepare)
+    }
+
+    /// The same in a network namespace of its own, which only root can make.
+    pub(crate) fn start_apart(port: u16, prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
+        Self::launch(Durability::Durable, port, None, Network::Own, prepare)
     }
 
     fn launch(
         durability: Durability,
         port: u16,
         standby_of: Option<&str>,
+        network: Network,
         prepare: impl FnOnce(&Path) -> Vec<String>,
     ) -> Self {
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
@@ -79,7 +120,8 @@ impl Cluster {
             "/tests/service/support/cluster.sh"
         );
         let script = std::fs::read_to_string(script).expect("the script is there");
-        let mut command = Command::new("sh");
+        let account = unprivileged_account();
+        let mut command = network.shell(account);
         command.args(["-c", &script, "cluster.sh"]);
         command.arg(binaries()).arg(&dir).arg(port.to_string());
         if durability == Durability::Fast {
@@ -91,13 +133,15 @@ impl Cluster {
         command.env("STANDBY_OF", standby_of.unwrap_or_default());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.process_group(0).current_dir("/");
-        if let Some((uid, gid)) = unprivileged_account() {
+        if let Some((uid, gid)) = account {
             let files = std::fs::read_dir(&dir).expect("it is ours");
             let files = files.map(|file| file.expect("it is ours").path());
             for path in files.chain([dir.clone()]) {
                 std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("root may");
             }
-            command.uid(uid).gid(gid);
+            if network == Network::Shared {
+                command.uid(uid).gid(gid);
+            }
         }
         let mut guardian = command.spawn().expect("sh runs");
         let stdin = guardian.stdin.take().expect("piped");
@@ -137,6 +181,32 @@ impl Cluster {
     /// Starts the server again.
     pub(crate) fn restart(&self) {
         self.command("start", "started");
+    }
+
+    /// Shuts the server down, which waits until its standbys have all there is.
+    pub(crate) fn shut_down(&self) {
+        self.command("shutdown", "shut down");
+    }
+
+    /// Starts the server, which was shut down, as a standby of another.
+    pub(crate) fn follow(&self, primary: &Self) {
+        let command = format!("follow {}", primary.url("postgres"));
+        self.command(&command, "started");
+    }
+
+    /// Stops every process of the server where it is (SIGSTOP).
+    pub(crate) fn pause(&self) {
+        self.command("pause", "paused");
+    }
+
+    /// Lets a paused server go on.
+    pub(crate) fn resume(&self) {
+        self.command("resume", "resumed");
+    }
+
+    /// The process that holds the server's network namespace.
+    pub(crate) fn guardian_pid(&self) -> u32 {
+        self.guardian.lock().expect("no test panics here").id()
     }
 
     /// The connection string of one of its databases.
@@ -325,7 +395,7 @@ fn binaries() -> PathBuf {
 }
 
 /// PostgreSQL refuses to run as root.
-fn unprivileged_account() -> Option<(u32, u32)> {
+pub(crate) fn unprivileged_account() -> Option<(u32, u32)> {
     let id = |args: &[&str]| -> Option<u32> {
         let output = Command::new("id").args(args).output().ok()?;
         String::from_utf8(output.stdout).ok()?.trim().parse().ok()

@@ -1,0 +1,335 @@
+//! A standby without the last changes is promoted and goes its own way: what was
+//! under way in the lost history ends, and no read takes a revision of the one
+//! history for that of the other.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::{Instant, interval, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Code, Status, Streaming};
+use voicecall::api::proto::{
+    BatchCreateVoiceCallsRequest, ExportVoiceCallsRequest, ExportVoiceCallsResponse, VoiceCall,
+    watch_voice_calls_response::Message,
+};
+
+use super::{
+    LONGEST_PAUSE, blocking,
+    load::{create_request, create_until_known},
+    pair::{Pair, count},
+    reads::READS,
+    within,
+};
+use crate::support::{
+    Client, assert_refused, create, eventually, facts, inbound, request_id,
+    server::{Process, narrow_client},
+    update,
+    watcher::{Watcher, from, snapshot},
+};
+
+/// Calls that both histories have: more than is read ahead of a slow client.
+const KEPT: i64 = 3_000;
+/// Calls in one request.
+const BATCH: i64 = 300;
+/// What a call's summary takes.
+const SUMMARY_BYTES: usize = 4_000;
+/// Every so many calls one is changed, in the lost history and in the new one.
+const CHANGED_EVERY: usize = 30;
+/// How soon a stream of a lost history ends once it is read on.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What the service may use of a processor while it has nothing to do.
+const IDLE_SHARE: f64 = 0.5;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_that_is_lost_is_not_reached_until_it_is_given_anew() {
+    let what = "the primary is lost with the last changes";
+    let pair = Pair::asynchronous().await;
+    let service = pair.service();
+    let mut client = service.client();
+    let kept = vec![create(&mut client, inbound()).await];
+    has_all(&pair, 1).await;
+    pair.cut().await;
+    let mut lost = 0;
+    for _ in 0..20 {
+        lost = change_some(&mut client, &kept, &format!("lost {lost}")).await;
+    }
+    let last_write = Instant::now();
+    blocking(|| pair.first.kill());
+    let writable = pair.promote().await;
+    create_until_known(&mut client, &create_request(request_id())).await;
+    print_pause(what, last_write, writable);
+
+    let uid = &kept[0].uid;
+    min_revision_is_not_reached(&client, uid, lost).await;
+    let mut new = 0;
+    while new <= lost {
+        new = change_some(&mut client, &kept, &format!("new {new}")).await;
+    }
+    for read in READS {
+        let shown = read.revision(&mut client, uid, lost).await;
+        let shown = shown.unwrap_or_else(|status| panic!("{read:?}: {status:?}"));
+        assert_eq!(shown, Some(new), "{read:?} shows the new history");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_a_lost_history_end_and_never_show_two_histories() {
+    let pair = Pair::asynchronous().await;
+    let service = pair.service();
+    let mut client = service.client();
+    let kept = fill(&mut client).await;
+    has_all(&pair, KEPT).await;
+    let of_both = [Slow::export(&service).await, Slow::watch(&service).await];
+
+    pair.cut().await;
+    let lost = change_some(&mut client, &kept, "lost").await;
+    let mut of_lost = Vec::new();
+    for _ in 0..2 {
+        of_lost.push(Slow::export(&service).await);
+        of_lost.push(Slow::watch(&service).await);
+    }
+    blocking(|| pair.first.kill());
+    pair.promote().await;
+
+    // Half of them are read on before the lost history is overtaken.
+    create_until_known(&mut client, &create_request(request_id())).await;
+    let later = of_lost.split_off(2);
+    let mut ends = Vec::new();
+    for slow in of_lost {
+        ends.push(slow.end("before it is overtaken").await);
+    }
+    change_some(&mut client, &kept, "new").await;
+    let new = change_some(&mut client, &kept, "newer").await;
+    assert!(new > lost, "it is overtaken");
+    for slow in later {
+        ends.push(slow.end("after it was overtaken").await);
+    }
+    for status in ends {
+        assert_is_reset(status.expect_err("nobody has the rest of a lost history"));
+    }
+    for slow in of_both {
+        slow.ends_or_is_of(&kept).await;
+    }
+    is_idle(&service).await;
+}
+
+/// Waits until the standby has this many calls.
+async fn has_all(pair: &Pair, calls: i64) {
+    let second = pair.second().await;
+    eventually("the standby has all calls", async || {
+        count(&second, "voice_calls").await == calls
+    })
+    .await;
+}
+
+/// Calls with summaries, and waits until they are answered.
+async fn fill(client: &mut Client) -> Vec<VoiceCall> {
+    let mut calls = Vec::new();
+    for _ in 0..KEPT / BATCH {
+        let call = VoiceCall {
+            call_summary: Some("k".repeat(SUMMARY_BYTES)),
+            ..inbound()
+        };
+        let request = BatchCreateVoiceCallsRequest {
+            voice_calls: (0..BATCH).map(|_| call.clone()).collect(),
+            ..Default::default()
+        };
+        let response = client.batch_create_voice_calls(request).await;
+        calls.extend(response.expect("they are created").into_inner().voice_calls);
+    }
+    calls
+}
+
+/// Changes some calls, from the first to the last; the last revision.
+async fn change_some(client: &mut Client, calls: &[VoiceCall], summary: &str) -> i64 {
+    let mut last = 0;
+    for call in calls.iter().step_by(CHANGED_EVERY) {
+        let call = VoiceCall {
+            uid: call.uid.clone(),
+            call_summary: Some(summary.into()),
+            ..VoiceCall::default()
+        };
+        let changed = update(client, call, &["call_summary"]).await;
+        last = changed.expect("it is changed").revision;
+    }
+    last
+}
+
+/// Every kind of read waits for a revision that is gone, and says so in the end.
+async fn min_revision_is_not_reached(client: &Client, uid: &str, lost: i64) {
+    let reads = READS.map(|read| {
+        let (mut client, uid) = (client.clone(), uid.to_owned());
+        let read = async move { (read, read.revision(&mut client, &uid, lost).await) };
+        AbortOnDropHandle::new(tokio::spawn(read))
+    });
+    let mut wrong = Vec::new();
+    for read in reads {
+        match read.await.expect("no panic") {
+            (_, Err(status)) if facts(&status).1 == "REVISION_NOT_REACHED" => {}
+            (read, other) => wrong.push(format!("{read:?}: {other:?}")),
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "revision {lost} is lost, and seen: {wrong:#?}"
+    );
+}
+
+/// A snapshot that is read slowly, of which the first part has come.
+struct Slow {
+    stream: Stream,
+    calls: Vec<VoiceCall>,
+    what: &'static str,
+}
+
+enum Stream {
+    Export(Streaming<ExportVoiceCallsResponse>),
+    Watch(Box<Watcher>),
+}
+
+impl Slow {
+    async fn export(service: &Process) -> Self {
+        let mut client = narrow_client(&service.endpoint);
+        let stream = client
+            .export_voice_calls(ExportVoiceCallsRequest::default())
+            .await;
+        Self::begin(
+            Stream::Export(stream.expect("it begins").into_inner()),
+            "export",
+        )
+        .await
+    }
+
+    async fn watch(service: &Process) -> Self {
+        let mut client = narrow_client(&service.endpoint);
+        let watcher = Watcher::start(&mut client, from(snapshot())).await;
+        Self::begin(
+            Stream::Watch(Box::new(watcher.expect("it begins"))),
+            "watch",
+        )
+        .await
+    }
+
+    async fn begin(stream: Stream, what: &'static str) -> Self {
+        let mut this = Self {
+            stream,
+            calls: Vec::new(),
+            what,
+        };
+        let more = this.next().await.expect("it begins");
+        assert!(more, "there is more than one part");
+        this
+    }
+
+    /// Takes the next part; false after the last.
+    async fn next(&mut self) -> Result<bool, Status> {
+        match &mut self.stream {
+            Stream::Export(stream) => match stream.message().await? {
+                Some(chunk) => {
+                    self.calls.extend(chunk.voice_calls);
+                    Ok(true)
+                }
+                None => Ok(false),
+            },
+            Stream::Watch(watcher) => match watcher.next().await? {
+                Message::SnapshotChunk(chunk) => {
+                    self.calls.extend(chunk.voice_calls);
+                    Ok(true)
+                }
+                Message::SnapshotComplete(_) => Ok(false),
+                other => panic!("{other:?} in the snapshot"),
+            },
+        }
+    }
+
+    async fn rest(&mut self) -> Result<(), Status> {
+        let what = self.what;
+        let rest = async {
+            while self.next().await? {}
+            Ok(())
+        };
+        let rest = timeout(PATIENCE, rest).await;
+        rest.unwrap_or_else(|_| panic!("the {what} neither ends nor goes on"))
+    }
+
+    /// How it ends; it cannot be completed.
+    async fn end(mut self, when: &str) -> Result<(), Status> {
+        let end = self.rest().await;
+        let summary = end.as_ref().map_err(|status| facts(status).1);
+        println!(
+            "{} of the lost history, read on {when}: {summary:?}",
+            self.what
+        );
+        end
+    }
+
+    /// It is of a revision that both histories have: it ends, or it is complete
+    /// and as it was then.
+    async fn ends_or_is_of(mut self, kept: &[VoiceCall]) {
+        let end = self.rest().await;
+        println!("{} of what both histories have: {end:?}", self.what);
+        if let Err(status) = end {
+            return assert_is_reset(status);
+        }
+        let by_uid = |calls: &[VoiceCall]| -> BTreeMap<String, VoiceCall> {
+            let calls = calls.iter().cloned();
+            calls.map(|call| (call.uid.clone(), call)).collect()
+        };
+        assert_eq!(self.calls.len(), kept.len());
+        assert!(
+            by_uid(&self.calls) == by_uid(kept),
+            "the {} shows changes",
+            self.what
+        );
+    }
+}
+
+/// The client is told to begin anew, now or when it comes back.
+fn assert_is_reset(status: Status) {
+    if status.code() != Code::Unavailable {
+        let status = Err::<(), _>(status);
+        assert_refused(status, Code::FailedPrecondition, "FEED_RESET", &[]);
+    }
+}
+
+/// The service has nothing to do, and does nothing.
+async fn is_idle(service: &Process) {
+    let pid = service.child.id();
+    let mut looks = interval(Duration::from_secs(1));
+    looks.tick().await;
+    let mut before = processor_seconds(pid);
+    within(LONGEST_PAUSE, "the service is idle", async || {
+        looks.tick().await;
+        let now = processor_seconds(pid);
+        let used = now - before;
+        before = now;
+        println!("the service uses {used:.2} s of a processor in one second");
+        used < IDLE_SHARE
+    })
+    .await;
+}
+
+/// What a process has used of the processors so far.
+fn processor_seconds(pid: u32) -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let fields = stat.rsplit_once(") ").expect("its name is in brackets").1;
+    let ticks = fields.split(' ').skip(11).take(2);
+    ticks
+        .map(|ticks| ticks.parse::<f64>().expect("a number"))
+        .sum::<f64>()
+        / TICKS_PER_SECOND
+}
+
+/// Prints how long there were no writes, now that there was one.
+pub(super) fn print_pause(what: &str, last_write: Instant, writable: Instant) {
+    let (all, after) = (last_write.elapsed(), writable.elapsed());
+    println!(
+        "{what}: no writes for {:.2} s, of which {:.2} s after a server took them",
+        all.as_secs_f64(),
+        after.as_secs_f64(),
+    );
+    assert!(
+        after <= LONGEST_PAUSE,
+        "{what}: writes go on only after {after:?}"
+    );
+}
