@@ -1,7 +1,6 @@
 //! What becomes of a write when the database refuses it, or goes away in the
 //! middle of its commit.
 
-use tokio_postgres::Client as Database;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Response, Status};
 use voicecall::api::proto::{self, VoiceCall};
@@ -9,7 +8,7 @@ use voicecall::api::proto::{self, VoiceCall};
 use crate::support::{
     Client, Server, assert_refused, create, inbound,
     ledger::check_ledger,
-    postgres::{Cluster, Durability, connect},
+    postgres::{Cluster, Durability, connect, hold_commits, waiting_backend},
     request_id,
     server::settings,
 };
@@ -27,27 +26,6 @@ fn send(client: &Client, voice_call: VoiceCall, request_id: &str) -> AbortOnDrop
     AbortOnDropHandle::new(tokio::spawn(async move {
         client.create_voice_call(request).await
     }))
-}
-
-/// Keeps all commits waiting for as long as the transaction is open.
-async fn hold_commits(database: &Database) {
-    database
-        .batch_execute("BEGIN; SELECT pg_advisory_xact_lock(8642101, 1)")
-        .await
-        .expect("nobody commits now");
-}
-
-/// Waits until a commit waits, and answers the backend that does.
-async fn waiting_backend(database: &Database) -> i32 {
-    let sql = "SELECT pid FROM pg_stat_activity \
-        WHERE wait_event = 'advisory' AND application_name = 'voicecall writer' \
-        AND datname = current_database()";
-    loop {
-        if let Some(row) = database.query_opt(sql, &[]).await.expect("it answers") {
-            return row.get(0);
-        }
-        tokio::task::yield_now().await;
-    }
 }
 
 #[tokio::test]

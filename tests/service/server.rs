@@ -3,8 +3,7 @@
 
 use std::{process::Command, time::Duration};
 
-use tonic::{Code, transport::Channel};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic::Code;
 use voicecall::api::proto::ListVoiceCallsRequest;
 
 use crate::support::{
@@ -12,21 +11,10 @@ use crate::support::{
     postgres::{Cluster, Durability, connect, running},
     raw::Raw,
     reference, retry_after,
-    server::{Process, settings},
+    server::{NOT_SERVING, Process, SERVING, health, settings},
 };
 
 const LOCK: &str = "BEGIN; LOCK TABLE voice_calls IN ACCESS EXCLUSIVE MODE";
-const SERVING: i32 = 1;
-const NOT_SERVING: i32 = 2;
-
-async fn health(channel: Channel, service: &str) -> i32 {
-    let request = HealthCheckRequest {
-        service: service.into(),
-    };
-    let response = HealthClient::new(channel).check(request).await;
-    response.expect("it knows the service").into_inner().status
-}
-
 async fn assert_health(server: &Server, status: i32) {
     for service in ["", "voicecall.v1.VoiceCallService"] {
         assert_eq!(

@@ -267,6 +267,32 @@ pub(crate) async fn running(database: &Client, application: &str, blocked: bool)
     row.get(0)
 }
 
+/// Keeps all commits waiting for as long as the transaction is open.
+pub(crate) async fn hold_commits(database: &Client) {
+    database
+        .batch_execute("BEGIN; SELECT pg_advisory_xact_lock(8642101, 1)")
+        .await
+        .expect("nobody commits now");
+}
+
+/// Waits until a commit waits, and answers the backend that does.
+pub(crate) async fn waiting_backend(database: &Client) -> i32 {
+    let sql = "SELECT pid FROM pg_stat_activity \
+        WHERE wait_event = 'advisory' AND application_name = 'voicecall writer' \
+        AND datname = current_database()";
+    loop {
+        if let Some(row) = database.query_opt(sql, &[]).await.expect("it answers") {
+            return row.get(0);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The database that a connection string names.
+pub(crate) fn database_of(url: &str) -> &str {
+    url.rsplit_once("dbname=").expect("it is named").1
+}
+
 /// A template cannot be used while a connection to it is still closing.
 async fn retry_while_in_use(client: &Client, sql: &str) {
     loop {

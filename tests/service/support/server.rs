@@ -5,12 +5,17 @@ use std::{
     io::{BufRead, BufReader},
     num::NonZeroUsize,
     process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, sync_channel},
+    },
     time::Duration,
 };
 
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use voicecall::{
     api::{self, proto::voice_call_service_client::VoiceCallServiceClient},
     feed,
@@ -130,6 +135,20 @@ impl Server {
     }
 }
 
+/// What health checks answer for a service that serves.
+pub(crate) const SERVING: i32 = 1;
+/// And for one that does not.
+pub(crate) const NOT_SERVING: i32 = 2;
+
+/// What a health check says of this service; the empty name is the whole server.
+pub(crate) async fn health(channel: Channel, service: &str) -> i32 {
+    let request = HealthCheckRequest {
+        service: service.into(),
+    };
+    let response = HealthClient::new(channel).check(request).await;
+    response.expect("it knows the service").into_inner().status
+}
+
 /// A channel that connects when it is first used.
 pub(crate) fn channel(endpoint: &str) -> Channel {
     Endpoint::from_shared(endpoint.to_owned())
@@ -150,16 +169,56 @@ pub(crate) fn narrow_client(endpoint: &str) -> Client {
     Client::new(channel.connect_lazy())
 }
 
+/// What a process has logged so far. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    /// Whether a line contains each of these words, in any letter case.
+    pub(crate) fn has(&self, words: &[&str]) -> bool {
+        let is_wanted = |line: &String| {
+            let line = line.to_lowercase();
+            words.iter().all(|word| line.contains(&word.to_lowercase()))
+        };
+        self.0.lock().expect("no panic here").iter().any(is_wanted)
+    }
+
+    /// All lines.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lock().expect("no panic here").clone()
+    }
+
+    fn push(&self, line: String) {
+        self.0.lock().expect("no panic here").push(line);
+    }
+}
+
 /// A server as a process of its own; killed (SIGKILL) when dropped.
 pub(crate) struct Process {
     pub(crate) child: Child,
+    /// Where it serves; empty until it does.
     pub(crate) endpoint: String,
+    pub(crate) log: Log,
 }
 
 impl Process {
     /// Starts `voicecall serve` with these environment variables on a free port,
     /// and waits until it serves.
     pub(crate) fn start(environment: &[(&str, &str)]) -> Self {
+        let (mut process, serving) = Self::launch(environment);
+        match serving.recv() {
+            Ok(endpoint) => process.endpoint = endpoint,
+            Err(_) => {
+                let status = process.child.wait().expect("it is our child");
+                panic!("the server ended with {status}: {:#?}", process.log.lines());
+            }
+        }
+        process
+    }
+
+    /// Starts one that may have to wait for its database; its endpoint is
+    /// received when it serves.
+    pub(crate) fn launch(environment: &[(&str, &str)]) -> (Self, Receiver<String>) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_voicecall"));
         command
             .arg("serve")
@@ -169,25 +228,32 @@ impl Process {
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program is built");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
-        let mut log = Vec::new();
-        let mut lines = stderr.lines();
-        for line in lines.by_ref() {
-            let line = line.expect("log lines are text");
-            let address = line
-                .split_once("listening on ")
-                .and_then(|(_, rest)| rest.split([',', ' ']).next().map(str::to_owned));
-            log.push(line);
-            if let Some(address) = address {
-                // Whoever writes to a pipe that nobody reads stops some day.
-                std::thread::spawn(move || lines.for_each(drop));
-                return Self {
-                    child,
-                    endpoint: format!("http://{address}"),
-                };
+        let log = Log::default();
+        let (tell, serving) = sync_channel(1);
+        // Ends with the process: one that writes to a pipe that nobody reads stops
+        // some day.
+        std::thread::spawn({
+            let log = log.clone();
+            move || {
+                for line in stderr.lines() {
+                    let line = line.expect("log lines are text");
+                    let address = line
+                        .split_once("listening on ")
+                        .and_then(|(_, rest)| rest.split([',', ' ']).next().map(str::to_owned));
+                    log.push(line);
+                    if let Some(address) = address {
+                        // The test may not care to wait.
+                        let _ = tell.try_send(format!("http://{address}"));
+                    }
+                }
             }
-        }
-        let status = child.wait().expect("it is our child");
-        panic!("the server ended with {status}: {log:#?}");
+        });
+        let process = Self {
+            child,
+            endpoint: String::new(),
+            log,
+        };
+        (process, serving)
     }
 
     /// A client of it.

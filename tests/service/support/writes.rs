@@ -5,7 +5,8 @@ use std::time::Duration;
 use tonic::{Request, Status};
 use voicecall::api::proto::{
     BatchCreateVoiceCallsRequest, CreateVoiceCallRequest, DeleteVoiceCallRequest,
-    HandleVoiceCallRequest, UndeleteVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall,
+    HandleVoiceCallRequest, PurgeVoiceCallRequest, UndeleteVoiceCallRequest,
+    UpdateVoiceCallRequest, VoiceCall,
 };
 
 use super::{Client, request_id};
@@ -19,6 +20,7 @@ pub(crate) enum Write {
     Handle(HandleVoiceCallRequest),
     Delete(DeleteVoiceCallRequest),
     Undelete(UndeleteVoiceCallRequest),
+    Purge(PurgeVoiceCallRequest),
 }
 
 impl Write {
@@ -59,6 +61,10 @@ impl Write {
                 let response = client.undelete_voice_call(within(r, deadline)).await?;
                 one(response.into_inner().voice_call)
             }
+            Self::Purge(r) => {
+                client.purge_voice_call(within(r, deadline)).await?;
+                Vec::new()
+            }
         })
     }
 
@@ -71,6 +77,7 @@ impl Write {
             Self::Handle(_) => "handle",
             Self::Delete(_) => "delete",
             Self::Undelete(_) => "undelete",
+            Self::Purge(_) => "purge",
         }
     }
 
@@ -82,6 +89,7 @@ impl Write {
             Self::Handle(r) => Some(&r.uid),
             Self::Delete(r) => Some(&r.uid),
             Self::Undelete(r) => Some(&r.uid),
+            Self::Purge(r) => Some(&r.uid),
         }
     }
 }
@@ -134,6 +142,13 @@ pub(crate) fn undelete_of(uid: &str) -> Write {
         uid: uid.into(),
         request_id: request_id(),
         ..Default::default()
+    })
+}
+
+pub(crate) fn purge_of(uid: &str) -> Write {
+    Write::Purge(PurgeVoiceCallRequest {
+        uid: uid.into(),
+        request_id: request_id(),
     })
 }
 
