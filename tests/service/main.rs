@@ -14,6 +14,7 @@ mod bad_input;
 mod change_log;
 mod concurrency;
 mod create;
+mod database_faults;
 mod database_tls;
 mod errors;
 mod examples;

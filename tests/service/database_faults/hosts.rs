@@ -1,0 +1,276 @@
+//! Connections and hosts that freeze, swallow what is sent to them, or accept and
+//! never speak: every wait has an end, and what still works is found.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, interval, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Request, Status};
+use voicecall::api::proto::{
+    GetVoiceCallRequest, GetVoiceCallStatsRequest, ListVoiceCallsRequest,
+    watch_voice_calls_request::Start, watch_voice_calls_response::Message,
+};
+
+use super::{PATIENCE, assert_first_requests, assert_passing, create_within, warm_clients};
+use crate::support::{
+    Server, create, eventually, inbound,
+    ledger::check_ledger,
+    postgres::{Cluster, connect, database_of, hold_commits, waiting_backend},
+    proxy::{Direction, Proxy},
+    reads::{assert_answered, every_read},
+    server::{Process, SERVING, health, settings},
+    watcher::{Watcher, change, from, live},
+};
+
+/// After so long everything works again, over what still works.
+const RECOVERY: Duration = Duration::from_secs(15);
+/// A client's deadline, after which it tries again.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// A connection string that names two hosts, this one first.
+fn first_of_two(first: &Proxy, second: &Proxy, database: &str) -> String {
+    let host = |proxy: &Proxy| {
+        let url = proxy.url(database);
+        let host = url.split(' ').find_map(|part| part.strip_prefix("host="));
+        host.expect("it has one").to_owned()
+    };
+    let both = format!("host={},{}", host(first), host(second));
+    first
+        .url(database)
+        .replace(&format!("host={}", host(first)), &both)
+}
+
+/// Asks again and again, with a deadline each time, until it is answered.
+async fn until_answered<T>(
+    what: &str,
+    give_up: Instant,
+    mut ask: impl AsyncFnMut() -> Result<T, Status>,
+) -> T {
+    let mut pause = interval(Duration::from_millis(20));
+    let mut last = None;
+    let answered = timeout_at(give_up, async {
+        loop {
+            pause.tick().await;
+            match ask().await {
+                Ok(answer) => return answer,
+                Err(status) => last = Some(status),
+            }
+        }
+    });
+    answered
+        .await
+        .unwrap_or_else(|_| panic!("no {what} is answered in {RECOVERY:?}; at last: {last:?}"))
+}
+
+fn in_time<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(DEADLINE);
+    request
+}
+
+/// Waits until each kind of request is answered, at most the time for recovery.
+async fn until_all_work(server: &Server, uid: &str) {
+    let give_up = Instant::now() + RECOVERY;
+    let get = async {
+        let mut client = server.client();
+        let read = || GetVoiceCallRequest {
+            uid: uid.into(),
+            ..Default::default()
+        };
+        until_answered("get", give_up, async || {
+            client.get_voice_call(in_time(read())).await
+        })
+        .await;
+    };
+    let list = async {
+        let mut client = server.client();
+        until_answered("list", give_up, async || {
+            let read = in_time(ListVoiceCallsRequest::default());
+            client.list_voice_calls(read).await
+        })
+        .await;
+    };
+    let count = async {
+        let mut client = server.client();
+        until_answered("count", give_up, async || {
+            let read = in_time(GetVoiceCallStatsRequest::default());
+            client.get_voice_call_stats(read).await
+        })
+        .await;
+    };
+    let watch = async {
+        let mut client = server.client();
+        until_answered("watch", give_up, async || {
+            let started = timeout(DEADLINE, async {
+                let mut watcher = Watcher::start(&mut client, from(live())).await?;
+                watcher.next().await
+            });
+            let too_late = |_| Err(Status::deadline_exceeded("no message"));
+            started.await.unwrap_or_else(too_late)
+        })
+        .await;
+    };
+    let create = async {
+        let mut client = server.client();
+        until_answered("create", give_up, async || {
+            create_within(&mut client, DEADLINE).await
+        })
+        .await;
+    };
+    tokio::join!(get, list, count, watch, create);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_old_connections_swallow_is_found_out_and_new_ones_are_used() {
+    let cluster = Cluster::shared().await;
+    let url = cluster.database().await;
+    let proxy = Proxy::start(cluster);
+    let server = Server::start_on(&proxy.url(database_of(&url)), settings()).await;
+    let (mut clients, call) = warm_clients(&server).await;
+    let watcher = Watcher::start(&mut clients[0], from(live())).await;
+    let mut watcher = watcher.expect("it starts");
+    watcher.checkpoint().await;
+    proxy.swallow_present();
+    until_all_work(&server, &call.uid).await;
+    assert_first_requests(&mut clients, &call, "afterwards").await;
+    assert_eq!(health(server.channel(), "").await, SERVING);
+    // The stream has either gone on or ended; nothing is missing after a resume.
+    let last = create(&mut clients[1], inbound()).await.revision;
+    let mut seen = Vec::new();
+    let mut token = watcher.token.clone();
+    while seen.last() != Some(&last) {
+        match watcher.next().await {
+            Ok(Message::EventBatch(batch)) => {
+                seen.extend(batch.events.iter().map(|event| change(event).revision));
+                token = batch.resume_token;
+            }
+            Ok(_) => {}
+            Err(status) => {
+                assert_passing(&Err::<(), _>(status), "the watch");
+                let start = Start::ResumeToken(token.clone());
+                let resumed = Watcher::start(&mut clients[1], from(start)).await;
+                watcher = resumed.expect("the database is there");
+            }
+        }
+    }
+    assert!(seen.windows(2).all(|two| two[1] == two[0] + 1), "{seen:?}");
+    let stop = timeout(RECOVERY / 3, server.stop()).await;
+    stop.expect("what was swallowed does not delay the end");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_connections_swallow_everything_stops_soon() {
+    let proxy = Proxy::start(Cluster::shared().await);
+    let url = Cluster::shared().await.database().await;
+    let mut patient = settings();
+    patient.drain_timeout = 4 * RECOVERY;
+    let server = Server::start_on(&proxy.url(database_of(&url)), patient).await;
+    let (clients, call) = warm_clients(&server).await;
+    proxy.swallow_present();
+    let stuck: Vec<_> = clients
+        .into_iter()
+        .map(|mut client| {
+            let uid = call.uid.clone();
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                let mut create = client.clone();
+                let (create, read) = tokio::join!(
+                    create_within(&mut create, DEADLINE),
+                    client.get_voice_call(in_time(GetVoiceCallRequest {
+                        uid,
+                        ..Default::default()
+                    })),
+                );
+                (create, read)
+            }))
+        })
+        .collect();
+    for request in stuck {
+        // They are answered or not; their deadline has passed.
+        let _ = request.await.expect("no panic");
+    }
+    let stop = timeout(RECOVERY, server.stop()).await;
+    stop.expect("the drain timeout is for requests that are answered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_host_that_never_speaks_does_not_keep_a_server_from_starting() {
+    let cluster = Cluster::shared().await;
+    let url = cluster.database().await;
+    let (silent, sound) = (Proxy::start(cluster), Proxy::start(cluster));
+    silent.silent(true);
+    let both = first_of_two(&silent, &sound, database_of(&url));
+    let (server, ready) = Server::launch(&both, settings()).await;
+    let ready = timeout(RECOVERY, ready).await;
+    ready.expect("it starts in time").expect("it starts");
+    let mut client = server.client();
+    let call = create_within(&mut client, RECOVERY).await;
+    let call = call.expect("the second host takes writes");
+    assert_answered(&every_read(&client, &call.uid).await, "at the second host");
+    let served = check_ledger(&connect(&url).await, &[call]).await;
+    assert_eq!(served, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_only_host_never_speaks_tells_so_and_waits_for_it() {
+    let cluster = Cluster::shared().await;
+    let url = cluster.database().await;
+    let proxy = Proxy::start(cluster);
+    proxy.silent(true);
+    let url = proxy.url(database_of(&url));
+    let host = url.split(' ').find_map(|part| part.strip_prefix("host="));
+    let host = host.expect("it has one").to_owned();
+    let (process, serving) = Process::launch(&[("DATABASE_URL", &url)]);
+    // The line of the start names it too, once it serves.
+    eventually(
+        "a line of the log names the host and says why",
+        async || process.log.has(&[&host]),
+    )
+    .await;
+    proxy.silent(false);
+    let served = tokio::task::block_in_place(|| serving.recv_timeout(RECOVERY));
+    served.unwrap_or_else(|_| panic!("it waits in vain: {:#?}", process.log.lines()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_host_that_freezes_is_given_up_for_the_second() {
+    let cluster = Cluster::shared().await;
+    let url = cluster.database().await;
+    let (frozen, sound) = (Proxy::start(cluster), Proxy::start(cluster));
+    let both = first_of_two(&frozen, &sound, database_of(&url));
+    let server = Server::start_on(&both, settings()).await;
+    let (mut clients, call) = warm_clients(&server).await;
+    frozen.freeze(Direction::Both);
+    until_all_work(&server, &call.uid).await;
+    for _ in 0..3 {
+        assert_first_requests(&mut clients, &call, "at the second host").await;
+    }
+    assert_eq!(health(server.channel(), "").await, SERVING);
+    check_ledger(&connect(&url).await, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_whose_connection_is_lost_is_ended_although_it_waits_for_a_lock() {
+    let cluster = Cluster::shared().await;
+    let url = cluster.database().await;
+    let proxy = Proxy::start(cluster);
+    let server = Server::start_on(&proxy.url(database_of(&url)), settings()).await;
+    let (holder, look) = (connect(&url).await, connect(&url).await);
+    hold_commits(&holder).await;
+    let created = AbortOnDropHandle::new(tokio::spawn({
+        let mut client = server.client();
+        async move { create_within(&mut client, PATIENCE).await }
+    }));
+    let pid = waiting_backend(&look).await;
+    proxy.cut();
+    let is_gone = async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1";
+        let row = look.query_one(sql, &[&pid]).await.expect("it answers");
+        row.get::<_, i64>(0) == 0
+    };
+    let ended = timeout(Duration::from_secs(3), eventually("it is gone", is_gone)).await;
+    ended.expect("the lost backend is ended at once, while the lock is still held");
+    holder.batch_execute("COMMIT").await.expect("it ends");
+    let created = created.await.expect("no panic");
+    let created = created.expect("it was not committed, so it is repeated");
+    assert_eq!(check_ledger(&look, &[created]).await, 1);
+}
