@@ -50,7 +50,13 @@ async fn reads_and_watches_do_not_notice_that_a_column_has_another_type() {
     let clients: Vec<_> = (0..8).map(|n| replicas[n % 2].client()).collect();
     let mut watchers = Vec::new();
     for replica in &replicas {
-        let watcher = Watcher::start(&mut replica.client(), from(live())).await;
+        // Longer than it takes to read the log anew, which ends no stream.
+        let mut request = from(live());
+        request.checkpoint_interval = Some(prost_types::Duration {
+            seconds: 2,
+            nanos: 0,
+        });
+        let watcher = Watcher::start(&mut replica.client(), request).await;
         watchers.push(watcher.expect("it starts"));
     }
     for sql in CHANGES {

@@ -7,7 +7,9 @@ use tonic::Code;
 use voicecall::api::proto::VoiceCall;
 
 use super::{
+    assert_passing,
     commits::{accept_offender, check_at_commit, offending, refuse_offender},
+    interruptions::{interrupt_paused_commit, pause_commits, written_at_last},
     send,
 };
 use crate::support::{
@@ -135,4 +137,34 @@ async fn a_batch_that_takes_the_lock_first_and_fails_at_the_commit_is_refused() 
     let written = send(&mut client, &write).await.expect("it is accepted now");
     assert_eq!(written[0].revision, 3);
     assert_eq!(check_ledger(&database, &written).await, 3);
+}
+
+/// Interrupts the commit of a batch that took the lock first.
+async fn interrupted_at_commit(interrupt: &str) {
+    let (server, database, call) = start().await;
+    let write = update_of(VoiceCall {
+        duration: Some(7),
+        ..call.clone()
+    });
+    pause_commits(&database).await;
+    let sent = outlast(&server, &call, write.clone()).await;
+    interrupt_paused_commit(&database, interrupt).await;
+    let answer = sent.await.expect("no panic");
+    assert_passing(&answer, "interrupted");
+    let mut written = answer.unwrap_or_default();
+    check_ledger(&database, &written).await;
+    written.extend(written_at_last(&mut server.client(), &write).await);
+    assert_eq!(check_ledger(&database, &written).await, 2);
+}
+
+#[tokio::test]
+async fn a_batch_that_took_the_lock_first_and_is_terminated_at_the_commit_is_not_acknowledged_in_vain()
+ {
+    interrupted_at_commit("pg_terminate_backend").await;
+}
+
+#[tokio::test]
+async fn a_batch_that_took_the_lock_first_and_is_cancelled_at_the_commit_is_not_acknowledged_in_vain()
+ {
+    interrupted_at_commit("pg_cancel_backend").await;
 }

@@ -1,23 +1,22 @@
 //! Connections and hosts that freeze, swallow what is sent to them, or accept and
 //! never speak: every wait has an end, and what still works is found.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use tokio::time::{Instant, interval, timeout, timeout_at};
+use futures_util::future::join_all;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Request, Status};
 use voicecall::api::proto::{
-    GetVoiceCallRequest, GetVoiceCallStatsRequest, ListVoiceCallsRequest,
-    watch_voice_calls_request::Start, watch_voice_calls_response::Message,
+    VoiceCall, watch_voice_calls_request::Start, watch_voice_calls_response::Message,
 };
 
 use super::{PATIENCE, assert_first_requests, assert_passing, create_within, warm_clients};
 use crate::support::{
-    Server, create, eventually, inbound,
+    Client, Server, create, eventually, inbound,
     ledger::check_ledger,
     postgres::{Cluster, connect, database_of, hold_commits, waiting_backend},
     proxy::{Direction, Proxy},
-    reads::{assert_answered, every_read},
+    reads::{assert_answered, every_read, every_read_within},
     server::{Process, SERVING, health, settings},
     watcher::{Watcher, change, from, live},
 };
@@ -40,84 +39,40 @@ fn first_of_two(first: &Proxy, second: &Proxy, database: &str) -> String {
         .replace(&format!("host={}", host(first)), &both)
 }
 
-/// Asks again and again, with a deadline each time, until it is answered.
-async fn until_answered<T>(
-    what: &str,
-    give_up: Instant,
-    mut ask: impl AsyncFnMut() -> Result<T, Status>,
-) -> T {
-    let mut pause = interval(Duration::from_millis(20));
-    let mut last = None;
-    let answered = timeout_at(give_up, async {
-        loop {
-            pause.tick().await;
-            match ask().await {
-                Ok(answer) => return answer,
-                Err(status) => last = Some(status),
+/// Has every client ask for everything with a short deadline, again and again,
+/// until all is answered twice in a row, at most the time for recovery.
+async fn until_all_work(clients: &[Client], call: &VoiceCall) {
+    let mut answered_in_a_row = 0;
+    let mut last = BTreeSet::new();
+    let all_work = async {
+        while answered_in_a_row < 2 {
+            let rounds = clients.iter().map(|client| round(client, call));
+            let failed: BTreeSet<_> = join_all(rounds).await.into_iter().flatten().collect();
+            if failed.is_empty() {
+                answered_in_a_row += 1;
+            } else {
+                answered_in_a_row = 0;
+                last = failed;
             }
         }
-    });
-    answered
-        .await
-        .unwrap_or_else(|_| panic!("no {what} is answered in {RECOVERY:?}; at last: {last:?}"))
+    };
+    let all_work = timeout(RECOVERY, all_work).await;
+    assert!(all_work.is_ok(), "not answered in {RECOVERY:?}: {last:#?}");
 }
 
-fn in_time<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(DEADLINE);
-    request
-}
-
-/// Waits until each kind of request is answered, at most the time for recovery.
-async fn until_all_work(server: &Server, uid: &str) {
-    let give_up = Instant::now() + RECOVERY;
-    let get = async {
-        let mut client = server.client();
-        let read = || GetVoiceCallRequest {
-            uid: uid.into(),
-            ..Default::default()
-        };
-        until_answered("get", give_up, async || {
-            client.get_voice_call(in_time(read())).await
-        })
-        .await;
-    };
-    let list = async {
-        let mut client = server.client();
-        until_answered("list", give_up, async || {
-            let read = in_time(ListVoiceCallsRequest::default());
-            client.list_voice_calls(read).await
-        })
-        .await;
-    };
-    let count = async {
-        let mut client = server.client();
-        until_answered("count", give_up, async || {
-            let read = in_time(GetVoiceCallStatsRequest::default());
-            client.get_voice_call_stats(read).await
-        })
-        .await;
-    };
-    let watch = async {
-        let mut client = server.client();
-        until_answered("watch", give_up, async || {
-            let started = timeout(DEADLINE, async {
-                let mut watcher = Watcher::start(&mut client, from(live())).await?;
-                watcher.next().await
-            });
-            let too_late = |_| Err(Status::deadline_exceeded("no message"));
-            started.await.unwrap_or_else(too_late)
-        })
-        .await;
-    };
-    let create = async {
-        let mut client = server.client();
-        until_answered("create", give_up, async || {
-            create_within(&mut client, DEADLINE).await
-        })
-        .await;
-    };
-    tokio::join!(get, list, count, watch, create);
+/// One request of each kind, all at once; answers what was not answered.
+async fn round(client: &Client, call: &VoiceCall) -> Vec<String> {
+    let mut writer = client.clone();
+    let (reads, created) = tokio::join!(
+        every_read_within(DEADLINE, client, &call.uid),
+        create_within(&mut writer, DEADLINE),
+    );
+    let created = created.map(|call| call.uid);
+    reads
+        .into_iter()
+        .chain([("create", created)])
+        .filter_map(|(kind, answer)| Some(format!("{kind}: {:?}", answer.err()?.code())))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,7 +86,7 @@ async fn what_old_connections_swallow_is_found_out_and_new_ones_are_used() {
     let mut watcher = watcher.expect("it starts");
     watcher.checkpoint().await;
     proxy.swallow_present();
-    until_all_work(&server, &call.uid).await;
+    until_all_work(&clients, &call).await;
     assert_first_requests(&mut clients, &call, "afterwards").await;
     assert_eq!(health(server.channel(), "").await, SERVING);
     // The stream has either gone on or ended; nothing is missing after a resume.
@@ -167,27 +122,8 @@ async fn a_server_whose_connections_swallow_everything_stops_soon() {
     let server = Server::start_on(&proxy.url(database_of(&url)), patient).await;
     let (clients, call) = warm_clients(&server).await;
     proxy.swallow_present();
-    let stuck: Vec<_> = clients
-        .into_iter()
-        .map(|mut client| {
-            let uid = call.uid.clone();
-            AbortOnDropHandle::new(tokio::spawn(async move {
-                let mut create = client.clone();
-                let (create, read) = tokio::join!(
-                    create_within(&mut create, DEADLINE),
-                    client.get_voice_call(in_time(GetVoiceCallRequest {
-                        uid,
-                        ..Default::default()
-                    })),
-                );
-                (create, read)
-            }))
-        })
-        .collect();
-    for request in stuck {
-        // They are answered or not; their deadline has passed.
-        let _ = request.await.expect("no panic");
-    }
+    // They are answered or not; their deadline has passed.
+    join_all(clients.iter().map(|client| round(client, &call))).await;
     let stop = timeout(RECOVERY, server.stop()).await;
     stop.expect("the drain timeout is for requests that are answered");
 }
@@ -240,12 +176,31 @@ async fn a_first_host_that_freezes_is_given_up_for_the_second() {
     let server = Server::start_on(&both, settings()).await;
     let (mut clients, call) = warm_clients(&server).await;
     frozen.freeze(Direction::Both);
-    until_all_work(&server, &call.uid).await;
+    until_all_work(&clients, &call).await;
     for _ in 0..3 {
         assert_first_requests(&mut clients, &call, "at the second host").await;
     }
     assert_eq!(health(server.channel(), "").await, SERVING);
     check_ledger(&connect(&url).await, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_held_back_is_found_out_through_the_other_host() {
+    let cluster = Cluster::shared().await;
+    let url = cluster.database().await;
+    let (frozen, sound) = (Proxy::start(cluster), Proxy::start(cluster));
+    let both = first_of_two(&frozen, &sound, database_of(&url));
+    let server = Server::start_on(&both, settings()).await;
+    let mut client = server.client();
+    let first = create(&mut client, inbound()).await;
+    frozen.freeze(Direction::ToClient);
+    let created = create_within(&mut client, PATIENCE).await;
+    let created = created.expect("it was committed, which can be found out");
+    assert_eq!(created.revision, 2);
+    assert_eq!(
+        check_ledger(&connect(&url).await, &[first, created]).await,
+        2
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,7 @@
 //! soon as the database is.
 //!
 //! - `commits`: a commit that fails after its statement has answered
+//! - `interruptions`: backends that are ended or cancelled while they commit
 //! - `contention`: the same for a batch that took the commit lock before it read
 //! - `settings`: what a role, a database or a server's file says to our sessions
 //! - `isolation`: two replicas on a database with another default isolation level
@@ -18,6 +19,7 @@ mod commits;
 mod contention;
 mod durability;
 mod hosts;
+mod interruptions;
 mod isolation;
 mod sessions;
 mod settings;

@@ -110,23 +110,22 @@ async fn the_end_of_the_session_that_pings_refuses_no_request() {
         })
         .collect();
     let database = connect(&server.database_url).await;
-    let mut ended = 0;
-    while ended < rounds {
-        // A new one each time, because ending one takes no time.
-        let sql = "SELECT count(*) FROM (SELECT pg_terminate_backend(pid, 5000) \
-            FROM pg_stat_activity WHERE datname = current_database() \
-            AND application_name = 'voicecall maintenance' AND state = 'idle') ended";
-        let row = database.query_one(sql, &[]).await.expect("it answers");
-        ended += row.get::<_, i64>(0);
+    for _ in 0..rounds {
+        // The next one is there when the last one has been missed.
+        eventually("a session that pings is ended", async || {
+            let sql = "SELECT count(*) FROM (SELECT pg_terminate_backend(pid, 5000) \
+                FROM pg_stat_activity WHERE datname = current_database() \
+                AND application_name = 'voicecall maintenance' AND state = 'idle') ended";
+            let row = database.query_one(sql, &[]).await.expect("it answers");
+            row.get::<_, i64>(0) > 0
+        })
+        .await;
         let before = requests.load(Ordering::Relaxed);
         eventually("requests go on", async || {
             let is_over = busy.iter().any(|client| client.is_finished());
             is_over || requests.load(Ordering::Relaxed) > before + 100
         })
         .await;
-        if busy.iter().any(|client| client.is_finished()) {
-            break;
-        }
     }
     stop.cancel();
     for client in busy {

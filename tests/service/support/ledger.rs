@@ -93,11 +93,12 @@ async fn check_acknowledged(database: &Client, acknowledged: &[VoiceCall]) {
     );
 }
 
-/// Whether a logged change led to this state.
+/// Whether a logged change led to this state. One that is blank, because the call
+/// was purged later, may have.
 fn is_same(call: &VoiceCall, row: &Row) -> bool {
-    if row.get::<_, &str>(1) == call.uid && row.get::<_, Option<&str>>(2).is_none() {
-        // Blank since the call was purged.
-        return true;
+    let is_blank = row.get::<_, Option<&str>>(2).is_none();
+    if is_blank {
+        return row.get::<_, &str>(1) == call.uid;
     }
     let updated_at = call.updated_at.expect("always set");
     let status = call

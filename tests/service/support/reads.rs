@@ -18,16 +18,24 @@ use super::{
 /// A read, and what it answered, as text.
 pub(crate) type Answer = (&'static str, Result<String, Status>);
 
-/// How long each of the reads may take.
+/// How long each of the reads may take, unless it is said.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Every kind of read, all at once; `uid` is of a call that exists.
 pub(crate) async fn every_read(client: &Client, uid: &str) -> Vec<Answer> {
+    every_read_within(DEADLINE, client, uid).await
+}
+
+/// The same with this deadline for each.
+pub(crate) async fn every_read_within(time: Duration, client: &Client, uid: &str) -> Vec<Answer> {
     let staff = VoiceCallFilter {
         staff_uids: vec!["staff".into(), "other".into()],
         ..Default::default()
     };
-    let client = || client.clone();
+    let client = || Patient {
+        client: client.clone(),
+        time,
+    };
     let answers = tokio::join!(
         get(client(), uid),
         batch_get(client(), uid),
@@ -62,31 +70,41 @@ pub(crate) fn assert_answered(answers: &[Answer], when: &str) {
     }
 }
 
-fn in_time<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(DEADLINE);
-    request
+/// A client, and its deadline for each request.
+struct Patient {
+    client: Client,
+    time: Duration,
 }
 
-async fn get(mut client: Client, uid: &str) -> Result<String, Status> {
+impl Patient {
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.time);
+        request
+    }
+}
+
+async fn get(mut patient: Patient, uid: &str) -> Result<String, Status> {
     let request = GetVoiceCallRequest {
         uid: uid.into(),
         ..Default::default()
     };
-    let response = client.get_voice_call(in_time(request)).await?;
+    let request = patient.request(request);
+    let response = patient.client.get_voice_call(request).await?;
     Ok(format!("{:?}", response.into_inner()))
 }
 
-async fn batch_get(mut client: Client, uid: &str) -> Result<String, Status> {
+async fn batch_get(mut patient: Patient, uid: &str) -> Result<String, Status> {
     let request = BatchGetVoiceCallsRequest {
         uids: vec![uid.into()],
         ..Default::default()
     };
-    let response = client.batch_get_voice_calls(in_time(request)).await?;
+    let request = patient.request(request);
+    let response = patient.client.batch_get_voice_calls(request).await?;
     Ok(format!("{:?}", response.into_inner()))
 }
 
-async fn statistics(mut client: Client) -> Result<String, Status> {
+async fn statistics(mut patient: Patient) -> Result<String, Status> {
     let request = GetVoiceCallStatsRequest {
         group_by: vec![
             VoiceCallStatsGroup::Day.into(),
@@ -95,11 +113,12 @@ async fn statistics(mut client: Client) -> Result<String, Status> {
         time_zone: "Europe/Berlin".into(),
         ..Default::default()
     };
-    let response = client.get_voice_call_stats(in_time(request)).await?;
+    let request = patient.request(request);
+    let response = patient.client.get_voice_call_stats(request).await?;
     Ok(format!("{:?}", response.into_inner()))
 }
 
-async fn changes(mut client: Client, uid: Option<&str>) -> Result<String, Status> {
+async fn changes(mut patient: Patient, uid: Option<&str>) -> Result<String, Status> {
     let request = ListVoiceCallChangesRequest {
         filter: Some(VoiceCallFilter {
             uids: uid.into_iter().map(Into::into).collect(),
@@ -108,12 +127,13 @@ async fn changes(mut client: Client, uid: Option<&str>) -> Result<String, Status
         }),
         ..Default::default()
     };
-    let response = client.list_voice_call_changes(in_time(request)).await?;
+    let request = patient.request(request);
+    let response = patient.client.list_voice_call_changes(request).await?;
     Ok(format!("{:?}", response.into_inner().events))
 }
 
 async fn list(
-    mut client: Client,
+    mut patient: Patient,
     order_by: &str,
     filter: Option<VoiceCallFilter>,
 ) -> Result<String, Status> {
@@ -122,21 +142,30 @@ async fn list(
         order_by: order_by.into(),
         ..Default::default()
     };
-    let response = client.list_voice_calls(in_time(request)).await?;
+    let request = patient.request(request);
+    let response = patient.client.list_voice_calls(request).await?;
     Ok(format!("{:?}", response.into_inner()))
 }
 
-async fn export(mut client: Client) -> Result<String, Status> {
-    let request = in_time(ExportVoiceCallsRequest::default());
-    let chunks = client.export_voice_calls(request).await?.into_inner();
+async fn export(mut patient: Patient) -> Result<String, Status> {
+    let request = patient.request(ExportVoiceCallsRequest::default());
+    let chunks = patient
+        .client
+        .export_voice_calls(request)
+        .await?
+        .into_inner();
     let chunks: Vec<_> = chunks.try_collect().await?;
     Ok(format!("{chunks:?}"))
 }
 
 /// The snapshot with which a watch begins.
-async fn watch(mut client: Client) -> Result<String, Status> {
-    let request = in_time(from(snapshot()));
-    let mut stream = client.watch_voice_calls(request).await?.into_inner();
+async fn watch(mut patient: Patient) -> Result<String, Status> {
+    let request = patient.request(from(snapshot()));
+    let mut stream = patient
+        .client
+        .watch_voice_calls(request)
+        .await?
+        .into_inner();
     let mut calls = Vec::new();
     while let Some(response) = stream.message().await? {
         match response.message {

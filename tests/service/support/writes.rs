@@ -77,6 +77,7 @@ impl Write {
             Self::Handle(_) => "handle",
             Self::Delete(_) => "delete",
             Self::Undelete(_) => "undelete",
+            Self::Purge(_) => "purge",
         }
     }
 
@@ -88,6 +89,7 @@ impl Write {
             Self::Handle(r) => Some(&r.uid),
             Self::Delete(r) => Some(&r.uid),
             Self::Undelete(r) => Some(&r.uid),
+            Self::Purge(r) => Some(&r.uid),
         }
     }
 }
