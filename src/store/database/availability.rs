@@ -22,6 +22,9 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_NO_MORE_THAN_EVERY: Duration = Duration::from_millis(50);
 /// How long the answer to a ping may take; connecting has limits of its own.
 const PING_LIMIT: Duration = Duration::from_secs(2);
+/// A connection that is cut off so soon is tried again at once, so often in all.
+const CUT_OFF_WITHIN: Duration = Duration::from_millis(500);
+const PING_ATTEMPTS: u32 = 3;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 /// Between two lines in the log that say that no connection can be made.
@@ -113,25 +116,63 @@ impl Availability {
 }
 
 /// Pings over the session that is there, and if that fails over a new one: its own
-/// connection may be all that broke.
+/// connection may be all that broke, and the next one too.
 async fn ping(connector: &Connector, session: &mut Option<Session>) -> Result<(), String> {
-    if let Some(open) = session.take()
-        && answers(&open).await.is_ok()
-    {
-        *session = Some(open);
-        return Ok(());
+    let mut was_silent = false;
+    if let Some(open) = session.take() {
+        match answer(&open).await {
+            Ok(()) => {
+                *session = Some(open);
+                return Ok(());
+            }
+            Err(Silence::Ended(_)) => {}
+            Err(Silence::Lasting) => was_silent = true,
+        }
     }
-    let open = connector.connect(Role::Maintain).await;
-    let open = open.map_err(|error| error.to_string())?;
-    answers(&open).await?;
-    *session = Some(open);
-    Ok(())
+    let mut attempts = 1;
+    loop {
+        let started = Instant::now();
+        let reason = match connect(connector).await {
+            Ok(open) => {
+                if was_silent {
+                    // What is lost on its connection may be lost on all that are as old.
+                    connector.abandon_all_but(&open);
+                }
+                *session = Some(open);
+                return Ok(());
+            }
+            Err(reason) => reason,
+        };
+        // Cut off rather than not there.
+        if attempts == PING_ATTEMPTS || started.elapsed() > CUT_OFF_WITHIN {
+            return Err(reason);
+        }
+        attempts += 1;
+    }
 }
 
-async fn answers(session: &Session) -> Result<(), String> {
+async fn connect(connector: &Connector) -> Result<Session, String> {
+    let session = connector.connect(Role::Maintain).await;
+    let session = session.map_err(|error| error.to_string())?;
+    match answer(&session).await {
+        Ok(()) => Ok(session),
+        Err(Silence::Ended(reason)) => Err(reason),
+        Err(Silence::Lasting) => Err(format!("no answer within {} s", PING_LIMIT.as_secs())),
+    }
+}
+
+/// Why a ping has no answer.
+enum Silence {
+    /// The connection has ended.
+    Ended(String),
+    /// Nothing comes.
+    Lasting,
+}
+
+async fn answer(session: &Session) -> Result<(), Silence> {
     match timeout(PING_LIMIT, session.batch("SELECT 1")).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", PING_LIMIT.as_secs())),
+        Ok(Err(error)) => Err(Silence::Ended(error.to_string())),
+        Err(_) => Err(Silence::Lasting),
     }
 }

@@ -7,14 +7,14 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use rand::seq::SliceRandom;
-use tokio::{net::lookup_host, time::timeout};
+use tokio::{net::lookup_host, task::AbortHandle, time::timeout};
 use tokio_postgres::{
     Config,
     config::{Host, LoadBalanceHosts, SslMode, SslNegotiation},
@@ -55,6 +55,8 @@ struct Inner {
     last_good: AtomicUsize,
     /// Owns what drives the connections, which ends with their sessions.
     tasks: TaskTracker,
+    /// What drives them, to end all at once.
+    drivers: Mutex<Vec<AbortHandle>>,
 }
 
 /// One of the servers that the URL names.
@@ -92,6 +94,7 @@ impl Connector {
             standbys_will_do: standbys_will_do(parameters.target.as_deref())?,
             last_good: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
+            drivers: Mutex::default(),
         })))
     }
 
@@ -136,6 +139,25 @@ impl Connector {
             }
         }
         Err(OpenError::Connect(failures.join("; ")))
+    }
+
+    /// Ends all sessions but this one: they are lost to whatever waits for them. For when
+    /// old connections are known to swallow what is sent.
+    pub(super) fn abandon_all_but(&self, session: &Session) {
+        let kept = session.driver();
+        let mut drivers = self.drivers();
+        for driver in drivers.iter().filter(|driver| driver.id() != kept.id()) {
+            driver.abort();
+        }
+        drivers.retain(|driver| !driver.is_finished());
+        warn!("connections to the database are silent; all of them are made anew");
+    }
+
+    fn drivers(&self) -> MutexGuard<'_, Vec<AbortHandle>> {
+        self.0
+            .drivers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The places of the servers in the order in which they are tried.
@@ -225,6 +247,10 @@ impl Connector {
         if is_standby && (role.needs_primary() || !self.0.standbys_will_do) {
             return Err("the server is a standby".to_owned());
         }
+        let mut drivers = self.drivers();
+        drivers.retain(|driver| !driver.is_finished());
+        drivers.push(session.driver());
+        drop(drivers);
         Ok(session)
     }
 }

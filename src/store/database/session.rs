@@ -28,6 +28,7 @@ use diesel_async::{
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio::{
     sync::{Mutex, mpsc},
+    task::AbortHandle,
     time::timeout,
 };
 use tokio_postgres::{AsyncMessage, Connection, SimpleQueryMessage, Socket, tls::TlsStream};
@@ -47,7 +48,7 @@ pub(in crate::store) struct Session {
     limit: Duration,
     seen: Arc<Seen>,
     notifications: Mutex<mpsc::Receiver<String>>,
-    _driver: AbortOnDropHandle<()>,
+    driver: AbortOnDropHandle<()>,
 }
 
 /// What has been seen of a session besides its answers.
@@ -108,7 +109,7 @@ impl Session {
             limit: role.limit(),
             seen,
             notifications: Mutex::new(notifications),
-            _driver: driver,
+            driver,
         };
         Ok((session, is_standby))
     }
@@ -212,6 +213,11 @@ impl Session {
         }
     }
 
+    /// Ends the session from elsewhere: it is lost to whatever waits for it.
+    pub(super) fn driver(&self) -> AbortHandle {
+        self.driver.abort_handle()
+    }
+
     /// Whether it is known to be of no more use.
     pub(in crate::store) fn is_lost(&self) -> bool {
         AtomicBool::load(&self.seen.lost, Ordering::Acquire)
@@ -233,7 +239,7 @@ impl Session {
     pub(super) fn into_migrations(self) -> Migrations {
         Migrations {
             harness: AsyncMigrationHarness::new(self.connection),
-            _driver: self._driver,
+            _driver: self.driver,
         }
     }
 }
@@ -252,6 +258,7 @@ async fn drive<S>(
 ) where
     S: TlsStream + Unpin + Send + 'static,
 {
+    let _lost_at_the_end = LostAtTheEnd(Arc::clone(&seen));
     let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
     while let Some(Ok(message)) = messages.next().await {
         match message {
@@ -265,7 +272,15 @@ async fn drive<S>(
             _ => {}
         }
     }
-    seen.lost.store(true, Ordering::Release);
+}
+
+/// However the driver ends.
+struct LostAtTheEnd(Arc<Seen>);
+
+impl Drop for LostAtTheEnd {
+    fn drop(&mut self) {
+        self.0.lost.store(true, Ordering::Release);
+    }
 }
 
 /// Whether the driver says that the connection broke.
