@@ -40,6 +40,10 @@ const EXCEPTIONS: [(&str, &str); 4] = [
     ("server", "tonic_reflection::server::Error"),
 ];
 
+/// Where statements are run, and where the driver's own migrations are.
+const SESSION: &str = "store/database/session.rs";
+const MIGRATIONS: &str = "store/database/migrations.rs";
+
 /// All that the domain names besides the standard library.
 const DOMAIN_NAMES: [&str; 2] = ["thiserror", "uuid"];
 
@@ -211,6 +215,27 @@ fn every_outside_world_has_one_home() {
     }
     wrong.sort();
     wrong.dedup();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Statements are read to their end by one module, so that an error at the commit is seen.
+#[test]
+fn the_driver_has_one_home() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let is_home = source.path.ends_with(SESSION) || source.path.ends_with(MIGRATIONS);
+        for (root, path) in roots(&source.code) {
+            let is_meant = root == "diesel_async" || path.contains("RunQueryDsl");
+            if is_meant && !is_home {
+                wrong.push(format!("{} names {path}", source.path.display()));
+            }
+        }
+        for shortcut in [".get_result(", ".first(", ".load_stream("] {
+            if source.path.ends_with(SESSION) && source.code.contains(shortcut) {
+                wrong.push(format!("{} calls {shortcut}", source.path.display()));
+            }
+        }
+    }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 

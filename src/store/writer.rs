@@ -78,8 +78,7 @@ impl Writer {
         self.queue
             .try_send(pending)
             .map_err(|_| WriteError::Overloaded)?;
-        // A lane that ends without an answer has panicked.
-        result.await.unwrap_or(Err(WriteError::Internal))
+        answered(result).await
     }
 
     /// The same, but waits for its turn when the queue is full.
@@ -90,7 +89,7 @@ impl Writer {
         let (pending, result) = pending(write);
         let room = self.queue.reserve().await;
         room.map_err(|_| WriteError::Unavailable)?.send(pending);
-        result.await.unwrap_or(Err(WriteError::Internal))
+        answered(result).await
     }
 }
 
@@ -103,4 +102,11 @@ fn pending(write: Write) -> (Pending, oneshot::Receiver<Result<Written, WriteErr
         caller: Handle::current(),
     };
     (pending, result)
+}
+
+/// The result that a lane sends. One that ends without may have got as far as the commit.
+async fn answered(
+    result: oneshot::Receiver<Result<Written, WriteError>>,
+) -> Result<Written, WriteError> {
+    result.await.unwrap_or(Err(WriteError::OutcomeUnknown))
 }
