@@ -12,7 +12,7 @@ use crate::{
     messages::Protocol,
     options::Options,
     pages, pgbench,
-    plan::{Measure, Row, Server},
+    plan::{Build, Measure, Row, Server},
     postgres::{Postgres, run},
     sample::{Metric, Sample},
     seed,
@@ -38,6 +38,8 @@ pub(crate) struct Bench {
     services: BTreeMap<Server, Service>,
     etcd: Option<Etcd>,
     postgres: Postgres,
+    /// Which build is measured as ours.
+    build: Build,
     /// What was measured along with another: the capacity before an overload, the first
     /// page in turn with the last.
     along: Sample,
@@ -54,6 +56,7 @@ impl Bench {
             services: BTreeMap::new(),
             etcd: None,
             postgres: Postgres::start(options.rows)?,
+            build: Build::Present,
             along: Sample::default(),
         };
         let postgres = &bench.postgres;
@@ -75,25 +78,7 @@ impl Bench {
         if needs(Server::Small) {
             make_database(postgres, "small", FEW)?;
         }
-        for server in [
-            Server::Ours,
-            Server::Replica,
-            Server::Small,
-            Server::Floor,
-            Server::Baseline,
-        ] {
-            if needs(server) {
-                let service = match server {
-                    Server::Floor => Service::ourselves(&["floor"]),
-                    Server::Baseline => {
-                        Service::ourselves(&["baseline", &postgres.url("baseline")])
-                    }
-                    Server::Small => Service::on(&postgres.url("small")),
-                    _ => Service::on(&postgres.url("ours")),
-                };
-                bench.services.insert(server, service?);
-            }
-        }
+        bench.start_services(needs)?;
         if options.warm {
             bench.warm()?;
         }
@@ -106,6 +91,35 @@ impl Bench {
             bench.etcd = Some(etcd);
         }
         Ok(bench)
+    }
+
+    /// Starts the servers that are needed, and the build to compare with.
+    fn start_services(&mut self, needs: impl Fn(Server) -> bool) -> Result<()> {
+        let postgres = &self.postgres;
+        if let Some(program) = &self.options.before {
+            postgres.sql("postgres", "CREATE DATABASE before TEMPLATE ours")?;
+            let before = Service::of(program, &postgres.url("before"))?;
+            self.services.insert(Server::Before, before);
+        }
+        for server in [
+            Server::Ours,
+            Server::Replica,
+            Server::Small,
+            Server::Floor,
+            Server::Baseline,
+        ] {
+            if !needs(server) {
+                continue;
+            }
+            let service = match server {
+                Server::Floor => Service::ourselves(&["floor"]),
+                Server::Baseline => Service::ourselves(&["baseline", &postgres.url("baseline")]),
+                Server::Small => Service::on(&postgres.url("small")),
+                _ => Service::on(&postgres.url("ours")),
+            };
+            self.services.insert(server, service?);
+        }
+        Ok(())
     }
 
     /// Warms the databases that differ in size.
@@ -131,8 +145,9 @@ impl Bench {
         Ok(versions)
     }
 
-    /// Takes one figure.
-    pub(crate) fn measure(&mut self, measure: Measure) -> Result<Sample> {
+    /// Takes one figure of this build.
+    pub(crate) fn measure(&mut self, measure: Measure, build: Build) -> Result<Sample> {
+        self.build = build;
         let seconds = self.options.seconds;
         match measure {
             Measure::Drive(server, load, concurrency) => self.drive(server, load, concurrency, &[]),
@@ -204,6 +219,10 @@ impl Bench {
     }
 
     fn endpoint(&self, server: Server) -> Result<&str> {
+        let server = match (server, self.build) {
+            (Server::Ours, Build::Before) => Server::Before,
+            _ => server,
+        };
         match server {
             Server::Etcd => self.etcd.as_ref().map(|etcd| etcd.endpoint.as_str()),
             _ => self.services.get(&server).map(|s| s.endpoint.as_str()),

@@ -147,7 +147,7 @@ fn rounds(count: usize, rows: &[plan::Row], bench: &mut bench::Bench) -> Vec<Vec
         for (row, seen) in rows.iter().zip(&mut seen) {
             for (entry, seen) in row.entries.iter().zip(seen) {
                 eprintln!("round {round}: {}, {}", row.name, entry.name);
-                let sample = bench.measure(entry.measure);
+                let sample = bench.measure(entry.measure, entry.build);
                 if let Err(error) = &sample {
                     eprintln!("failed: {error}");
                 }

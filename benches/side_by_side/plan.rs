@@ -16,6 +16,8 @@ pub(crate) struct Row {
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
     pub(crate) measure: Measure,
+    /// Whose program is measured as ours.
+    pub(crate) build: Build,
     /// What is wanted of ours: in comparison with this, or (in the first entry)
     /// by itself.
     pub(crate) goals: Vec<Goal>,
@@ -28,11 +30,22 @@ pub(crate) struct Goal {
     pub(crate) bound: f64,
 }
 
+/// A build of the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// This one.
+    Present,
+    /// The one that `--before` names.
+    Before,
+}
+
 /// Whose server is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Server {
     /// voicecall on the seeded database.
     Ours,
+    /// Another build of it, on a copy of the database.
+    Before,
     /// Another voicecall on the same database.
     Replica,
     /// voicecall on a database of its own with next to nothing in it.
@@ -89,6 +102,7 @@ fn entry(name: &'static str, measure: Measure, goals: &[(Metric, f64)]) -> Entry
     Entry {
         name,
         measure,
+        build: Build::Present,
         goals: goals.collect(),
     }
 }
@@ -123,7 +137,34 @@ pub(crate) fn plan(options: &Options) -> Vec<Row> {
         let wanted = |word: &String| row.name.to_lowercase().contains(&word.to_lowercase());
         options.only.is_empty() || options.only.iter().any(wanted)
     });
+    if options.before.is_some() {
+        rows = rows.into_iter().filter_map(with_before).collect();
+    }
     rows
+}
+
+/// The row with another build of the service as the only peer, if it is about requests or
+/// watchers: the present one is to be at least 0.95 of it.
+fn with_before(row: Row) -> Option<Row> {
+    use Metric::{P50, Rate};
+    let ours = row.entries.into_iter().next()?;
+    let goal = match ours.measure {
+        Measure::Drive(Server::Ours, ..) | Measure::Watch(Protocol::Voicecall, ..) => (Rate, 0.95),
+        Measure::Age(Protocol::Voicecall, _) => (P50, 1.0 / 0.95),
+        _ => return None,
+    };
+    let before = Entry {
+        build: Build::Before,
+        ..entry("before", ours.measure, &[goal])
+    };
+    let ours = Entry {
+        goals: Vec::new(),
+        ..ours
+    };
+    Some(Row {
+        name: row.name,
+        entries: vec![ours, before],
+    })
 }
 
 fn requests() -> Vec<Row> {

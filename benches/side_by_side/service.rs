@@ -23,7 +23,17 @@ impl Service {
     /// `voicecall serve` with these environment variables. Stopped in order, so
     /// that an embedded database is too.
     pub(crate) fn voicecall(environment: &[(&str, &str)]) -> Result<Self> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_voicecall"));
+        let program = Path::new(env!("CARGO_BIN_EXE_voicecall"));
+        Self::run(program, environment)
+    }
+
+    /// Another build of it, on a database.
+    pub(crate) fn of(program: &Path, database_url: &str) -> Result<Self> {
+        Self::run(program, &[("DATABASE_URL", database_url)])
+    }
+
+    fn run(program: &Path, environment: &[(&str, &str)]) -> Result<Self> {
+        let mut command = Command::new(program);
         command.arg("serve");
         command.env("VOICECALL_LISTEN", "127.0.0.1:0");
         command.env("VOICECALL_LOG_FORMAT", "human");

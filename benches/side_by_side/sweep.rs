@@ -8,7 +8,7 @@ use crate::{
     bench::Bench,
     load::Load,
     messages::Protocol,
-    plan::{Entry, Measure, Row, Server},
+    plan::{Build, Entry, Measure, Row, Server},
     plot::{Chart, Line},
     sample::{Metric, Sample},
 };
@@ -63,6 +63,7 @@ type Plot = (&'static str, &'static str, bool, Metric);
 pub(crate) fn rows() -> Vec<Row> {
     let contenders = LOADS.iter().flat_map(|(.., load, contenders)| {
         contenders.iter().map(|&(name, server)| Entry {
+            build: Build::Present,
             name,
             measure: Measure::Drive(server, *load, 1),
             goals: Vec::new(),
@@ -89,7 +90,8 @@ fn loads(bench: &mut Bench, dir: &Path) -> Result<()> {
             let mut points = Vec::new();
             for concurrency in CONCURRENCY {
                 eprintln!("plot: {title}, {who} ({concurrency})");
-                let sample = bench.measure(Measure::Drive(server, load, concurrency))?;
+                let sample =
+                    bench.measure(Measure::Drive(server, load, concurrency), Build::Present)?;
                 points.push((concurrency as f64, sample));
             }
             seen.push((who.to_owned(), points));
@@ -112,7 +114,7 @@ fn ages(bench: &mut Bench, dir: &Path) -> Result<()> {
         let mut points = Vec::new();
         for rate in AGE_RATES {
             eprintln!("plot: age, {who} ({rate} writes/s)");
-            let sample = bench.measure(Measure::Age(protocol, rate))?;
+            let sample = bench.measure(Measure::Age(protocol, rate), Build::Present)?;
             points.push((f64::from(rate), sample));
         }
         seen.push((who.to_owned(), points));
