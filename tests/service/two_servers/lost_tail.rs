@@ -27,7 +27,7 @@ use crate::support::{
 };
 
 /// Calls that both histories have: more than is read ahead of a slow client.
-const KEPT: i64 = 3_000;
+const KEPT: i64 = 1_800;
 /// Calls in one request.
 const BATCH: i64 = 300;
 /// What a call's summary takes.
@@ -113,7 +113,7 @@ async fn streams_of_a_lost_history_end_and_never_show_two_histories() {
 }
 
 /// Waits until the standby has this many calls.
-async fn has_all(pair: &Pair, calls: i64) {
+pub(super) async fn has_all(pair: &Pair, calls: i64) {
     let second = pair.second().await;
     eventually("the standby has all calls", async || {
         count(&second, "voice_calls").await == calls
@@ -140,7 +140,7 @@ async fn fill(client: &mut Client) -> Vec<VoiceCall> {
 }
 
 /// Changes some calls, from the first to the last; the last revision.
-async fn change_some(client: &mut Client, calls: &[VoiceCall], summary: &str) -> i64 {
+pub(super) async fn change_some(client: &mut Client, calls: &[VoiceCall], summary: &str) -> i64 {
     let mut last = 0;
     for call in calls.iter().step_by(CHANGED_EVERY) {
         let call = VoiceCall {

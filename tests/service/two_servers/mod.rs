@@ -13,6 +13,7 @@
 //! takes long runs with VOICECALL_TEST_LONG set, and says so otherwise.
 
 mod load;
+mod lost_batch;
 mod lost_tail;
 mod pair;
 mod reads;

@@ -1,6 +1,6 @@
 //! A primary and its standby, and what is done to them.
 
-use std::process::Command;
+use std::{path::Path, process::Command, sync::OnceLock};
 
 use tokio::time::Instant;
 use tokio_postgres::Client as Database;
@@ -8,7 +8,7 @@ use tokio_postgres::Client as Database;
 use super::blocking;
 use crate::support::{
     eventually,
-    postgres::{Cluster, Durability, connect, unprivileged_account},
+    postgres::{Cluster, Durability, NO_FSYNC, connect, unprivileged_account},
     server::Process,
 };
 
@@ -33,7 +33,8 @@ impl Pair {
 
     /// A primary whose commits do not wait for its standby.
     pub(super) async fn asynchronous() -> Self {
-        let first = blocking(|| Cluster::start(Durability::Durable));
+        let settings = |_: &Path| vec![NO_FSYNC.to_owned()];
+        let first = blocking(|| Cluster::start_with(Durability::Durable, PORT, settings));
         let database = database_name(&first.database().await);
         let second = blocking(|| first.standby());
         let first_host = first.dir().display().to_string();
@@ -58,6 +59,7 @@ impl Pair {
                     host all all all trust\nhost replication all all trust\n";
                 std::fs::write(&hba, trust).expect("it is ours");
                 vec![
+                    NO_FSYNC.into(),
                     "listen_addresses=*".into(),
                     format!("hba_file={}", hba.display()),
                 ]
@@ -102,6 +104,11 @@ impl Pair {
         )
     }
 
+    /// The first host alone.
+    pub(super) fn first_url(&self) -> String {
+        self.first.url(&self.database)
+    }
+
     /// The second host alone.
     pub(super) fn second_url(&self) -> String {
         self.second.url(&self.database)
@@ -114,7 +121,7 @@ impl Pair {
 
     /// A connection to the first server behind the service's back.
     pub(super) async fn first(&self) -> Database {
-        connect(&self.first.url(&self.database)).await
+        connect(&self.first_url()).await
     }
 
     /// A connection to the second server behind the service's back.
@@ -204,7 +211,7 @@ pub(super) struct Link {
     near: String,
     far: String,
     /// The cluster's process that holds its end.
-    holder: std::sync::OnceLock<u32>,
+    holder: OnceLock<u32>,
 }
 
 impl Link {
@@ -215,7 +222,7 @@ impl Link {
         Self {
             near: format!("{net}.1"),
             far: format!("{net}.2"),
-            holder: std::sync::OnceLock::new(),
+            holder: OnceLock::new(),
         }
     }
 

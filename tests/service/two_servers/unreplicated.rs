@@ -43,56 +43,68 @@ async fn a_commit_that_waited_for_its_standby_is_not_acknowledged_by_a_recovered
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wait_for_the_standby_that_is_terminated_acknowledges_nothing() {
-    outage("waiting backends are terminated", 16, &["terminate"]).await;
+    let what = "the standby is cut off, waiting backends are terminated";
+    let pair = Pair::synchronous().await;
+    let service = pair.service();
+    let told = write_some(&service, &pair).await;
+    let primary = pair.cut().await;
+    let load = disturb(&pair, &service, 16, &["terminate"]).await;
+    let back = Instant::now();
+    pair.mend(&primary).await;
+    goes_on(what, &pair, &service, &told, load, back).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wait_for_the_standby_that_is_cancelled_acknowledges_nothing() {
-    outage("waiting backends are cancelled", 16, &["cancel"]).await;
+    let what = "the standby is cut off, waiting backends are cancelled";
+    let pair = Pair::synchronous().await;
+    let service = pair.service();
+    let told = write_some(&service, &pair).await;
+    let primary = pair.cut().await;
+    let load = disturb(&pair, &service, 16, &["cancel"]).await;
+    let back = Instant::now();
+    pair.mend(&primary).await;
+    goes_on(what, &pair, &service, &told, load, back).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_outage_of_the_standby_eats_no_connections() {
-    let what = "the standby is away for 30 s, waiting backends are terminated and cancelled";
+    let what = "the standby is frozen for 30 s, waiting backends are terminated and cancelled";
     if !is_long_run() {
         println!("skipped: {what}; VOICECALL_TEST_LONG=1 runs it");
         return;
     }
-    outage(what, 64, &["terminate", "cancel"]).await;
-}
-
-/// An outage of the standby, during which an administrator does this to backends
-/// that wait for it.
-async fn outage(what: &str, clients: u32, deeds: &[&str]) {
     let pair = Pair::synchronous().await;
     let service = pair.service();
-    let load = Load::start(&service, clients);
-    load.wait_for(200).await;
-    let primary = pair.cut().await;
-    let first = pair.first().await;
-    commits_wait(&first).await;
-    // What the standby had was answered before or on the way when it was cut off.
-    let told = load.stop().await;
-
-    let began = Instant::now();
-    let load = Load::start(&service, clients);
-    disturb(&first, deeds).await;
-    assert_eq!(
-        load.count_since(began),
-        0,
-        "acknowledged, and no standby has it"
-    );
-
+    let told = write_some(&service, &pair).await;
+    blocking(|| pair.second.pause());
+    let load = disturb(&pair, &service, 64, &["terminate", "cancel"]).await;
     let back = Instant::now();
-    pair.mend(&primary).await;
-    load.goes_on(what, back).await;
-    let later = load.stop().await;
-    check(what, &pair, &service, &told, &later).await;
+    blocking(|| pair.second.resume());
+    goes_on(what, &pair, &service, &told, load, back).await;
 }
 
-/// Does these things to backends that wait for the standby, in turn; counts the
-/// service's connections meanwhile.
-async fn disturb(first: &Database, deeds: &[&str]) {
+/// Some writes before an outage, all of which the standby has.
+async fn write_some(service: &Process, pair: &Pair) -> Told {
+    let load = Load::start(service, 16);
+    load.wait_for(200).await;
+    let told = load.stop().await;
+    let first = pair.first().await;
+    within(LONGEST_PAUSE, "the last commits have ended", async || {
+        count(&first, WAITING_FOR_STANDBY).await == 0
+    })
+    .await;
+    told
+}
+
+/// Has clients write while the standby is away and an administrator does these
+/// things to backends that wait for it: nothing is acknowledged, and there are
+/// not too many of them. The clients go on.
+async fn disturb(pair: &Pair, service: &Process, clients: u32, deeds: &[&str]) -> Load {
+    let began = Instant::now();
+    let load = Load::start(service, clients);
+    let first = pair.first().await;
+    commits_wait(&first).await;
     let seconds = if is_long_run() { 30 } else { 3 };
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let mut looks = interval(Duration::from_millis(100));
@@ -105,31 +117,39 @@ async fn disturb(first: &Database, deeds: &[&str]) {
         let sql = format!("SELECT pg_{deed}_backend(pid) FROM {WAITING_FOR_STANDBY} LIMIT 1");
         done += first.query(&sql, &[]).await.expect("it may").len();
         let ours = "pg_stat_activity WHERE application_name LIKE 'voicecall%'";
-        most = most.max(count(first, ours).await);
+        most = most.max(count(&first, ours).await);
     }
-    println!("{deeds:?}: {done} waiting backends; at most {most} connections of the service");
-    assert!(done > 0, "something waited for the standby");
+    let acknowledged = load.count_since(began);
+    println!(
+        "{deeds:?}: {done} waiting backends; {acknowledged} writes acknowledged; \
+         at most {most} connections of the service"
+    );
+    assert_eq!(acknowledged, 0, "acknowledged, and no standby has it");
     assert!(most <= MAX_CONNECTIONS, "{most} connections of one process");
+    load
 }
 
-/// Both servers have all that was acknowledged.
-async fn check(what: &str, pair: &Pair, service: &Process, told: &Told, later: &Told) {
+/// After the outage: writes go on, and both servers have all that was
+/// acknowledged.
+async fn goes_on(
+    what: &str,
+    pair: &Pair,
+    service: &Process,
+    told: &Told,
+    load: Load,
+    back: Instant,
+) {
+    load.goes_on(what, back).await;
+    let later = load.stop().await;
     let first = pair.first().await;
     let mut client = service.client();
     told.check(what, &first, &mut client).await;
     later.check(what, &first, &mut client).await;
     blocking(|| pair.first.kill());
-    let writable = pair.promote().await;
-    let load = Load::start(service, 4);
-    within(LONGEST_PAUSE, "writes go on", async || {
-        load.count_since(writable) > 0
-    })
-    .await;
-    let last = load.stop().await;
+    pair.promote().await;
     let second = pair.second().await;
-    for told in [told, later, &last] {
-        told.check(what, &second, &mut client).await;
-    }
+    told.check(what, &second, &mut client).await;
+    later.check(what, &second, &mut client).await;
 }
 
 /// Waits until a commit of the service waits for the standby.

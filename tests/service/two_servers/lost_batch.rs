@@ -1,0 +1,289 @@
+//! Writes under way while history forks: a standby without the last changes takes
+//! over, and another replica's writes overtake what was lost before this one can
+//! look. Such a write takes place once or not at all, and is never taken for
+//! another's.
+
+use std::{path::PathBuf, time::Duration};
+
+use tokio::time::{Instant, timeout};
+use tokio_postgres::Client as Database;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Code, Status};
+use voicecall::api::proto::{CreateVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall};
+
+use super::{
+    blocking,
+    load::{create_request, create_until_known, passing},
+    lost_tail::{change_some, has_all, print_pause},
+    pair::{Pair, WAITING_FOR_STANDBY, count, serve, set},
+};
+use crate::support::{
+    Client, create, eventually, get, inbound, ledger::check_ledger, postgres::connect, request_id,
+    server::Process, writes::Write,
+};
+
+/// Changes that are lost.
+const LOST: i64 = 20;
+/// How long an answer may take in which the service looks for a commit.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_under_way_at_the_failover_takes_place_once_or_not_at_all() {
+    let what = "the primary is lost with the last changes and a batch under way";
+    let mut lost = LostTail::start().await;
+    let writes = lost.batch_waits(&lost.pair.first_url()).await;
+    let last_write = Instant::now();
+    blocking(|| lost.pair.first.kill());
+    let writable = lost.pair.promote().await;
+    let mut another = lost.overtake().await;
+    lost.open_door();
+    lost.check(writes, &mut another).await;
+    print_pause(what, last_write, writable);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_below_the_lost_head_is_found_and_not_run_again() {
+    let what = "the primary is lost with the last changes, then a commit's connection";
+    let mut lost = LostTail::start().await;
+    let last_write = Instant::now();
+    blocking(|| lost.pair.first.kill());
+    let writable = lost.pair.promote().await;
+    lost.open_door();
+    create_until_known(&mut lost.service.client(), &create_request(request_id())).await;
+    print_pause(what, last_write, writable);
+
+    // The batch is committed, and its answer is lost, and so is the way to ask.
+    let second = lost.pair.second().await;
+    let mut writes = lost.batch_waits(&lost.pair.second_url()).await;
+    set(&second, "synchronous_standby_names", "nobody").await;
+    writes.go_on().await;
+    eventually("the batch is committed", async || {
+        count(&second, WAITING_FOR_STANDBY).await > 0
+    })
+    .await;
+    lost.close_door();
+    // In force from the restart on: a reload would end the wait.
+    let reset = "ALTER SYSTEM RESET synchronous_standby_names";
+    second.batch_execute(reset).await.expect("it may");
+    blocking(|| {
+        lost.pair.second.kill();
+        lost.pair.second.restart();
+    });
+    let mut another = lost.overtake().await;
+    lost.open_door();
+    lost.check(writes, &mut another).await;
+}
+
+/// A service that has seen changes which the second server lacks.
+struct LostTail {
+    pair: Pair,
+    service: Process,
+    /// By which the service reaches the second server while it is there.
+    door: PathBuf,
+    /// A call that both histories have.
+    edited: VoiceCall,
+    /// The replica that overtakes.
+    another: Option<Process>,
+}
+
+/// Writes of one batch, none of which has been answered.
+struct Writes {
+    /// Each write, and whether it may be repeated.
+    sent: Vec<(
+        Write,
+        bool,
+        AbortOnDropHandle<Result<Vec<VoiceCall>, Status>>,
+    )>,
+    /// What the batch waits for.
+    holder: Option<Database>,
+}
+
+impl Writes {
+    /// Lets the batch be committed.
+    async fn go_on(&mut self) {
+        let holder = self.holder.take().expect("once");
+        holder.batch_execute("COMMIT").await.expect("it ends");
+    }
+}
+
+impl LostTail {
+    async fn start() -> Self {
+        let pair = Pair::asynchronous().await;
+        let door = pair.second.dir().join("door");
+        let service = serve(&pair.url_with_second_at(&door.display().to_string()));
+        let mut client = service.client();
+        let edited = create(&mut client, inbound()).await;
+        has_all(&pair, 1).await;
+        pair.cut().await;
+        for number in 0..LOST {
+            let call = std::slice::from_ref(&edited);
+            change_some(&mut client, call, &format!("lost {number}")).await;
+        }
+        Self {
+            pair,
+            service,
+            door,
+            edited,
+            another: None,
+        }
+    }
+
+    fn open_door(&self) {
+        std::os::unix::fs::symlink(self.pair.second.dir(), &self.door).expect("it was closed");
+    }
+
+    fn close_door(&self) {
+        std::fs::remove_file(&self.door).expect("it was open");
+    }
+
+    /// Has another replica write beyond what was lost, and change the same call.
+    async fn overtake(&mut self) -> Client {
+        let another = serve(&self.pair.second_url());
+        let mut client = another.client();
+        for number in 0..=2 * LOST {
+            let call = std::slice::from_ref(&self.edited);
+            change_some(&mut client, call, &format!("another's {number}")).await;
+        }
+        self.another = Some(another);
+        client
+    }
+
+    /// Sends writes that become one batch, whose commit waits on this server.
+    async fn batch_waits(&self, url: &str) -> Writes {
+        let [database, before, holder] =
+            [connect(url).await, connect(url).await, connect(url).await];
+        let waits = async |for_lock: i64| {
+            count(&database, "pg_stat_activity WHERE wait_event = 'advisory'").await == for_lock
+        };
+        let lock = "BEGIN; SELECT pg_advisory_xact_lock(8642101, 1)";
+        before.batch_execute(lock).await.expect("nobody commits");
+        let mut client = self.service.client();
+        let mut opener = client.clone();
+        let opener = tokio::spawn(async move {
+            create_until_known(&mut opener, &create_request(request_id())).await
+        });
+        eventually("a commit waits", async || waits(1).await).await;
+        // The next in the line for the lock; the batch comes behind it.
+        let holder = tokio::spawn(async move {
+            holder.batch_execute(lock).await.expect("it is its turn");
+            holder
+        });
+        eventually("so does the holder of the next", async || waits(2).await).await;
+
+        let sent = self.writes().map(|(write, may_repeat)| {
+            let mut client = client.clone();
+            let once = write.clone();
+            let answer = async move { timeout(PATIENCE, once.send(&mut client)).await };
+            let answer = async move { answer.await.expect("it is answered in time") };
+            let answer = AbortOnDropHandle::new(tokio::spawn(answer));
+            (write, may_repeat, answer)
+        });
+        // They are ahead of this on the same connection.
+        get(&mut client, &self.edited.uid)
+            .await
+            .expect("it is there");
+        before.batch_execute("COMMIT").await.expect("it ends");
+        opener.await.expect("no panic");
+        let holder = holder.await.expect("no panic");
+        eventually("the batch waits", async || waits(1).await).await;
+        Writes {
+            sent: sent.into(),
+            holder: Some(holder),
+        }
+    }
+
+    /// Writes of which a second application would show, and whether each may be
+    /// repeated.
+    fn writes(&self) -> [(Write, bool); 4] {
+        let create = |request_id| {
+            Write::Create(CreateVoiceCallRequest {
+                voice_call: Some(VoiceCall {
+                    uid: uuid::Uuid::new_v4().to_string(),
+                    ..inbound()
+                }),
+                request_id,
+                ..Default::default()
+            })
+        };
+        let update = Write::Update(UpdateVoiceCallRequest {
+            voice_call: Some(VoiceCall {
+                uid: self.edited.uid.clone(),
+                staff_uid: Some("ours".into()),
+                call_summary: Some("ours".into()),
+                ..VoiceCall::default()
+            }),
+            ..Default::default()
+        });
+        [
+            (create(request_id()), true),
+            (create(String::new()), false),
+            (create(request_id()), true),
+            (update, false),
+        ]
+    }
+
+    /// The writes were answered as they came out, and took place at most once.
+    async fn check(&self, writes: Writes, another: &mut Client) {
+        let by_another = get(another, &self.edited.uid).await.expect("it is there");
+        let mut acknowledged = Vec::new();
+        let mut wrong = Vec::new();
+        for (write, may_repeat, answer) in writes.sent {
+            let answer = answer.await.expect("no panic");
+            println!("{:?}", answer.as_ref().map(Vec::len));
+            match answer {
+                Ok(calls) => acknowledged.extend(calls),
+                Err(status) if is_unknown(&status) => {}
+                Err(status) => wrong.push(format!("{write:?}: {status:?}")),
+            }
+            if may_repeat {
+                let (first, second) = (write.clone(), write);
+                let first = send_until_known(first, &mut self.service.client()).await;
+                let second = send_until_known(second, another).await;
+                assert_eq!(first, second, "a request is answered as before");
+                acknowledged.extend(first);
+            }
+        }
+        assert!(
+            wrong.is_empty(),
+            "refused because of themselves: {wrong:#?}"
+        );
+        let second = self.pair.second().await;
+        check_ledger(&second, &acknowledged).await;
+        let changes = "voice_call_changes WHERE call_summary = 'ours'";
+        let times = count(&second, changes).await;
+        assert!(times <= 1, "the update took place {times} times");
+        let now = get(another, &self.edited.uid).await.expect("it is there");
+        let sql = "SELECT coalesce(max(revision), 0) FROM voice_call_changes \
+            WHERE call_summary = 'ours'";
+        let ours: i64 = second.query_one(sql, &[]).await.expect("it answers").get(0);
+        assert!(
+            now == by_another || ours > by_another.revision && acknowledged_at(&acknowledged, ours),
+            "the update overwrites another's: {now:?}"
+        );
+    }
+}
+
+/// Whether a write was acknowledged at this revision.
+fn acknowledged_at(calls: &[VoiceCall], revision: i64) -> bool {
+    calls.iter().any(|call| call.revision == revision)
+}
+
+/// Nobody can tell, which is said so.
+fn is_unknown(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unknown) && !passing(status).is_empty()
+}
+
+async fn send_until_known(write: Write, client: &mut Client) -> Vec<VoiceCall> {
+    let mut answer = None;
+    eventually("it is answered", async || {
+        match write.clone().send(client).await {
+            Ok(calls) => answer = Some(calls),
+            Err(status) => {
+                passing(&status);
+            }
+        }
+        answer.is_some()
+    })
+    .await;
+    answer.expect("it was waited for")
+}
