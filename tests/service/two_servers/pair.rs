@@ -179,7 +179,8 @@ pub(super) fn serve(url: &str) -> Process {
 
 /// Changes a setting of the server.
 pub(super) async fn set(database: &Database, name: &str, value: &str) {
-    let sql = format!("ALTER SYSTEM SET {name} = '{value}'");
+    let quoted = value.replace('\'', "''");
+    let sql = format!("ALTER SYSTEM SET {name} = '{quoted}'");
     // Not in one transaction, which ALTER SYSTEM does not allow.
     for sql in [sql.as_str(), "SELECT pg_reload_conf()"] {
         database.batch_execute(sql).await.expect("it may");
