@@ -101,7 +101,10 @@ impl Cluster {
     }
 
     /// The same in a network namespace of its own, which only root can make.
-    pub(crate) fn start_apart(port: u16, prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
+    pub(crate) fn start_in_namespace(
+        port: u16,
+        prepare: impl FnOnce(&Path) -> Vec<String>,
+    ) -> Self {
         Self::launch(Durability::Durable, port, None, Network::Own, prepare)
     }
 

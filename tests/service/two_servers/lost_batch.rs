@@ -1,7 +1,6 @@
-//! Writes under way while history forks: a standby without the last changes takes
-//! over, and another replica's writes overtake what was lost before this one can
-//! look. Such a write takes place once or not at all, and is never taken for
-//! another's.
+//! Commits under way when a standby without the last changes is promoted, and
+//! another replica writes beyond the lost revisions before this one can find out the
+//! commit outcome. Such a write is applied once or not at all.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,7 +12,7 @@ use voicecall::api::proto::{CreateVoiceCallRequest, UpdateVoiceCallRequest, Voic
 
 use super::{
     blocking,
-    load::{create_request, create_until_known, passing},
+    load::{create_request, create_until_known, transient_error},
     lost_tail::{change_some, has_all, print_pause},
     pair::{Pair, WAITING_FOR_STANDBY, count, serve, set},
 };
@@ -22,9 +21,9 @@ use crate::support::{
     server::Process, writes::Write,
 };
 
-/// Changes that are lost.
+/// How many changes the standby lacks.
 const LOST: i64 = 20;
-/// How long an answer may take in which the service looks for a commit.
+/// How long the service may take to find out a commit outcome.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,7 +35,7 @@ async fn a_batch_under_way_at_the_failover_takes_place_once_or_not_at_all() {
     blocking(|| lost.pair.first.kill());
     let writable = lost.pair.promote().await;
     let mut another = lost.overtake().await;
-    lost.open_door();
+    lost.make_reachable();
     lost.check(writes, &mut another).await;
     print_pause(what, last_write, writable);
 }
@@ -48,21 +47,23 @@ async fn a_batch_below_the_lost_head_is_found_and_not_run_again() {
     let last_write = Instant::now();
     blocking(|| lost.pair.first.kill());
     let writable = lost.pair.promote().await;
-    lost.open_door();
+    lost.make_reachable();
     create_until_known(&mut lost.service.client(), &create_request(request_id())).await;
     print_pause(what, last_write, writable);
 
-    // The batch is committed, and its answer is lost, and so is the way to ask.
+    // The batch is committed, its connection breaks before the response, and the
+    // service cannot connect anew to find out.
     let second = lost.pair.second().await;
     let mut writes = lost.batch_waits(&lost.pair.second_url()).await;
     set(&second, "synchronous_standby_names", "nobody").await;
-    writes.go_on().await;
+    writes.release().await;
     eventually("the batch is committed", async || {
         count(&second, WAITING_FOR_STANDBY).await > 0
     })
     .await;
-    lost.close_door();
-    // In force from the restart on: a reload would end the wait.
+    lost.make_unreachable();
+    // This takes effect at the restart: after a reload the commit would no longer
+    // wait.
     let reset = "ALTER SYSTEM RESET synchronous_standby_names";
     second.batch_execute(reset).await.expect("it may");
     blocking(|| {
@@ -70,38 +71,42 @@ async fn a_batch_below_the_lost_head_is_found_and_not_run_again() {
         lost.pair.second.restart();
     });
     let mut another = lost.overtake().await;
-    lost.open_door();
+    lost.make_reachable();
     lost.check(writes, &mut another).await;
 }
 
-/// A service that has seen changes which the second server lacks.
+/// A service that has seen changes that the second server lacks.
 struct LostTail {
     pair: Pair,
     service: Process,
-    /// By which the service reaches the second server while it is there.
-    door: PathBuf,
+    /// The directory by which the service reaches the second server's socket, while
+    /// it exists.
+    second_host: PathBuf,
     /// A call that both histories have.
     edited: VoiceCall,
-    /// The replica that overtakes.
+    /// The replica that writes beyond the lost revisions.
     another: Option<Process>,
 }
 
 /// Writes of one batch, none of which has been answered.
 struct Writes {
-    /// Each write, and whether it may be repeated.
-    sent: Vec<(
-        Write,
-        bool,
-        AbortOnDropHandle<Result<Vec<VoiceCall>, Status>>,
-    )>,
-    /// What the batch waits for.
-    holder: Option<Database>,
+    sent: Vec<Sent>,
+    /// Holds the lock that the batch waits for.
+    lock_holder: Option<Database>,
+}
+
+/// A write, and the response to it.
+struct Sent {
+    write: Write,
+    /// It has a request id, so it is safe to send it again.
+    may_repeat: bool,
+    response: AbortOnDropHandle<Result<Vec<VoiceCall>, Status>>,
 }
 
 impl Writes {
-    /// Lets the batch be committed.
-    async fn go_on(&mut self) {
-        let holder = self.holder.take().expect("once");
+    /// Releases the lock, so that the batch is committed.
+    async fn release(&mut self) {
+        let holder = self.lock_holder.take().expect("once");
         holder.batch_execute("COMMIT").await.expect("it ends");
     }
 }
@@ -109,12 +114,12 @@ impl Writes {
 impl LostTail {
     async fn start() -> Self {
         let pair = Pair::asynchronous().await;
-        let door = pair.second.dir().join("door");
-        let service = serve(&pair.url_with_second_at(&door.display().to_string()));
+        let second_host = pair.second.dir().join("reachable");
+        let service = serve(&pair.url_with_second_at(&second_host.display().to_string()));
         let mut client = service.client();
         let edited = create(&mut client, inbound()).await;
         has_all(&pair, 1).await;
-        pair.cut().await;
+        pair.disconnect_standby().await;
         for number in 0..LOST {
             let call = std::slice::from_ref(&edited);
             change_some(&mut client, call, &format!("lost {number}")).await;
@@ -122,21 +127,25 @@ impl LostTail {
         Self {
             pair,
             service,
-            door,
+            second_host,
             edited,
             another: None,
         }
     }
 
-    fn open_door(&self) {
-        std::os::unix::fs::symlink(self.pair.second.dir(), &self.door).expect("it was closed");
+    /// Lets the service connect to the second server.
+    fn make_reachable(&self) {
+        let socket_dir = self.pair.second.dir();
+        std::os::unix::fs::symlink(socket_dir, &self.second_host).expect("it was unreachable");
     }
 
-    fn close_door(&self) {
-        std::fs::remove_file(&self.door).expect("it was open");
+    /// Keeps the service from connecting to the second server.
+    fn make_unreachable(&self) {
+        std::fs::remove_file(&self.second_host).expect("it was reachable");
     }
 
-    /// Has another replica write beyond what was lost, and change the same call.
+    /// Starts another replica, which changes the same call until it is beyond the lost
+    /// revisions.
     async fn overtake(&mut self) -> Client {
         let another = serve(&self.pair.second_url());
         let mut client = another.client();
@@ -148,7 +157,8 @@ impl LostTail {
         client
     }
 
-    /// Sends writes that become one batch, whose commit waits on this server.
+    /// Sends writes that become one batch, and makes its commit wait for the commit
+    /// lock of this database.
     async fn batch_waits(&self, url: &str) -> Writes {
         let [database, before, holder] =
             [connect(url).await, connect(url).await, connect(url).await];
@@ -163,7 +173,7 @@ impl LostTail {
             create_until_known(&mut opener, &create_request(request_id())).await
         });
         eventually("a commit waits", async || waits(1).await).await;
-        // The next in the line for the lock; the batch comes behind it.
+        // It is next in the queue for the lock, ahead of the batch.
         let holder = tokio::spawn(async move {
             holder.batch_execute(lock).await.expect("it is its turn");
             holder
@@ -172,13 +182,19 @@ impl LostTail {
 
         let sent = self.writes().map(|(write, may_repeat)| {
             let mut client = client.clone();
-            let once = write.clone();
-            let answer = async move { timeout(PATIENCE, once.send(&mut client)).await };
-            let answer = async move { answer.await.expect("it is answered in time") };
-            let answer = AbortOnDropHandle::new(tokio::spawn(answer));
-            (write, may_repeat, answer)
+            let first = write.clone();
+            let response = async move {
+                let response = timeout(PATIENCE, first.send(&mut client)).await;
+                response.expect("every write is answered in time")
+            };
+            Sent {
+                write,
+                may_repeat,
+                response: AbortOnDropHandle::new(tokio::spawn(response)),
+            }
         });
-        // They are ahead of this on the same connection.
+        // When this is answered, the writes before it on the same connection have
+        // arrived.
         get(&mut client, &self.edited.uid)
             .await
             .expect("it is there");
@@ -188,12 +204,12 @@ impl LostTail {
         eventually("the batch waits", async || waits(1).await).await;
         Writes {
             sent: sent.into(),
-            holder: Some(holder),
+            lock_holder: Some(holder),
         }
     }
 
-    /// Writes of which a second application would show, and whether each may be
-    /// repeated.
+    /// Writes that fail, or leave a trace, when they are applied twice; and whether
+    /// each has a request id.
     fn writes(&self) -> [(Write, bool); 4] {
         let create = |request_id| {
             Write::Create(CreateVoiceCallRequest {
@@ -222,18 +238,20 @@ impl LostTail {
         ]
     }
 
-    /// The writes were answered as they came out, and took place at most once.
+    /// Checks that each response is true, and that each write was applied at most
+    /// once.
     async fn check(&self, writes: Writes, another: &mut Client) {
         let by_another = get(another, &self.edited.uid).await.expect("it is there");
         let mut acknowledged = Vec::new();
-        let mut wrong = Vec::new();
-        for (write, may_repeat, answer) in writes.sent {
-            let answer = answer.await.expect("no panic");
-            println!("{:?}", answer.as_ref().map(Vec::len));
-            match answer {
+        let mut refused = Vec::new();
+        for sent in writes.sent {
+            let Sent {
+                write, may_repeat, ..
+            } = sent;
+            match sent.response.await.expect("no panic") {
                 Ok(calls) => acknowledged.extend(calls),
                 Err(status) if is_unknown(&status) => {}
-                Err(status) => wrong.push(format!("{write:?}: {status:?}")),
+                Err(status) => refused.push(format!("{write:?}: {status:?}")),
             }
             if may_repeat {
                 let (first, second) = (write.clone(), write);
@@ -244,8 +262,8 @@ impl LostTail {
             }
         }
         assert!(
-            wrong.is_empty(),
-            "refused because of themselves: {wrong:#?}"
+            refused.is_empty(),
+            "refused although nothing else stood in their way: {refused:#?}"
         );
         let second = self.pair.second().await;
         check_ledger(&second, &acknowledged).await;
@@ -268,9 +286,10 @@ fn acknowledged_at(calls: &[VoiceCall], revision: i64) -> bool {
     calls.iter().any(|call| call.revision == revision)
 }
 
-/// Nobody can tell, which is said so.
+/// Whether the error says that the commit outcome is unknown.
 fn is_unknown(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::Unknown) && !passing(status).is_empty()
+    matches!(status.code(), Code::Unavailable | Code::Unknown)
+        && !transient_error(status).is_empty()
 }
 
 async fn send_until_known(write: Write, client: &mut Client) -> Vec<VoiceCall> {
@@ -279,7 +298,7 @@ async fn send_until_known(write: Write, client: &mut Client) -> Vec<VoiceCall> {
         match write.clone().send(client).await {
             Ok(calls) => answer = Some(calls),
             Err(status) => {
-                passing(&status);
+                transient_error(&status);
             }
         }
         answer.is_some()
