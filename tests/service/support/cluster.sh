@@ -6,7 +6,8 @@
 # Commands on standard input, each answered with a line: "kill" ends every
 # process of the server at once (SIGKILL), "shutdown" ends it in order, "start"
 # starts it again, "follow" and a connection string starts it as a standby of that
-# cluster; "pause" stops every process where it is (SIGSTOP) until "resume".
+# cluster; "pause" stops every process where it is (SIGSTOP) until "resume", and
+# "pause-postmaster" only the one that makes sessions.
 set -u
 bin=$1 dir=$2 port=$3
 shift 3
@@ -79,6 +80,10 @@ while read -r command argument; do
             # The postmaster first, so that nothing new starts meanwhile.
             kill -STOP "$pid"
             kill -STOP $(pgrep -P "$pid")
+            echo paused
+            ;;
+        pause-postmaster)
+            kill -STOP "$pid"
             echo paused
             ;;
         resume)

@@ -35,7 +35,9 @@ const SUMMARY_BYTES: usize = 4_000;
 /// One in so many calls is changed, on either branch.
 const CHANGED_EVERY: usize = 30;
 /// How soon a stream of the lost branch must end once the client reads on.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A stream that sends nothing for so long waits for something.
+const STALL: Duration = Duration::from_secs(1);
 /// How much of a processor an idle service may use.
 const IDLE_SHARE: f64 = 0.5;
 
@@ -113,6 +115,84 @@ async fn streams_of_a_lost_branch_of_the_log_are_reset() {
         slow.ends_or_is_of(&kept).await;
     }
     is_idle(&service).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_do_not_wait_for_lost_changes_when_a_read_of_the_log_broke() {
+    let pair = Pair::asynchronous().await;
+    let (service, kept, streams) = between_page_and_log(&pair).await;
+    // Pages can be read, and the log cannot.
+    let [first, lock] = [pair.first().await, pair.first().await];
+    let sql = "BEGIN; LOCK TABLE voice_call_changes IN ACCESS EXCLUSIVE MODE";
+    lock.batch_execute(sql).await.expect("it may");
+    let streams = streams.map(|stream| read_to_the_end(stream, &kept));
+    eventually(
+        "a page has been read, and the log is waited for",
+        async || {
+            let waiting = "pg_stat_activity WHERE wait_event = 'relation' \
+            AND application_name LIKE 'voicecall%'";
+            // One is the reader that follows the log.
+            count(&first, waiting).await > 1
+        },
+    )
+    .await;
+    pair.promote().await;
+    blocking(|| pair.first.kill());
+    end_after_the_fork(&service, streams).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_do_not_wait_for_lost_changes_when_the_log_is_read_elsewhere() {
+    let pair = Pair::asynchronous().await;
+    let (service, kept, mut streams) = between_page_and_log(&pair).await;
+    // Pages can be read by the sessions that exist; the log needs a new one.
+    let first = pair.first().await;
+    blocking(|| pair.first.pause_postmaster());
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+        WHERE application_name LIKE 'voicecall log%'";
+    first.query(end, &[]).await.expect("it may");
+    for stream in &mut streams {
+        stream.until_it_stalls().await;
+    }
+    let streams = streams.map(|stream| read_to_the_end(stream, &kept));
+    pair.promote().await;
+    blocking(|| pair.first.kill());
+    end_after_the_fork(&service, streams).await;
+}
+
+/// Streams that began before the fork, and have more pages to read. The service has
+/// no recent changes in memory, so after each page it reads the log for changes.
+async fn between_page_and_log(pair: &Pair) -> (Process, Vec<VoiceCall>, [SlowStream; 2]) {
+    let environment = [
+        ("DATABASE_URL", &*pair.url()),
+        ("VOICECALL_FEED_MEMORY", "1"),
+    ];
+    let service = blocking(|| Process::start(&environment));
+    let mut client = service.client();
+    let kept = fill(&mut client).await;
+    has_all(pair, KEPT).await;
+    let streams = [
+        SlowStream::export(&service).await,
+        SlowStream::watch(&service).await,
+    ];
+    pair.disconnect_standby().await;
+    change_some(&mut client, &kept, "lost").await;
+    (service, kept, streams)
+}
+
+fn read_to_the_end(stream: SlowStream, kept: &[VoiceCall]) -> AbortOnDropHandle<()> {
+    let kept = kept.to_vec();
+    let end = async move { stream.ends_or_is_of(&kept).await };
+    AbortOnDropHandle::new(tokio::spawn(end))
+}
+
+/// The streams end, although the log does not reach their last page.
+async fn end_after_the_fork(service: &Process, streams: [AbortOnDropHandle<()>; 2]) {
+    create_until_known(&mut service.client(), &create_request(request_id())).await;
+    for stream in streams {
+        stream.await.expect("it ends as it should");
+    }
+    is_idle(service).await;
 }
 
 /// Waits until the standby has this many calls.
@@ -242,6 +322,13 @@ impl SlowStream {
                 Message::SnapshotComplete(_) => Ok(false),
                 other => panic!("{other:?} in the snapshot"),
             },
+        }
+    }
+
+    /// Reads until no message comes for a while.
+    async fn until_it_stalls(&mut self) {
+        while let Ok(next) = timeout(STALL, self.next()).await {
+            assert!(next.expect("it goes on"), "it has more to read");
         }
     }
 

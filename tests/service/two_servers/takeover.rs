@@ -32,7 +32,7 @@ async fn writes_go_on_when_a_frozen_primary_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writes_go_on_when_a_unreachable_primary_is_replaced() {
+async fn writes_go_on_when_an_unreachable_primary_is_replaced() {
     let what = "the primary cannot be reached (packets are dropped)";
     if !is_long_run() {
         println!("skipped: {what}; VOICECALL_TEST_LONG=1 runs it");
