@@ -6,8 +6,7 @@
 # Commands on standard input, each answered with a line: "kill" ends every
 # process of the server at once (SIGKILL), "shutdown" ends it in order, "start"
 # starts it again, "follow" and a connection string starts it as a standby of that
-# cluster; "pause" stops every process where it is (SIGSTOP) until "resume", and
-# "pause-postmaster" only the one that makes sessions.
+# cluster; "pause" stops every process where it is (SIGSTOP) until "resume".
 set -u
 bin=$1 dir=$2 port=$3
 shift 3
@@ -80,10 +79,6 @@ while read -r command argument; do
             # The postmaster first, so that nothing new starts meanwhile.
             kill -STOP "$pid"
             kill -STOP $(pgrep -P "$pid")
-            echo paused
-            ;;
-        pause-postmaster)
-            kill -STOP "$pid"
             echo paused
             ;;
         resume)

@@ -199,12 +199,6 @@ impl Cluster {
         self.command("pause", "paused");
     }
 
-    /// Stops the process that makes sessions (SIGSTOP): those that exist go on, and
-    /// new ones are accepted and never answered.
-    pub(crate) fn pause_postmaster(&self) {
-        self.command("pause-postmaster", "paused");
-    }
-
     /// Lets a paused server go on.
     pub(crate) fn resume(&self) {
         self.command("resume", "resumed");
