@@ -59,6 +59,10 @@ impl Network {
     }
 }
 
+/// A setting for tests that kill servers, but not the operating system: what it
+/// was given survives.
+pub(crate) const NO_FSYNC: &str = "fsync=off";
+
 static SHARED: OnceCell<Cluster> = OnceCell::const_new();
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 static CLUSTERS: AtomicU32 = AtomicU32::new(0);
@@ -77,15 +81,13 @@ impl Cluster {
 
     /// A standby of the cluster that this connection string reaches.
     pub(crate) fn standby_of(primary: &str, port: u16) -> Self {
-        // A standby that lost its primary looks for it again at once.
-        let settings = |_: &Path| vec!["wal_retrieve_retry_interval=100ms".to_owned()];
-        Self::launch(
-            Durability::Durable,
-            port,
-            Some(primary),
-            Network::Shared,
-            settings,
-        )
+        let settings = |_: &Path| {
+            // A standby that lost its primary looks for it again at once.
+            let retry = "wal_retrieve_retry_interval=100ms";
+            vec![NO_FSYNC.to_owned(), retry.to_owned()]
+        };
+        let network = Network::Shared;
+        Self::launch(Durability::Durable, port, Some(primary), network, settings)
     }
 
     /// The same with a port and settings (`name=value`) of its own. `prepare`
@@ -99,7 +101,10 @@ impl Cluster {
     }
 
     /// The same in a network namespace of its own, which only root can make.
-    pub(crate) fn start_apart(port: u16, prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
+    pub(crate) fn start_in_namespace(
+        port: u16,
+        prepare: impl FnOnce(&Path) -> Vec<String>,
+    ) -> Self {
         Self::launch(Durability::Durable, port, None, Network::Own, prepare)
     }
 

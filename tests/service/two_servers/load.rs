@@ -1,4 +1,4 @@
-//! Clients that create calls all the while, and what they were told.
+//! Clients that create calls all the while, and what the service answered.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use voicecall::api::proto::{CreateVoiceCallRequest, VoiceCall};
 use super::{LONGEST_PAUSE, within};
 use crate::support::{Client, inbound, ledger::check_ledger, request_id, server::Process};
 
-/// How long a client waits for one answer.
+/// The deadline of one attempt.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a client writes, at most.
 const WRITE_EVERY: Duration = Duration::from_millis(10);
@@ -25,28 +25,29 @@ const UNNAMED: u32 = 5;
 /// How many acknowledged writes are repeated at the end.
 const MAX_REPEATS: usize = 1_000;
 
-/// Clients that write until they are told to stop.
+/// Clients that write until the load is stopped.
 pub(super) struct Load {
     started: Instant,
     stop: CancellationToken,
-    clients: Vec<AbortOnDropHandle<Told>>,
+    clients: Vec<AbortOnDropHandle<Answers>>,
     /// When each write was acknowledged.
     acknowledged_at: Arc<Mutex<Vec<Instant>>>,
 }
 
-/// What clients were told.
+/// What the service answered to the clients.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct Answers {
     /// Each write that was acknowledged.
     acknowledged: Vec<(CreateVoiceCallRequest, VoiceCall)>,
-    /// Those with a request id that were not, when the client stopped.
+    /// The writes with a request id that were not yet acknowledged when their client
+    /// stopped.
     open: Vec<CreateVoiceCallRequest>,
-    /// How often which error was answered.
+    /// How often each error was returned.
     errors: BTreeMap<String, u32>,
 }
 
 impl Load {
-    /// This many clients of the service.
+    /// Starts this many clients of the service.
     pub(super) fn start(service: &Process, clients: u32) -> Self {
         let stop = CancellationToken::new();
         let acknowledged_at = Arc::<Mutex<Vec<Instant>>>::default();
@@ -70,7 +71,7 @@ impl Load {
         times.iter().filter(|time| **time >= since).count()
     }
 
-    /// Waits for this many writes that are acknowledged from now on.
+    /// Waits until this many writes have been acknowledged from now on.
     pub(super) async fn wait_for(&self, count: usize) {
         let now = Instant::now();
         let what = "writes are acknowledged";
@@ -80,9 +81,10 @@ impl Load {
         .await;
     }
 
-    /// Waits until writes are acknowledged that came after `writable`, which must
-    /// be soon; prints how long there were none.
-    pub(super) async fn goes_on(&self, what: &str, writable: Instant) {
+    /// Waits for the first write that is acknowledged after `writable`, when a server
+    /// took writes again; prints how long no write was acknowledged, and asserts that
+    /// it was not too long after `writable`.
+    pub(super) async fn expect_writes_to_resume(&self, what: &str, writable: Instant) {
         let reason = format!("writes go on after this: {what}");
         within(3 * LONGEST_PAUSE, &reason, async || {
             self.count_since(writable) > 0
@@ -92,12 +94,13 @@ impl Load {
             let times = self.acknowledged_at.lock().expect("no client panics");
             let last = times.iter().filter(|time| **time < writable).max();
             let first = times.iter().filter(|time| **time >= writable).min();
-            // Without one before, the clients have waited since they started.
+            // If none was acknowledged before, the clients have waited since they
+            // started.
             let last = last.copied().unwrap_or(self.started);
             (last, *first.expect("just seen"))
         };
         println!(
-            "{what}: no writes for {:.2} s, of which {:.2} s after a server took them",
+            "{what}: no writes for {:.2} s, of which {:.2} s with a writable server",
             (first - last).as_secs_f64(),
             (first - writable).as_secs_f64(),
         );
@@ -110,14 +113,14 @@ impl Load {
     }
 
     /// Stops the clients.
-    pub(super) async fn stop(self) -> Told {
+    pub(super) async fn stop(self) -> Answers {
         self.stop.cancel();
-        let mut all = Told::default();
+        let mut all = Answers::default();
         for client in self.clients {
-            let told = client.await.expect("no client panics");
-            all.acknowledged.extend(told.acknowledged);
-            all.open.extend(told.open);
-            for (error, count) in told.errors {
+            let answers = client.await.expect("no client panics");
+            all.acknowledged.extend(answers.acknowledged);
+            all.open.extend(answers.open);
+            for (error, count) in answers.errors {
                 *all.errors.entry(error).or_default() += count;
             }
         }
@@ -125,10 +128,10 @@ impl Load {
     }
 }
 
-impl Told {
-    /// Checks that the database has every write that was acknowledged, and none
-    /// twice; that the service answers a repeated request as it did before; and
-    /// that those nobody knew of are answered now, and answered so again.
+impl Answers {
+    /// Checks that the database has every acknowledged write, and none twice; that
+    /// the service answers a repeated request as it did before; and that requests
+    /// without an acknowledgement can be repeated, with the same response each time.
     pub(super) async fn check(&self, what: &str, database: &Database, client: &mut Client) {
         println!(
             "{what}: {} writes acknowledged, {} left open, errors: {:?}",
@@ -139,7 +142,7 @@ impl Told {
         let calls: Vec<VoiceCall> = self.calls();
         check_ledger(database, &calls).await;
         let named = |(request, _): &&(CreateVoiceCallRequest, _)| !request.request_id.is_empty();
-        // The last ones are those around what happened, or after it.
+        // The last ones are those around the failure, or after it.
         let repeats = self.acknowledged.iter().rev().filter(named);
         for (request, call) in repeats.take(MAX_REPEATS) {
             let again = create_until_known(client, request).await;
@@ -166,8 +169,8 @@ async fn write_until(
     stop: CancellationToken,
     mut client: Client,
     acknowledged_at: Arc<Mutex<Vec<Instant>>>,
-) -> Told {
-    let mut told = Told::default();
+) -> Answers {
+    let mut answers = Answers::default();
     let mut pause = interval(WRITE_EVERY);
     pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for number in 0u32.. {
@@ -187,26 +190,26 @@ async fn write_until(
                 Some(Ok(call)) => {
                     let mut times = acknowledged_at.lock().expect("no client panics");
                     times.push(Instant::now());
-                    told.acknowledged.push((request, call));
+                    answers.acknowledged.push((request, call));
                     break;
                 }
                 Some(Err(status)) => {
-                    *told.errors.entry(passing(&status)).or_default() += 1;
+                    *answers.errors.entry(transient_error(&status)).or_default() += 1;
                     if !is_named {
                         break;
                     }
                 }
                 None => {
-                    told.open.extend(is_named.then_some(request));
-                    return told;
+                    answers.open.extend(is_named.then_some(request));
+                    return answers;
                 }
             }
         }
     }
-    told
+    answers
 }
 
-/// A create of the least that can be created.
+/// A request to create an inbound call.
 pub(super) fn create_request(request_id: String) -> CreateVoiceCallRequest {
     CreateVoiceCallRequest {
         voice_call: Some(inbound()),
@@ -215,7 +218,7 @@ pub(super) fn create_request(request_id: String) -> CreateVoiceCallRequest {
     }
 }
 
-/// One attempt, which ends.
+/// One attempt, with a deadline.
 pub(super) async fn create_once(
     client: &mut Client,
     request: &CreateVoiceCallRequest,
@@ -226,8 +229,8 @@ pub(super) async fn create_once(
     Ok(response.into_inner().voice_call.expect("it is answered"))
 }
 
-/// The same until it is acknowledged. Every error on the way is one after which
-/// the same request may be sent again.
+/// Repeats the request until it is acknowledged. Asserts that every error before
+/// that is a transient one.
 pub(super) async fn create_until_known(
     client: &mut Client,
     request: &CreateVoiceCallRequest,
@@ -239,25 +242,26 @@ pub(super) async fn create_until_known(
         match create_once(client, request).await {
             Ok(call) => return call,
             Err(status) => {
-                let error = passing(&status);
+                let error = transient_error(&status);
                 assert!(Instant::now() < deadline, "still {error}: {request:?}");
             }
         }
     }
 }
 
-/// The name of an error that a client must expect while servers come and go.
+/// The code and reason of an error. Asserts that it is one that a client must expect
+/// during a failover.
 #[track_caller]
-pub(super) fn passing(status: &Status) -> String {
+pub(super) fn transient_error(status: &Status) -> String {
     let details = status.get_error_details();
     let reason = details.error_info().map_or("", |info| &info.reason);
-    let is_passing = match status.code() {
+    let is_transient = match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => true,
         Code::Unknown => reason == "OUTCOME_UNKNOWN",
         // The client's own deadline.
         Code::Cancelled => reason.is_empty(),
         _ => false,
     };
-    assert!(is_passing, "not an error of a passing outage: {status:?}");
+    assert!(is_transient, "not a transient error: {status:?}");
     format!("{:?} {reason}", status.code())
 }

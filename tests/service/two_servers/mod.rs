@@ -1,18 +1,19 @@
-//! Two real servers, a primary and its standby, and what happens between them
-//! while the service is in use.
+//! Failures of two real PostgreSQL servers, a primary and its standby, while the
+//! service is in use.
 //!
-//! - `pair` is the two servers; `load` writes all the while, and knows what was
-//!   acknowledged
-//! - `reads`: what each kind of read shows of a call
-//! - `takeover`: the primary freezes, cannot be reached, or is demoted
-//! - `unreplicated`: commits that no standby has
-//! - `restart`: reads after the primary was restarted beside its standby
-//! - `lost_tail`, `lost_batch`: a standby is promoted that lacks the last changes
+//! - `pair` starts the two servers and makes them fail; `load` writes meanwhile, and
+//!   records what was acknowledged; `reads` reads a call by every kind of read
+//! - `takeover`: the primary freezes, becomes unreachable, or is demoted
+//! - `unreplicated`: commits that have not reached the standby
+//! - `restart`: reads after a restart of the primary, while the standby is behind
+//! - `lost_tail`, `lost_batch`: the promoted standby lacks the last changes
 //!
-//! Each test prints how long there were no writes (`--nocapture` shows it). What
-//! takes long runs with VOICECALL_TEST_LONG set, and says so otherwise.
+//! Each test prints how long no write was acknowledged (see it with `--nocapture`).
+//! Long tests run only with VOICECALL_TEST_LONG set, and print that they were skipped
+//! otherwise.
 
 mod load;
+mod lost_batch;
 mod lost_tail;
 mod pair;
 mod reads;
@@ -24,15 +25,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, interval};
 
-/// Writes must go on this soon after a server is there that takes them.
+/// How soon writes must resume after a server is writable.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Whether long tests are asked for.
+/// Whether to run the long tests.
 fn is_long_run() -> bool {
     std::env::var_os("VOICECALL_TEST_LONG").is_some()
 }
 
-/// Waits for something that may take longer than `eventually` allows.
+/// Waits until the condition holds; a test that waits longer than `time` fails.
 async fn within(time: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + time;
     let mut looks = interval(Duration::from_millis(5));
@@ -45,7 +46,7 @@ async fn within(time: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool
     }
 }
 
-/// Runs what blocks this thread beside the other tasks of the test.
+/// Runs blocking code without holding up the other tasks of the test.
 fn blocking<T>(run: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(run)
 }

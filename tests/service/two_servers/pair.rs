@@ -1,6 +1,6 @@
 //! A primary and its standby, and what is done to them.
 
-use std::process::Command;
+use std::{path::Path, process::Command, sync::OnceLock};
 
 use tokio::time::Instant;
 use tokio_postgres::Client as Database;
@@ -8,7 +8,7 @@ use tokio_postgres::Client as Database;
 use super::blocking;
 use crate::support::{
     eventually,
-    postgres::{Cluster, Durability, connect, unprivileged_account},
+    postgres::{Cluster, Durability, NO_FSYNC, connect, unprivileged_account},
     server::Process,
 };
 
@@ -19,21 +19,22 @@ pub(super) struct Pair {
     pub(super) first: Cluster,
     pub(super) second: Cluster,
     database: String,
-    /// How the service reaches the first.
+    /// The host by which the service reaches the first server.
     first_host: String,
 }
 
 impl Pair {
-    /// A primary whose commits wait for its standby.
+    /// A primary and its standby with synchronous replication.
     pub(super) async fn synchronous() -> Self {
         let pair = Self::asynchronous().await;
         pair.commits_wait_for_standby().await;
         pair
     }
 
-    /// A primary whose commits do not wait for its standby.
+    /// A primary and its standby with asynchronous replication.
     pub(super) async fn asynchronous() -> Self {
-        let first = blocking(|| Cluster::start(Durability::Durable));
+        let settings = |_: &Path| vec![NO_FSYNC.to_owned()];
+        let first = blocking(|| Cluster::start_with(Durability::Durable, PORT, settings));
         let database = database_name(&first.database().await);
         let second = blocking(|| first.standby());
         let first_host = first.dir().display().to_string();
@@ -45,19 +46,19 @@ impl Pair {
         }
     }
 
-    /// A primary whose commits wait for its standby, and that both the standby and
-    /// the service reach by a network that can be cut. `None`: this account cannot
-    /// make networks.
-    pub(super) async fn apart() -> Option<(Self, Link)> {
+    /// A primary with synchronous replication in a network namespace of its own, so
+    /// that its packets can be dropped. `None`: this account cannot make namespaces.
+    pub(super) async fn in_namespace() -> Option<(Self, Link)> {
         unprivileged_account()?;
         let link = Link::new();
         let first = blocking(|| {
-            Cluster::start_apart(PORT, |dir| {
+            Cluster::start_in_namespace(PORT, |dir| {
                 let hba = dir.join("hba");
                 let trust = "local all all trust\nlocal replication all trust\n\
                     host all all all trust\nhost replication all all trust\n";
                 std::fs::write(&hba, trust).expect("it is ours");
                 vec![
+                    NO_FSYNC.into(),
                     "listen_addresses=*".into(),
                     format!("hba_file={}", hba.display()),
                 ]
@@ -67,14 +68,14 @@ impl Pair {
         let database = database_name(&first.database().await);
         let primary = format!(
             "host={} port={PORT} user=voicecall dbname=postgres",
-            link.far
+            link.namespace_address
         );
         let second = blocking(|| Cluster::standby_of(&primary, PORT));
         let pair = Self {
             first,
             second,
             database,
-            first_host: link.far.clone(),
+            first_host: link.namespace_address.clone(),
         };
         pair.commits_wait_for_standby().await;
         Some((pair, link))
@@ -89,7 +90,7 @@ impl Pair {
         .await;
     }
 
-    /// Both hosts, as operators name them to the service.
+    /// The connection string with both hosts.
     pub(super) fn url(&self) -> String {
         self.url_with_second_at(&self.second.dir().display().to_string())
     }
@@ -102,19 +103,24 @@ impl Pair {
         )
     }
 
+    /// The first host alone.
+    pub(super) fn first_url(&self) -> String {
+        self.first.url(&self.database)
+    }
+
     /// The second host alone.
     pub(super) fn second_url(&self) -> String {
         self.second.url(&self.database)
     }
 
-    /// The service, on both hosts.
+    /// Starts the service with both hosts.
     pub(super) fn service(&self) -> Process {
         serve(&self.url())
     }
 
     /// A connection to the first server behind the service's back.
     pub(super) async fn first(&self) -> Database {
-        connect(&self.first.url(&self.database)).await
+        connect(&self.first_url()).await
     }
 
     /// A connection to the second server behind the service's back.
@@ -122,7 +128,7 @@ impl Pair {
         connect(&self.second_url()).await
     }
 
-    /// Promotes the second server; since when it is writable.
+    /// Promotes the second server; returns when it became writable.
     pub(super) async fn promote(&self) -> Instant {
         let second = self.second().await;
         second
@@ -137,8 +143,8 @@ impl Pair {
         Instant::now()
     }
 
-    /// Stops the second server from receiving anything; what it is.
-    pub(super) async fn cut(&self) -> String {
+    /// Ends the replication to the second server; returns its primary_conninfo.
+    pub(super) async fn disconnect_standby(&self) -> String {
         let second = self.second().await;
         let row = second.query_one("SHOW primary_conninfo", &[]).await;
         let primary = row.expect("it answers").get(0);
@@ -155,8 +161,8 @@ impl Pair {
         primary
     }
 
-    /// Lets the second server receive again from where it was cut off.
-    pub(super) async fn mend(&self, primary: &str) {
+    /// Resumes the replication to the second server.
+    pub(super) async fn reconnect_standby(&self, primary: &str) {
         set(&self.second().await, "primary_conninfo", primary).await;
     }
 }
@@ -165,15 +171,16 @@ fn database_name(url: &str) -> String {
     url.rsplit_once("dbname=").expect("it is named").1.into()
 }
 
-/// The service on this database.
+/// Starts the service with this connection string.
 pub(super) fn serve(url: &str) -> Process {
     blocking(|| Process::start(&[("DATABASE_URL", url)]))
 }
 
 /// Changes a setting of the server.
 pub(super) async fn set(database: &Database, name: &str, value: &str) {
-    let sql = format!("ALTER SYSTEM SET {name} = '{value}'");
-    // Not in one transaction, which ALTER SYSTEM does not allow.
+    let quoted = value.replace('\'', "''");
+    let sql = format!("ALTER SYSTEM SET {name} = '{quoted}'");
+    // One statement at a time: ALTER SYSTEM cannot run in a transaction block.
     for sql in [sql.as_str(), "SELECT pg_reload_conf()"] {
         database.batch_execute(sql).await.expect("it may");
     }
@@ -195,27 +202,27 @@ pub(super) async fn count(database: &Database, rows: &str) -> i64 {
         .get(0)
 }
 
-/// Commits of the service that wait for a standby.
+/// The service's backends that wait for a standby to confirm their commit.
 pub(super) const WAITING_FOR_STANDBY: &str = "pg_stat_activity WHERE wait_event = 'SyncRep' \
     AND application_name LIKE 'voicecall%'";
 
-/// The network between the test and a cluster that lives apart.
+/// The network between the test and a cluster in a namespace of its own.
 pub(super) struct Link {
-    near: String,
-    far: String,
-    /// The cluster's process that holds its end.
-    holder: std::sync::OnceLock<u32>,
+    host_address: String,
+    namespace_address: String,
+    /// A process in the namespace.
+    holder: OnceLock<u32>,
 }
 
 impl Link {
     fn new() -> Self {
-        // Of this process alone, among all tests on the machine.
+        // Unique among the test processes of this machine.
         let id = std::process::id();
         let net = format!("10.{}.{}", 200 + id / 256 % 50, id % 256);
         Self {
-            near: format!("{net}.1"),
-            far: format!("{net}.2"),
-            holder: std::sync::OnceLock::new(),
+            host_address: format!("{net}.1"),
+            namespace_address: format!("{net}.2"),
+            holder: OnceLock::new(),
         }
     }
 
@@ -224,22 +231,25 @@ impl Link {
         self.holder.set(holder).expect("one cluster for each link");
         let id = std::process::id();
         let (near, far) = (format!("vc{id}a"), format!("vc{id}b"));
-        let (near_net, far_net) = (format!("{}/30", self.near), format!("{}/30", self.far));
+        let (host_network, namespace_network) = (
+            format!("{}/30", self.host_address),
+            format!("{}/30", self.namespace_address),
+        );
         ip(&format!(
             "link add {near} type veth peer name {far} netns {holder}"
         ));
-        ip(&format!("address add {near_net} dev {near}"));
+        ip(&format!("address add {host_network} dev {near}"));
         ip(&format!("link set {near} up"));
-        self.ip_there(&format!("address add {far_net} dev {far}"));
-        self.ip_there(&format!("link set {far} up"));
+        self.ip_in_namespace(&format!("address add {namespace_network} dev {far}"));
+        self.ip_in_namespace(&format!("link set {far} up"));
     }
 
-    /// From now on nothing that leaves the cluster arrives, and nobody is told.
-    pub(super) fn swallow(&self) {
-        self.ip_there(&format!("route add blackhole {}/32", self.near));
+    /// Silently drops every packet that the cluster sends, from now on.
+    pub(super) fn drop_packets(&self) {
+        self.ip_in_namespace(&format!("route add blackhole {}/32", self.host_address));
     }
 
-    fn ip_there(&self, arguments: &str) {
+    fn ip_in_namespace(&self, arguments: &str) {
         let holder = self.holder.get().expect("it is attached").to_string();
         let mut command = Command::new("nsenter");
         command.args(["-t", &holder, "-n", "ip"]);
@@ -249,10 +259,11 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // The namespace would take it along only when its last packet is given up.
+        // The kernel keeps the namespace, and the link with it, until it gives up the
+        // last unacknowledged packet.
         let near = format!("vc{}a", std::process::id());
         let mut delete = Command::new("ip");
-        // It may not have been made.
+        // It does not exist if the test failed early.
         let _ = delete.args(["link", "delete", &near]).status();
     }
 }

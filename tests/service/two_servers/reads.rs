@@ -11,7 +11,7 @@ use voicecall::api::proto::{
 
 use crate::support::{Client, watcher::change};
 
-/// Longer than a read waits for its min_revision.
+/// Longer than a read waits for min_revision.
 const READ_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A kind of read.
@@ -35,8 +35,8 @@ pub(super) const READS: [Read; 6] = [
 ];
 
 impl Read {
-    /// The revision at which it shows the call with this uid, for stats the
-    /// revision at which it is counted; `None`: the call is not there.
+    /// The revision of the call with this uid as this read returns it (stats: the
+    /// revision at which it is counted); `None` if the read does not find the call.
     pub(super) async fn revision(
         self,
         client: &mut Client,
@@ -97,7 +97,7 @@ impl Read {
     }
 }
 
-/// The last change in the history of these calls.
+/// The revision of the last change of these calls.
 async fn last_change(
     client: &mut Client,
     filter: Option<VoiceCallFilter>,
@@ -127,8 +127,8 @@ async fn last_change(
     }
 }
 
-/// Asserts that every kind of read shows this call as it was acknowledged, whether
-/// it is asked for its revision or not.
+/// Asserts that every kind of read returns this acknowledged call, with and without
+/// min_revision.
 pub(super) async fn assert_seen(client: &mut Client, call: &VoiceCall) {
     let mut stale = Vec::new();
     for read in READS {
@@ -136,13 +136,13 @@ pub(super) async fn assert_seen(client: &mut Client, call: &VoiceCall) {
             let shown = read.revision(client, &call.uid, min_revision).await;
             match shown {
                 Ok(shown) if shown >= Some(call.revision) => {}
-                other => stale.push(format!("{read:?} from {min_revision} on: {other:?}")),
+                other => stale.push(format!("{read:?}, min_revision {min_revision}: {other:?}")),
             }
         }
     }
     assert!(
         stale.is_empty(),
-        "a call that was acknowledged at {}, and is shown at: {stale:#?}",
+        "a call that was acknowledged at revision {}, but reads return: {stale:#?}",
         call.revision
     );
 }

@@ -1,5 +1,5 @@
-//! The primary is killed and restarted, and its standby, which answers reads all
-//! the while, is behind.
+//! The primary is killed and restarted while its standby, which is behind, accepts
+//! connections.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use super::{
 };
 use crate::support::{create, eventually, inbound, request_id};
 
-/// How long reads look for a server while the primary is away.
+/// How long clients read while the primary is down.
 const OUTAGE: Duration = Duration::from_secs(2);
-/// Enough for every thread of the service to get some of them.
+/// Enough for each thread of the service to serve some of them.
 const CONNECTIONS: usize = 8;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,7 +37,7 @@ async fn reads_show_what_was_acknowledged_after_the_primary_was_restarted() {
     let clients: Vec<_> = (0..CONNECTIONS).map(|_| service.client()).collect();
     let last_write = Instant::now();
     blocking(|| pair.first.kill());
-    // Sessions that break now are made anew, some with the standby, perhaps.
+    // Sessions that broke are replaced, possibly by sessions on the standby.
     let deadline = Instant::now() + OUTAGE;
     let mut looks = interval(Duration::from_millis(50));
     while Instant::now() < deadline {
@@ -45,7 +45,7 @@ async fn reads_show_what_was_acknowledged_after_the_primary_was_restarted() {
         for client in &clients {
             for read in READS {
                 let mut client = client.clone();
-                // The standby alone may answer, or nobody.
+                // With the primary down, any response will do.
                 let _ = read.revision(&mut client, &before.uid, 0).await;
             }
         }
@@ -62,7 +62,7 @@ async fn reads_show_what_was_acknowledged_after_the_primary_was_restarted() {
     }
     let first_write = first_write.expect("there was one");
     println!(
-        "{what}: no writes for {:.2} s, of which {:.2} s after a server took them",
+        "{what}: no writes for {:.2} s, of which {:.2} s with a writable server",
         (first_write - last_write).as_secs_f64(),
         (first_write - writable).as_secs_f64(),
     );

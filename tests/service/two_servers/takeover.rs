@@ -1,6 +1,6 @@
-//! The standby takes over while clients write: from a primary that freezes, that
-//! cannot be reached any more, or that goes on as a standby itself. Commits had
-//! waited for the standby, so it has every write that was acknowledged.
+//! The standby is promoted while clients write, because the primary freezes, becomes
+//! unreachable, or is demoted to a standby. With synchronous replication the new
+//! primary has every acknowledged write.
 
 use tokio::time::Instant;
 
@@ -23,41 +23,41 @@ async fn writes_go_on_when_a_frozen_primary_is_replaced() {
     load.wait_for(200).await;
     blocking(|| pair.first.pause());
     let writable = pair.promote().await;
-    load.goes_on(what, writable).await;
-    let told = load.stop().await;
-    // Nobody may fall back on it from here on.
+    load.expect_writes_to_resume(what, writable).await;
+    let answers = load.stop().await;
+    // From here on nothing can be read from it.
     blocking(|| pair.first.kill());
     let second = pair.second().await;
-    told.check(what, &second, &mut service.client()).await;
+    answers.check(what, &second, &mut service.client()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writes_go_on_when_a_primary_that_swallows_packets_is_replaced() {
-    let what = "the primary cannot be reached (packets are swallowed)";
+async fn writes_go_on_when_an_unreachable_primary_is_replaced() {
+    let what = "the primary cannot be reached (packets are dropped)";
     if !is_long_run() {
         println!("skipped: {what}; VOICECALL_TEST_LONG=1 runs it");
         return;
     }
-    let Some((pair, link)) = Pair::apart().await else {
+    let Some((pair, link)) = Pair::in_namespace().await else {
         println!("skipped: {what}; only root can make a network of its own");
         return;
     };
     let service = pair.service();
     let load = Load::start(&service, CLIENTS);
     load.wait_for(200).await;
-    blocking(|| link.swallow());
+    blocking(|| link.drop_packets());
     let writable = pair.promote().await;
-    load.goes_on(what, writable).await;
-    // One that starts now finds the primary as well.
+    load.expect_writes_to_resume(what, writable).await;
+    // A service that starts now finds the new primary, too.
     let started = Instant::now();
     let another = serve(&pair.url());
     println!("{what}: a service starts in {:?}", started.elapsed());
     let request = create_request(request_id());
     let call = create_until_known(&mut another.client(), &request).await;
     assert_seen(&mut service.client(), &call).await;
-    let told = load.stop().await;
+    let answers = load.stop().await;
     let second = pair.second().await;
-    told.check(what, &second, &mut another.client()).await;
+    answers.check(what, &second, &mut another.client()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,7 +67,7 @@ async fn a_primary_that_is_demoted_and_alive_is_used_no_more() {
     let service = pair.service();
     let load = Load::start(&service, CLIENTS);
     load.wait_for(200).await;
-    // It waits until the standby has everything.
+    // A shutdown waits until the standby has received everything.
     blocking(|| pair.first.shut_down());
     let writable = pair.promote().await;
     blocking(|| pair.first.follow(&pair.second));
@@ -77,12 +77,12 @@ async fn a_primary_that_is_demoted_and_alive_is_used_no_more() {
         count(&second, "pg_stat_replication WHERE state = 'streaming'").await == 1
     })
     .await;
-    // What is read there from now on is seen to be old.
+    // From now on every read from it is stale.
     first
         .batch_execute("SELECT pg_wal_replay_pause()")
         .await
         .expect("it is a standby");
-    load.goes_on(what, writable).await;
+    load.expect_writes_to_resume(what, writable).await;
 
     let started_later = serve(&pair.url());
     for process in [&service, &started_later] {
@@ -93,6 +93,6 @@ async fn a_primary_that_is_demoted_and_alive_is_used_no_more() {
             assert_seen(&mut process.client(), &call).await;
         }
     }
-    let told = load.stop().await;
-    told.check(what, &second, &mut service.client()).await;
+    let answers = load.stop().await;
+    answers.check(what, &second, &mut service.client()).await;
 }
