@@ -17,7 +17,7 @@ use crate::support::{
     postgres::{Cluster, connect, database_of, hold_commits, waiting_backend},
     proxy::{Direction, Proxy},
     reads::{assert_answered, every_read, every_read_within},
-    server::{Process, SERVING, health, settings},
+    server::{NOT_SERVING, Process, SERVING, health, settings},
     watcher::{Watcher, change, from, live},
 };
 
@@ -182,6 +182,32 @@ async fn a_first_host_that_freezes_is_given_up_for_the_second() {
     }
     assert_eq!(health(server.channel(), "").await, SERVING);
     check_ledger(&connect(&url).await, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_says_so_while_the_only_host_is_frozen_and_when_it_is_back() {
+    let cluster = Cluster::shared().await;
+    let url = cluster.database().await;
+    let proxy = Proxy::start(cluster);
+    let server = Server::start_on(&proxy.url(database_of(&url)), settings()).await;
+    let (clients, call) = warm_clients(&server).await;
+    proxy.freeze(Direction::Both);
+    let is = async |status| health(server.channel(), "").await == status;
+    let told = timeout(
+        RECOVERY,
+        eventually("it is told", async || is(NOT_SERVING).await),
+    );
+    told.await
+        .expect("nobody is sent to a server that cannot serve");
+    let unanswered = round(&clients[0], &call).await;
+    assert!(!unanswered.is_empty());
+    proxy.thaw();
+    until_all_work(&clients, &call).await;
+    let told = timeout(
+        RECOVERY,
+        eventually("it is told", async || is(SERVING).await),
+    );
+    told.await.expect("everything works");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
