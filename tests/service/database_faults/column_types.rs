@@ -107,7 +107,7 @@ async fn writes_do_not_notice_that_a_column_has_another_type() {
     for sql in CHANGES {
         let mut calls = Vec::new();
         for replica in &replicas {
-            // Both lanes of each writer have prepared what they run.
+            // All sessions of the writer have prepared what they run.
             let mut client = replica.client();
             for _ in 0..10 {
                 let call = create(&mut client, inbound()).await;

@@ -193,7 +193,7 @@ async fn a_purge_that_fails_at_the_commit_has_not_taken_place() {
     .await;
 }
 
-/// Imports these calls, numbered from 0; answers what became of each, in order.
+/// Imports these calls, numbered from 0; returns the result of each, in order.
 async fn import(client: &mut Client, calls: &[VoiceCall]) -> Vec<Option<Answer>> {
     let settings = Message::Settings(ImportSettings::default());
     let records = (0..).zip(calls).map(|(sequence, call)| {

@@ -158,13 +158,13 @@ async fn interrupted_at_commit(interrupt: &str) {
 }
 
 #[tokio::test]
-async fn a_batch_that_took_the_lock_first_and_is_terminated_at_the_commit_is_not_acknowledged_in_vain()
+async fn a_batch_that_took_the_lock_first_and_is_terminated_at_the_commit_is_never_lost_once_acknowledged()
  {
     interrupted_at_commit("pg_terminate_backend").await;
 }
 
 #[tokio::test]
-async fn a_batch_that_took_the_lock_first_and_is_cancelled_at_the_commit_is_not_acknowledged_in_vain()
+async fn a_batch_that_took_the_lock_first_and_is_cancelled_at_the_commit_is_never_lost_once_acknowledged()
  {
     interrupted_at_commit("pg_cancel_backend").await;
 }

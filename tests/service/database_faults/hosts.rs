@@ -17,7 +17,7 @@ use crate::support::{
     postgres::{Cluster, connect, database_of, hold_commits, waiting_backend},
     proxy::{Direction, Proxy},
     reads::{assert_answered, every_read, every_read_within},
-    server::{Process, SERVING, health, settings},
+    server::{NOT_SERVING, Process, SERVING, client, health, settings},
     watcher::{Watcher, change, from, live},
 };
 
@@ -26,17 +26,18 @@ const RECOVERY: Duration = Duration::from_secs(15);
 /// A client's deadline, after which it tries again.
 const DEADLINE: Duration = Duration::from_secs(3);
 
+/// The host that a connection string names.
+fn host_of(url: &str) -> String {
+    let host = url.split(' ').find_map(|part| part.strip_prefix("host="));
+    host.expect("it has one").to_owned()
+}
+
 /// A connection string that names two hosts, this one first.
 fn first_of_two(first: &Proxy, second: &Proxy, database: &str) -> String {
-    let host = |proxy: &Proxy| {
-        let url = proxy.url(database);
-        let host = url.split(' ').find_map(|part| part.strip_prefix("host="));
-        host.expect("it has one").to_owned()
-    };
-    let both = format!("host={},{}", host(first), host(second));
-    first
-        .url(database)
-        .replace(&format!("host={}", host(first)), &both)
+    let url = first.url(database);
+    let host = host_of(&url);
+    let both = format!("{host},{}", host_of(&second.url(database)));
+    url.replace(&host, &both)
 }
 
 /// Has every client ask for everything with a short deadline, again and again,
@@ -60,7 +61,7 @@ async fn until_all_work(clients: &[Client], call: &VoiceCall) {
     assert!(all_work.is_ok(), "not answered in {RECOVERY:?}: {last:#?}");
 }
 
-/// One request of each kind, all at once; answers what was not answered.
+/// One request of each kind, all at once; returns those that failed, with their code.
 async fn round(client: &Client, call: &VoiceCall) -> Vec<String> {
     let mut writer = client.clone();
     let (reads, created) = tokio::join!(
@@ -135,15 +136,20 @@ async fn a_first_host_that_never_speaks_does_not_keep_a_server_from_starting() {
     let (silent, sound) = (Proxy::start(cluster), Proxy::start(cluster));
     silent.silent(true);
     let both = first_of_two(&silent, &sound, database_of(&url));
-    let (server, ready) = Server::launch(&both, settings()).await;
-    let ready = timeout(RECOVERY, ready).await;
-    ready.expect("it starts in time").expect("it starts");
-    let mut client = server.client();
+    let (process, serving) = Process::launch(&[("DATABASE_URL", &both)]);
+    let served = tokio::task::block_in_place(|| serving.recv_timeout(RECOVERY));
+    let endpoint = served.expect("it starts in time");
+    let mut client = client(&endpoint);
     let call = create_within(&mut client, RECOVERY).await;
     let call = call.expect("the second host takes writes");
     assert_answered(&every_read(&client, &call.uid).await, "at the second host");
-    let served = check_ledger(&connect(&url).await, &[call]).await;
-    assert_eq!(served, 1);
+    // Besides the line of the start, which names both.
+    let host = host_of(&silent.url(database_of(&url)));
+    let lines = process.log.lines();
+    let failed = |line: &String| line.contains(&host) && !line.contains("listening on");
+    assert!(lines.iter().any(failed), "{lines:#?}");
+    let head = check_ledger(&connect(&url).await, &[call]).await;
+    assert_eq!(head, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,8 +159,7 @@ async fn a_server_whose_only_host_never_speaks_tells_so_and_waits_for_it() {
     let proxy = Proxy::start(cluster);
     proxy.silent(true);
     let url = proxy.url(database_of(&url));
-    let host = url.split(' ').find_map(|part| part.strip_prefix("host="));
-    let host = host.expect("it has one").to_owned();
+    let host = host_of(&url);
     let (process, serving) = Process::launch(&[("DATABASE_URL", &url)]);
     // The line of the start names it too, once it serves.
     eventually(
@@ -182,6 +187,32 @@ async fn a_first_host_that_freezes_is_given_up_for_the_second() {
     }
     assert_eq!(health(server.channel(), "").await, SERVING);
     check_ledger(&connect(&url).await, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_says_so_while_the_only_host_is_frozen_and_when_it_is_back() {
+    let cluster = Cluster::shared().await;
+    let url = cluster.database().await;
+    let proxy = Proxy::start(cluster);
+    let server = Server::start_on(&proxy.url(database_of(&url)), settings()).await;
+    let (clients, call) = warm_clients(&server).await;
+    proxy.freeze(Direction::Both);
+    let is = async |status| health(server.channel(), "").await == status;
+    let told = timeout(
+        RECOVERY,
+        eventually("it is told", async || is(NOT_SERVING).await),
+    );
+    told.await
+        .expect("nobody is sent to a server that cannot serve");
+    let unanswered = round(&clients[0], &call).await;
+    assert!(!unanswered.is_empty());
+    proxy.thaw();
+    until_all_work(&clients, &call).await;
+    let told = timeout(
+        RECOVERY,
+        eventually("it is told", async || is(SERVING).await),
+    );
+    told.await.expect("everything works");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -86,12 +86,12 @@ pub(super) async fn written_at_last(client: &mut Client, write: &Write) -> Vec<V
 }
 
 #[tokio::test]
-async fn a_commit_whose_backend_is_terminated_after_its_answer_is_not_acknowledged_in_vain() {
+async fn a_commit_whose_backend_is_terminated_after_its_answer_is_never_lost_once_acknowledged() {
     interrupted_at_commit("pg_terminate_backend").await;
 }
 
 #[tokio::test]
-async fn a_commit_that_is_cancelled_after_its_answer_is_not_acknowledged_in_vain() {
+async fn a_commit_that_is_cancelled_after_its_answer_is_never_lost_once_acknowledged() {
     interrupted_at_commit("pg_cancel_backend").await;
 }
 

@@ -1,18 +1,18 @@
-//! What the database may do to the service, each fault in its smallest form: the
-//! answers stay true, nothing is lost or applied twice, and service is back as
-//! soon as the database is.
+//! Faults of the database, each in its smallest form: responses stay true, nothing
+//! is lost or applied twice, and the service works again as soon as the database
+//! does.
 //!
 //! - `commits`: a commit that fails after its statement has answered
 //! - `interruptions`: backends that are ended or cancelled while they commit
 //! - `contention`: the same for a batch that took the commit lock before it read
-//! - `settings`: what a role, a database or a server's file says to our sessions
+//! - `settings`: settings of the role or the database of our sessions
 //! - `isolation`: two replicas on a database with another default isolation level
 //! - `durability`: what is acknowledged survives a crash
 //! - `hosts`: connections and hosts that freeze, swallow or never answer
 //! - `sessions`: sessions that died, were ended or cancelled, or cannot be made
 //! - `column_types`: a column's type changes under running replicas
 //!
-//! Failover between two servers is in `failover`; all faults at once are a storm's.
+//! Failover between two servers is in `failover`; `storm` has all faults at once.
 
 mod column_types;
 mod commits;
@@ -32,7 +32,7 @@ use tonic::{Code, Request, Status};
 use voicecall::api::proto::{CreateVoiceCallRequest, VoiceCall};
 
 use crate::support::{
-    Client, Server, create, inbound,
+    Client, Server, create, facts, inbound,
     reads::{assert_answered, every_read},
     writes::{Write, update_of},
 };
@@ -40,7 +40,7 @@ use crate::support::{
 /// Longer than any of the service's own time limits.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// Sends a write, which is answered some time.
+/// Sends a write, and waits for the response, which must come some time.
 async fn send(client: &mut Client, write: &Write) -> Result<Vec<VoiceCall>, Status> {
     let answer = timeout(PATIENCE, write.clone().send(client)).await;
     answer.expect("every write is answered")
@@ -57,12 +57,15 @@ async fn create_within(client: &mut Client, time: Duration) -> Result<VoiceCall,
     Ok(response.into_inner().voice_call.expect("it is answered"))
 }
 
-/// Asserts that it worked, or that it can be retried: no bug, nothing else.
+/// Asserts that it worked, or that nothing was done and it can be retried: no bug,
+/// no guess, nothing else.
 #[track_caller]
 fn assert_passing<T: std::fmt::Debug>(result: &Result<T, Status>, when: &str) {
     if let Err(status) = result {
-        let code = status.code();
-        assert_eq!(code, Code::Unavailable, "{when}: {status:?}");
+        let (code, reason, _) = facts(status);
+        let facts = (code, reason.as_str());
+        let expected = (Code::Unavailable, "DATABASE_UNAVAILABLE");
+        assert_eq!(facts, expected, "{when}: {status:?}");
     }
 }
 

@@ -14,15 +14,19 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Code, Request, Status};
 use voicecall::api::proto::GetVoiceCallRequest;
 
-use super::{PATIENCE, assert_first_requests, assert_passing, create_within, warm_clients};
+use super::{
+    PATIENCE, assert_first_requests, assert_passing, create_within, interruptions::written_at_last,
+    send, warm_clients,
+};
 use crate::support::{
-    Server, assert_refused, create, eventually, get, inbound,
+    Server, create, eventually, get, inbound,
     ledger::check_ledger,
     postgres::{Cluster, Durability, connect, database_of},
     proxy::Proxy,
     reads::every_read,
     retry_after,
     server::{NOT_SERVING, Process, SERVING, health, settings},
+    writes::create_of,
 };
 
 const LOCK: &str = "BEGIN; LOCK TABLE voice_calls, voice_call_changes IN ACCESS EXCLUSIVE MODE";
@@ -218,20 +222,18 @@ async fn a_writer_that_finds_no_connection_slot_says_so_in_the_log() {
          WHERE datname = current_database() AND application_name = 'voicecall writer'"
     );
     database.batch_execute(&limit).await.expect("it is set");
-    let answer = create_within(&mut client, PATIENCE).await;
-    let status = answer.as_ref().expect_err("no writer can connect");
-    assert!(retry_after(status).is_some(), "{status:?}");
-    assert_refused(answer, Code::Unavailable, "DATABASE_UNAVAILABLE", &[]);
-    assert!(
-        process.log.has(&["too many connections"]),
-        "{:#?}",
-        process.log.lines()
-    );
+    let write = create_of(inbound());
+    let refused = send(&mut client, &write).await;
+    let status = refused.expect_err("no writer can connect");
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(retry_after(&status).is_some(), "{status:?}");
+    eventually("the log says why", async || {
+        process.log.has(&["too many connections"])
+    })
+    .await;
     let no_limit = format!("ALTER ROLE {role} CONNECTION LIMIT -1");
     database.batch_execute(&no_limit).await.expect("it is set");
-    let back = eventually("writes are back", async || {
-        create_within(&mut client, PATIENCE).await.is_ok()
-    });
-    timeout(PATIENCE, back).await.expect("in time");
-    check_ledger(&database, &[]).await;
+    let written = timeout(PATIENCE, written_at_last(&mut client, &write)).await;
+    let written = written.expect("writes are back");
+    assert_eq!(check_ledger(&database, &written).await, 2);
 }

@@ -350,7 +350,7 @@ pub(crate) async fn hold_commits(database: &Client) {
         .expect("nobody commits now");
 }
 
-/// Waits until a commit waits, and answers the backend that does.
+/// Waits until a commit waits, and returns the pid of its backend.
 pub(crate) async fn waiting_backend(database: &Client) -> i32 {
     let sql = "SELECT pid FROM pg_stat_activity \
         WHERE wait_event = 'advisory' AND application_name = 'voicecall writer' \

@@ -15,7 +15,7 @@ use super::{
     watcher::{from, snapshot},
 };
 
-/// A read, and what it answered, as text.
+/// A read, and its response as text.
 pub(crate) type Answer = (&'static str, Result<String, Status>);
 
 /// How long each of the reads may take, unless it is said.

@@ -135,7 +135,7 @@ impl Server {
     }
 }
 
-/// What health checks answer for a service that serves.
+/// The status that health checks return for a service that serves.
 pub(crate) const SERVING: i32 = 1;
 /// And for one that does not.
 pub(crate) const NOT_SERVING: i32 = 2;
