@@ -2,8 +2,10 @@
 //! of its own.
 
 use std::{
-    io::{BufRead, BufReader},
+    fs::File,
+    io::{BufRead, BufReader, Write},
     num::NonZeroUsize,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -158,7 +160,8 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts `voicecall serve` with these environment variables on a free port,
-    /// and waits until it serves.
+    /// and waits until it serves. Its log goes to a file in the directory
+    /// VOICECALL_TEST_LOGS, if that is set.
     pub(crate) fn start(environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_voicecall"));
         command
@@ -178,8 +181,18 @@ impl Process {
                 .and_then(|(_, rest)| rest.split([',', ' ']).next().map(str::to_owned));
             log.push(line);
             if let Some(address) = address {
+                let mut file = std::env::var_os("VOICECALL_TEST_LOGS").map(|dir| {
+                    let path = PathBuf::from(dir).join(format!("{}.log", child.id()));
+                    File::create(path).expect("the directory is there")
+                });
                 // Whoever writes to a pipe that nobody reads stops some day.
-                std::thread::spawn(move || lines.for_each(drop));
+                std::thread::spawn(move || {
+                    for line in lines.map_while(Result::ok) {
+                        if let Some(file) = &mut file {
+                            writeln!(file, "{line}").expect("the disk is not full");
+                        }
+                    }
+                });
                 return Self {
                     child,
                     endpoint: format!("http://{address}"),
