@@ -137,14 +137,14 @@ impl Driver {
     /// Terminates and cancels backends, in spells of one pace each.
     async fn end_backends(mut self, faults: Vec<&'static str>) {
         while !faults.is_empty() && !self.stop.is_cancelled() {
-            let pace = [5, 10, 25, 100][self.random.random_range(0..4)];
+            let pace = [10, 30, 100, 300][self.random.random_range(0..4)];
             let end = Instant::now() + self.millis(500..2_000);
             while Instant::now() < end && !self.stop.is_cancelled() {
                 let fault = self.one_of(&faults);
                 self.end_backend(fault).await;
                 self.pause(Duration::from_millis(pace)).await;
             }
-            let rest = self.millis(0..400);
+            let rest = self.millis(0..1_000);
             self.pause(rest).await;
         }
     }
@@ -173,7 +173,7 @@ impl Driver {
     /// Breaks what passes through one proxy.
     async fn break_network(mut self, proxy: Arc<Proxy>, faults: Vec<&'static str>) {
         while !faults.is_empty() && !self.stop.is_cancelled() {
-            let rest = self.millis(200..2_000);
+            let rest = self.millis(300..4_000);
             self.pause(rest).await;
             match self.one_of(&faults) {
                 "cut" => {
@@ -224,7 +224,7 @@ impl Driver {
     /// Changes, locks and fills the database, one thing at a time.
     async fn vex_database(mut self, faults: Vec<&'static str>) {
         while !faults.is_empty() && !self.stop.is_cancelled() {
-            let rest = self.millis(300..1_500);
+            let rest = self.millis(300..4_000);
             self.pause(rest).await;
             match self.one_of(&faults) {
                 "read-only" => self.forbid_writes().await,
