@@ -31,6 +31,17 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const COMMIT_LOCK: &str = "SELECT pg_advisory_xact_lock(8642101, 1)";
 const TABLE_LOCK: &str = "LOCK TABLE voice_calls IN ACCESS EXCLUSIVE MODE";
 
+/// Some commits take a few milliseconds after their last row is out, so that they
+/// can be ended there.
+const SLOW_COMMITS: &str = "\
+    CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+        IF random() < 0.02 THEN PERFORM pg_sleep(random() * 0.01); END IF; \
+        RETURN NULL; \
+    END $$; \
+    CREATE CONSTRAINT TRIGGER linger AFTER INSERT OR UPDATE ON voice_calls \
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION linger()";
+
+const COMMIT_FAULTS: [&str; 1] = ["slow-commits"];
 const BACKEND_FAULTS: [&str; 2] = ["terminate", "cancel"];
 const NETWORK_FAULTS: [&str; 4] = ["cut", "freeze", "swallow", "silence"];
 const DATABASE_FAULTS: [&str; 3] = ["read-only", "lock", "slots"];
@@ -53,6 +64,11 @@ impl Faults {
     ) -> Self {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        if !chosen(&COMMIT_FAULTS).is_empty() {
+            let session = connect(&cluster.url(database)).await;
+            let made = session.batch_execute(SLOW_COMMITS).await;
+            made.expect("it is the first");
+        }
         for number in 0..4 {
             let driver = Driver {
                 random: StdRng::seed_from_u64(seed ^ (number + 1)),
@@ -150,7 +166,7 @@ impl Driver {
     }
 
     async fn end_backend(&mut self, fault: &'static str) {
-        // Mostly one that commits, if there is one.
+        // Mostly one that is at a commit, if there is one.
         let first = match self.random.random_range(0..4) {
             0..3 => "application_name <> 'voicecall writer'",
             _ => "pid IS NULL",
@@ -162,7 +178,8 @@ impl Driver {
         let sql = format!(
             "WITH one AS MATERIALIZED (SELECT pid FROM pg_stat_activity \
                 WHERE datname = $1 AND application_name LIKE 'voicecall%' \
-                ORDER BY {first}, state = 'idle', random() LIMIT 1) \
+                ORDER BY {first}, state = 'idle', \
+                    wait_event_type IS NOT DISTINCT FROM 'Lock', random() LIMIT 1) \
              SELECT {function}(pid) FROM one"
         );
         let ended = self.admin.query(&sql, &[&self.database]).await;

@@ -86,7 +86,7 @@ async fn check_acknowledged(database: &Client, acknowledged: &[VoiceCall]) {
         "{} of {} acknowledged states are not in the log, among them {:?}",
         lost.len(),
         acknowledged.len(),
-        &lost[..lost.len().min(3)]
+        &lost[..lost.len().min(10)]
     );
 }
 
