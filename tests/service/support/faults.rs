@@ -15,6 +15,7 @@ use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    load::busy_time,
     postgres::{Cluster, connect},
     proxy::{Direction, Proxy},
     tally::Tally,
@@ -22,12 +23,25 @@ use super::{
 
 /// More connections than any test cluster has slots.
 const MAX_CONNECTIONS: usize = 200;
+/// A storm longer than this has faults of many seconds too.
+const SHORT: Duration = Duration::from_secs(60);
 /// How long a connection or a lock of our own is waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The lock that orders commits.
 const COMMIT_LOCK: &str = "SELECT pg_advisory_xact_lock(8642101, 1)";
 const TABLE_LOCK: &str = "LOCK TABLE voice_calls IN ACCESS EXCLUSIVE MODE";
 
+/// Some commits take a few milliseconds after their last row is out, so that they
+/// can be ended there.
+const SLOW_COMMITS: &str = "\
+    CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+        IF random() < 0.02 THEN PERFORM pg_sleep(random() * 0.01); END IF; \
+        RETURN NULL; \
+    END $$; \
+    CREATE CONSTRAINT TRIGGER linger AFTER INSERT OR UPDATE ON voice_calls \
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION linger()";
+
+const COMMIT_FAULTS: [&str; 1] = ["slow-commits"];
 const BACKEND_FAULTS: [&str; 2] = ["terminate", "cancel"];
 const NETWORK_FAULTS: [&str; 4] = ["cut", "freeze", "swallow", "silence"];
 const DATABASE_FAULTS: [&str; 3] = ["read-only", "lock", "slots"];
@@ -50,6 +64,11 @@ impl Faults {
     ) -> Self {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        if !chosen(&COMMIT_FAULTS).is_empty() {
+            let session = connect(&cluster.url(database)).await;
+            let made = session.batch_execute(SLOW_COMMITS).await;
+            made.expect("it is the first");
+        }
         for number in 0..4 {
             let driver = Driver {
                 random: StdRng::seed_from_u64(seed ^ (number + 1)),
@@ -60,6 +79,7 @@ impl Faults {
                 proxies: proxies.clone(),
                 tally: Arc::clone(tally),
                 stop: stop.clone(),
+                is_long: busy_time() > SHORT,
             };
             match number {
                 0 => tasks.spawn(driver.end_backends(chosen(&BACKEND_FAULTS))),
@@ -104,6 +124,7 @@ struct Driver {
     proxies: [Arc<Proxy>; 2],
     tally: Arc<Tally>,
     stop: CancellationToken,
+    is_long: bool,
 }
 
 impl Driver {
@@ -117,6 +138,14 @@ impl Driver {
         Duration::from_millis(self.random.random_range(range))
     }
 
+    /// How long a fault lasts: now and then much longer, when the storm is long.
+    fn spell(&mut self, range: std::ops::Range<u64>) -> Duration {
+        match self.random.random_range(0..12) {
+            0 if self.is_long => self.millis(5_000..20_000),
+            _ => self.millis(range),
+        }
+    }
+
     fn one_of(&mut self, faults: &[&'static str]) -> &'static str {
         faults[self.random.random_range(0..faults.len())]
     }
@@ -124,23 +153,23 @@ impl Driver {
     /// Terminates and cancels backends, in spells of one pace each.
     async fn end_backends(mut self, faults: Vec<&'static str>) {
         while !faults.is_empty() && !self.stop.is_cancelled() {
-            let pace = [10, 25, 50, 200][self.random.random_range(0..4)];
+            let pace = [10, 30, 100, 300][self.random.random_range(0..4)];
             let end = Instant::now() + self.millis(500..2_000);
             while Instant::now() < end && !self.stop.is_cancelled() {
                 let fault = self.one_of(&faults);
                 self.end_backend(fault).await;
                 self.pause(Duration::from_millis(pace)).await;
             }
-            let rest = self.millis(0..500);
+            let rest = self.millis(0..1_000);
             self.pause(rest).await;
         }
     }
 
     async fn end_backend(&mut self, fault: &'static str) {
-        let which = match self.random.random_range(0..4) {
-            0..2 => "application_name = 'voicecall writer' AND state <> 'idle'",
-            2 => "application_name <> 'voicecall writer' AND state <> 'idle'",
-            _ => "true",
+        // Mostly one that is at a commit, if there is one.
+        let first = match self.random.random_range(0..4) {
+            0..3 => "application_name <> 'voicecall writer'",
+            _ => "pid IS NULL",
         };
         let (function, what) = match fault {
             "terminate" => ("pg_terminate_backend", "backends terminated"),
@@ -148,8 +177,9 @@ impl Driver {
         };
         let sql = format!(
             "WITH one AS MATERIALIZED (SELECT pid FROM pg_stat_activity \
-                WHERE datname = $1 AND application_name LIKE 'voicecall%' AND {which} \
-                ORDER BY random() LIMIT 1) \
+                WHERE datname = $1 AND application_name LIKE 'voicecall%' \
+                ORDER BY {first}, state = 'idle', \
+                    wait_event_type IS NOT DISTINCT FROM 'Lock', random() LIMIT 1) \
              SELECT {function}(pid) FROM one"
         );
         let ended = self.admin.query(&sql, &[&self.database]).await;
@@ -160,7 +190,7 @@ impl Driver {
     /// Breaks what passes through one proxy.
     async fn break_network(mut self, proxy: Arc<Proxy>, faults: Vec<&'static str>) {
         while !faults.is_empty() && !self.stop.is_cancelled() {
-            let rest = self.millis(50..1_200);
+            let rest = self.millis(300..4_000);
             self.pause(rest).await;
             match self.one_of(&faults) {
                 "cut" => {
@@ -173,7 +203,7 @@ impl Driver {
                     self.tally
                         .add("connections swallowed", proxy.connections() as u64);
                     proxy.swallow_present();
-                    let time = self.millis(500..4_000);
+                    let time = self.spell(500..4_000);
                     self.pause(time).await;
                     // As a network's own time limits would some day.
                     proxy.cut_swallowed();
@@ -184,7 +214,7 @@ impl Driver {
                     if self.random.random_bool(0.5) {
                         proxy.cut();
                     }
-                    let time = self.millis(100..1_500);
+                    let time = self.spell(100..1_500);
                     self.pause(time).await;
                     proxy.silent(false);
                 }
@@ -200,7 +230,7 @@ impl Driver {
         ][self.random.random_range(0..3)];
         self.tally.add(what, 1);
         let time = match self.random.random_range(0..6) {
-            0 => self.millis(1_000..4_000),
+            0 => self.spell(1_000..4_000),
             _ => self.millis(20..700),
         };
         proxy.freeze(direction);
@@ -211,7 +241,7 @@ impl Driver {
     /// Changes, locks and fills the database, one thing at a time.
     async fn vex_database(mut self, faults: Vec<&'static str>) {
         while !faults.is_empty() && !self.stop.is_cancelled() {
-            let rest = self.millis(300..1_500);
+            let rest = self.millis(300..4_000);
             self.pause(rest).await;
             match self.one_of(&faults) {
                 "read-only" => self.forbid_writes().await,
@@ -257,7 +287,7 @@ impl Driver {
         }
         self.tally.add(what, 1);
         let time = match self.random.random_range(0..5) {
-            0 => self.millis(1_000..4_000),
+            0 => self.spell(1_000..4_000),
             _ => self.millis(50..800),
         };
         self.pause(time).await;

@@ -86,10 +86,10 @@ async fn check_acknowledged(database: &Client, acknowledged: &[VoiceCall]) {
         .collect();
     assert!(
         lost.is_empty(),
-        "{} of {} acknowledged states are not in the log, among them {:#?}",
+        "{} of {} acknowledged states are not in the log, among them {:?}",
         lost.len(),
         acknowledged.len(),
-        &lost[..lost.len().min(3)]
+        &lost[..lost.len().min(10)]
     );
 }
 

@@ -18,7 +18,7 @@ use voicecall::{
 
 use super::{
     history::{Session, revision_of},
-    load::{hot_uid, unexpected},
+    load::{hot_uid, reason, unexpected},
     server::client,
     tally::Tally,
     watcher::{Watcher, from, live, snapshot},
@@ -126,22 +126,38 @@ pub(crate) async fn watch(
             },
             ..Session::default()
         };
-        let start = Watcher::start(&mut client(&replicas[0]), request.clone()).await;
-        let mut watcher = match start {
-            Ok(watcher) => watcher,
-            Err(status) => {
-                check_end(&tally, &status);
-                continue;
+        let mut client = client(&replicas[0]);
+        let start = timeout(SILENCE, Watcher::start(&mut client, request.clone()));
+        let end = match start.await {
+            Ok(Ok(mut watcher)) => {
+                let end = follow(&mut watcher, &mut session, &habit, &goal, &tally).await;
+                // Without a token nothing has been handed out yet: it begins again.
+                if !watcher.token.is_empty() {
+                    request.start = Some(Start::ResumeToken(watcher.token));
+                    sessions.push(session);
+                }
+                end
             }
+            Ok(Err(status)) => End::Status(status),
+            Err(_) => End::Silence,
         };
-        let is_done = follow(&mut watcher, &mut session, &habit, &goal, &tally).await;
-        // Without a token, nothing has been handed out yet: it begins again.
-        if !watcher.token.is_empty() {
-            request.start = Some(Start::ResumeToken(watcher.token));
-            sessions.push(session);
-        }
-        if is_done {
-            return sessions;
+        match end {
+            End::Goal => return sessions,
+            End::Moved => {}
+            End::Silence => tally.violation("a stream that says nothing", || {
+                format!("{:?} for {SILENCE:?}", habit.request)
+            }),
+            End::Status(status) => {
+                tally.answer("watch", status.code());
+                let (code, reason) = (status.code(), reason(&status));
+                if !matches!(code, Code::Unavailable | Code::ResourceExhausted) {
+                    unexpected(&tally, "watch", &status);
+                }
+                // It could never go on.
+                if reason == "FEED_RESET" {
+                    return sessions;
+                }
+            }
         }
         if habit.moves_after.is_some() {
             replicas.swap(0, 1);
@@ -153,27 +169,28 @@ pub(crate) async fn watch(
     sessions
 }
 
-/// Follows one stream to its end; answers whether it reached the goal.
+/// How a stream ended.
+enum End {
+    /// The goal was reached.
+    Goal,
+    Moved,
+    Silence,
+    Status(Status),
+}
+
+/// Follows one stream to its end.
 async fn follow(
     watcher: &mut Watcher,
     session: &mut Session,
     habit: &Habit,
     goal: &watch::Receiver<Goal>,
     tally: &Tally,
-) -> bool {
+) -> End {
     loop {
         let message = match timeout(SILENCE, watcher.next()).await {
             Ok(Ok(message)) => message,
-            Ok(Err(status)) => {
-                check_end(tally, &status);
-                return false;
-            }
-            Err(_) => {
-                tally.violation("a stream that says nothing", || {
-                    format!("{:?} for {SILENCE:?}", habit.request)
-                });
-                return false;
-            }
+            Ok(Err(status)) => return End::Status(status),
+            Err(_) => return End::Silence,
         };
         if let Message::EventBatch(batch) = &message {
             tally.add("events seen by watchers", batch.events.len() as u64);
@@ -183,24 +200,19 @@ async fn follow(
             _ => 0,
         };
         session.seen.push(message);
-        match *goal.borrow() {
-            Goal::Revision(goal) if reached >= goal => return true,
-            Goal::GiveUp => return false,
-            _ => {}
+        let is_goal = match *goal.borrow() {
+            Goal::Revision(goal) => reached >= goal,
+            Goal::GiveUp => return End::Moved,
+            Goal::None => false,
+        };
+        if is_goal {
+            return End::Goal;
         }
         let moves = habit
             .moves_after
             .is_some_and(|after| session.seen.len() >= after);
         if moves && !watcher.token.is_empty() {
-            return false;
+            return End::Moved;
         }
-    }
-}
-
-/// Streams end when the database is away, for nothing else.
-fn check_end(tally: &Tally, status: &Status) {
-    tally.answer("watch", status.code());
-    if status.code() != Code::Unavailable {
-        unexpected(tally, "watch", status);
     }
 }

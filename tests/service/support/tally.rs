@@ -10,8 +10,9 @@ use std::{
 
 use tonic::Code;
 
-/// How many violations of one kind are shown whole.
+/// How many violations of one kind are shown, and how much of each.
 const SHOWN: usize = 5;
+const SHOWN_CHARS: usize = 500;
 
 /// Shared by all tasks of a test.
 #[derive(Default)]
@@ -53,7 +54,7 @@ impl Tally {
         let (count, shown) = counts.violations.entry(kind).or_default();
         *count += 1;
         if shown.len() < SHOWN {
-            shown.push(details());
+            shown.push(details().chars().take(SHOWN_CHARS).collect());
         }
     }
 
