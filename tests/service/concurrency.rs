@@ -27,15 +27,15 @@ async fn run(meanwhile: impl AsyncFnOnce(&Cluster, &Tally)) {
     meanwhile(&cluster, &tally).await;
     // Whatever happens meanwhile may take longer on a busy machine.
     sleep_until(until).await;
-    let told = load.finish(Duration::from_secs(20)).await;
-    told.check_revisions(&tally);
+    let observed = load.finish(Duration::from_secs(20)).await;
+    observed.check_revisions(&tally);
     tally.assert_no_violation();
-    assert!(told.named.len() > 100, "the clients were busy");
+    assert!(observed.named.len() > 100, "the clients were busy");
     let database = connect(&url).await;
-    check_ledger(&database, &told.states()).await;
+    check_ledger(&database, &observed.states()).await;
     let head = check_ledger(&database, &[]).await;
     let mut client = replicas[0].client();
-    for answered in told.named.iter().take(2_000) {
+    for answered in observed.named.iter().take(2_000) {
         repeat(answered, &mut client, &tally, &CancellationToken::new()).await;
     }
     tally.assert_no_violation();

@@ -1,11 +1,13 @@
-//! The storm: many clients on two replicas while everything between them and the
-//! database, and in the database, goes wrong at random. Afterwards nothing that was
-//! acknowledged is lost or done twice, every repeated request is answered as it was,
-//! and every watcher saw the whole story.
+//! The storm: many clients on two replicas under random faults of the database and of
+//! the network before it. No acknowledged write is lost or applied twice, every
+//! repeated request gets the same response, every watcher sees every change once, no
+//! response is INTERNAL, and everything works again soon after the last fault.
 //!
-//! Runs for 10 seconds, or as long as `VOICECALL_TEST_SECONDS` says, with the faults
-//! that `VOICECALL_STORM_FAULTS` lists (all; "none" for a quiet run) and chosen by
-//! the seed `VOICECALL_STORM_SEED` (any).
+//! Environment variables:
+//! - `VOICECALL_TEST_SECONDS`: how long it runs, 10 seconds by default;
+//! - `VOICECALL_STORM_FAULTS`: a list of the faults to inject (see `support/faults.rs`),
+//!   "none" for a quiet run, all by default;
+//! - `VOICECALL_STORM_SEED`: the seed of all random choices, printed at the start.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -26,40 +28,40 @@ use crate::{
         history::{FinalLog, Session, validate},
         inbound,
         ledger::check_ledger,
-        load::{Answered, Load, Told, busy_time, repeat, send_until_known},
+        load::{Answered, Load, Observed, busy_time, repeat, send_until_known},
         postgres::{Cluster, Durability, connect},
         proxy::Proxy,
-        resuming::{Goal, habits, watch},
+        resuming_watchers::{Goal, watch, watch_specs},
         server::{Process, client},
         tally::Tally,
         writes::{create_of, within},
     },
 };
 
-/// Slots of the database: enough for two replicas, and soon taken.
+/// The connection slots of the database: enough for two replicas, and soon taken.
 const SLOTS: u32 = 100;
-/// How soon all must work again once the faults have stopped.
+/// How soon everything must work again after the last fault.
 const RECOVERY: Duration = Duration::from_secs(15);
-/// How long a request may remain unknown, and a watcher on its way, after that.
+/// How long retries and watchers may take to end after that.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How many requests are repeated at the end, and for each second of the storm,
-/// and by how many clients.
+/// How many requests are repeated at the end: so many, and so many for each second of
+/// the storm.
 const REPEATS: u64 = 1_500;
 const REPEATS_PER_SECOND: u64 = 20;
 const REPEATERS: usize = 16;
-/// No transaction of the service's outlives this, whatever holds it up.
+/// No transaction of the service takes longer, whatever delays it.
 const COMMIT_SECONDS: i64 = 30;
 
-/// Two replicas with a proxy each before one database.
-struct Stage {
+/// One database, and two replicas that each reach it through a proxy.
+struct Deployment {
     cluster: Cluster,
     database: String,
     proxies: [Arc<Proxy>; 2],
     replicas: [Process; 2],
 }
 
-impl Stage {
-    async fn set() -> Self {
+impl Deployment {
+    async fn start() -> Self {
         let settings = |_: &std::path::Path| vec![format!("max_connections={SLOTS}")];
         let cluster = Cluster::start_with(Durability::Durable, 5432, settings);
         let url = cluster.database().await;
@@ -89,33 +91,33 @@ async fn whatever_happens_to_the_database_nothing_acknowledged_is_lost_or_done_t
     let seed = seed.map_or_else(rand::random, |text| text.parse().expect("a number"));
     println!("the storm of VOICECALL_STORM_SEED={seed}");
     let tally = Arc::new(Tally::default());
-    let mut stage = Stage::set().await;
-    let (goal, watchers) = start_watchers(&stage, &tally);
-    let load = Load::start(stage.endpoints(), seed, &tally);
+    let mut deployment = Deployment::start().await;
+    let (goal, watchers) = start_watchers(&deployment, &tally);
+    let load = Load::start(deployment.endpoints(), seed, &tally);
     let faults = Faults::start(
-        &stage.cluster,
-        &stage.database,
-        &stage.proxies,
+        &deployment.cluster,
+        &deployment.database,
+        &deployment.proxies,
         seed,
         &tally,
     )
     .await;
     sleep(busy_time()).await;
     faults.stop().await;
-    recover(&stage, &tally).await;
-    let told = load.finish(PATIENCE).await;
-    for replica in &mut stage.replicas {
+    recover(&deployment, &tally).await;
+    let observed = load.finish(PATIENCE).await;
+    for replica in &mut deployment.replicas {
         let ended = replica.child.try_wait().expect("it is our child");
         if let Some(status) = ended {
             tally.violation("a replica that ended", || status.to_string());
         }
     }
-    told.check_revisions(&tally);
-    let url = stage.cluster.url(&stage.database);
-    let states = told.states();
+    observed.check_revisions(&tally);
+    let url = deployment.cluster.url(&deployment.database);
+    let states = observed.states();
     tally.add("states checked against the ledger", states.len() as u64);
     let head = checked(&tally, "a wrong ledger", ledger_head(url.clone(), states)).await;
-    repeat_requests(&stage, told, &tally).await;
+    repeat_requests(&deployment, observed, &tally).await;
     let after = checked(
         &tally,
         "a wrong ledger",
@@ -143,28 +145,28 @@ async fn whatever_happens_to_the_database_nothing_acknowledged_is_lost_or_done_t
 
 type Watchers = JoinSet<(Filter, Vec<Session>)>;
 
-/// Starts every kind of watcher on each replica.
-fn start_watchers(stage: &Stage, tally: &Arc<Tally>) -> (watch::Sender<Goal>, Watchers) {
+/// Starts all watchers on each replica.
+fn start_watchers(deployment: &Deployment, tally: &Arc<Tally>) -> (watch::Sender<Goal>, Watchers) {
     let goal = watch::Sender::new(Goal::None);
     let mut watchers = JoinSet::new();
     for home in 0..2 {
-        for habit in habits() {
-            let mut endpoints = stage.endpoints().map(str::to_owned);
+        for spec in watch_specs() {
+            let mut endpoints = deployment.endpoints().map(str::to_owned);
             endpoints.rotate_left(home);
             let (goal, tally) = (goal.subscribe(), Arc::clone(tally));
             watchers.spawn(async move {
-                let filter = habit.filter.clone();
-                (filter, watch(habit, endpoints, goal, tally).await)
+                let filter = spec.filter.clone();
+                (filter, watch(spec, endpoints, goal, tally).await)
             });
         }
     }
     (goal, watchers)
 }
 
-/// Waits until everything works on both replicas.
-async fn recover(stage: &Stage, tally: &Tally) {
+/// Waits until everything works again on both replicas.
+async fn recover(deployment: &Deployment, tally: &Tally) {
     let start = Instant::now();
-    let [first, second] = stage.endpoints().map(client);
+    let [first, second] = deployment.endpoints().map(client);
     tokio::join!(recover_on(first, tally), recover_on(second, tally));
     let took = u64::try_from(start.elapsed().as_millis()).expect("small");
     tally.add("ms until everything worked again", took);
@@ -200,7 +202,7 @@ async fn ledger_head(url: String, states: Vec<proto::VoiceCall>) -> i64 {
     check_ledger(&connect(&url).await, &states).await
 }
 
-/// Runs a check that panics when it fails.
+/// Runs a check that panics when it fails, and records that as a violation.
 async fn checked<T: Send + 'static>(
     tally: &Tally,
     violation: &'static str,
@@ -219,17 +221,17 @@ async fn checked<T: Send + 'static>(
     }
 }
 
-/// Sends requests again, each on either replica: a sample of all of them.
-async fn repeat_requests(stage: &Stage, told: Told, tally: &Arc<Tally>) {
+/// Repeats a sample of all requests, half of them on each replica.
+async fn repeat_requests(deployment: &Deployment, observed: Observed, tally: &Arc<Tally>) {
     let wanted = REPEATS + REPEATS_PER_SECOND * busy_time().as_secs();
     let wanted = usize::try_from(wanted).expect("small");
-    let step = told.named.len().div_ceil(wanted).max(1);
-    let sample: Vec<Answered> = told.named.into_iter().step_by(step).collect();
+    let step = observed.named.len().div_ceil(wanted).max(1);
+    let sample: Vec<Answered> = observed.named.into_iter().step_by(step).collect();
     let sample = Arc::new(sample);
     let give_up = CancellationToken::new();
     let mut repeaters = JoinSet::new();
     for number in 0..REPEATERS {
-        let mut client = client(stage.endpoints()[number % 2]);
+        let mut client = client(deployment.endpoints()[number % 2]);
         let (sample, tally) = (Arc::clone(&sample), Arc::clone(tally));
         let give_up = give_up.clone();
         repeaters.spawn(async move {
@@ -249,7 +251,7 @@ async fn repeat_requests(stage: &Stage, told: Told, tally: &Arc<Tally>) {
     .await;
 }
 
-/// Lets the watchers come to the end, and holds what they saw against the log.
+/// Waits until the watchers have caught up, and validates what they saw.
 async fn check_watchers(
     log: Option<&FinalLog>,
     goal: &watch::Sender<Goal>,

@@ -1,8 +1,8 @@
-//! What goes wrong with a database and the way to it, at random: backends are
-//! terminated and cancelled, connections cut, frozen, swallowed and never answered,
-//! the database is read-only for a while, locked, or out of connection slots.
+//! Random faults of the database and of the network before it: backends are
+//! terminated and cancelled; connections are cut, frozen, blackholed or never
+//! answered; the database is read-only, locked or out of connection slots for a while.
 //!
-//! Every fault is counted, and undone before its task ends.
+//! Every fault is counted, and reverted before its task ends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,40 +21,40 @@ use super::{
     tally::Tally,
 };
 
-/// More connections than any test cluster has slots.
+/// More than the connection slots of any test cluster.
 const MAX_CONNECTIONS: usize = 200;
-/// A storm longer than this has faults of many seconds too.
+/// Longer runs have some faults of many seconds too.
 const SHORT: Duration = Duration::from_secs(60);
-/// How long a connection or a lock of our own is waited for.
+/// How long a fault may wait for its connection or lock.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The lock that orders commits.
 const COMMIT_LOCK: &str = "SELECT pg_advisory_xact_lock(8642101, 1)";
 const TABLE_LOCK: &str = "LOCK TABLE voice_calls IN ACCESS EXCLUSIVE MODE";
 
-/// Some commits take a few milliseconds after their last row is out, so that they
-/// can be ended there.
+/// Makes some commits take a few milliseconds after their statement has returned its
+/// row, so that backends are often ended there.
 const SLOW_COMMITS: &str = "\
-    CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+    CREATE FUNCTION slow_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
         IF random() < 0.02 THEN PERFORM pg_sleep(random() * 0.01); END IF; \
         RETURN NULL; \
     END $$; \
-    CREATE CONSTRAINT TRIGGER linger AFTER INSERT OR UPDATE ON voice_calls \
-        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION linger()";
+    CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT OR UPDATE ON voice_calls \
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow_commit()";
 
 const COMMIT_FAULTS: [&str; 1] = ["slow-commits"];
 const BACKEND_FAULTS: [&str; 2] = ["terminate", "cancel"];
 const NETWORK_FAULTS: [&str; 4] = ["cut", "freeze", "swallow", "silence"];
 const DATABASE_FAULTS: [&str; 3] = ["read-only", "lock", "slots"];
 
-/// Faults at work, until they are told to stop.
+/// The running faults.
 pub(crate) struct Faults {
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
 
 impl Faults {
-    /// Starts faults of all kinds, or of those that VOICECALL_STORM_FAULTS lists
-    /// ("none": of none).
+    /// Starts all faults, or those that VOICECALL_STORM_FAULTS lists, separated by
+    /// commas ("none" starts none).
     pub(crate) async fn start(
         cluster: &Cluster,
         database: &str,
@@ -64,7 +64,7 @@ impl Faults {
     ) -> Self {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        if !chosen(&COMMIT_FAULTS).is_empty() {
+        if !enabled(&COMMIT_FAULTS).is_empty() {
             let session = connect(&cluster.url(database)).await;
             let made = session.batch_execute(SLOW_COMMITS).await;
             made.expect("it is the first");
@@ -82,18 +82,18 @@ impl Faults {
                 is_long: busy_time() > SHORT,
             };
             match number {
-                0 => tasks.spawn(driver.end_backends(chosen(&BACKEND_FAULTS))),
+                0 => tasks.spawn(driver.end_backends(enabled(&BACKEND_FAULTS))),
                 1 | 2 => {
                     let proxy = Arc::clone(&proxies[usize::try_from(number - 1).expect("small")]);
-                    tasks.spawn(driver.break_network(proxy, chosen(&NETWORK_FAULTS)))
+                    tasks.spawn(driver.break_network(proxy, enabled(&NETWORK_FAULTS)))
                 }
-                _ => tasks.spawn(driver.vex_database(chosen(&DATABASE_FAULTS))),
+                _ => tasks.spawn(driver.disrupt_database(enabled(&DATABASE_FAULTS))),
             };
         }
         Self { tasks, stop }
     }
 
-    /// Stops and undoes all faults.
+    /// Stops and reverts all faults.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
@@ -102,23 +102,34 @@ impl Faults {
     }
 }
 
-/// Those of the faults that are wanted.
-fn chosen(faults: &[&'static str]) -> Vec<&'static str> {
-    let wanted = std::env::var("VOICECALL_STORM_FAULTS").ok();
-    let is_wanted = |fault: &&&str| match &wanted {
-        Some(wanted) => wanted.split(',').any(|one| one == **fault),
+/// Which of these faults are enabled.
+fn enabled(faults: &[&'static str]) -> Vec<&'static str> {
+    let listed = std::env::var("VOICECALL_STORM_FAULTS").ok();
+    let all = [
+        &COMMIT_FAULTS[..],
+        &BACKEND_FAULTS,
+        &NETWORK_FAULTS,
+        &DATABASE_FAULTS,
+        &["none"],
+    ]
+    .concat();
+    for one in listed.iter().flat_map(|listed| listed.split(',')) {
+        assert!(all.contains(&one), "unknown fault {one}: {all:?}");
+    }
+    let is_enabled = |fault: &&&str| match &listed {
+        Some(listed) => listed.split(',').any(|one| one == **fault),
         None => true,
     };
-    faults.iter().filter(is_wanted).copied().collect()
+    faults.iter().filter(is_enabled).copied().collect()
 }
 
-/// A task that makes faults.
+/// A task that injects faults.
 struct Driver {
     random: StdRng,
-    /// A session in another database, which the faults leave alone.
+    /// A session in another database, which the faults do not end.
     admin: Client,
     admin_url: String,
-    /// Past the proxies.
+    /// Without a proxy.
     database_url: String,
     database: String,
     proxies: [Arc<Proxy>; 2],
@@ -128,9 +139,9 @@ struct Driver {
 }
 
 impl Driver {
-    /// Goes on after a time, or at once when it is to stop.
+    /// Waits, but not beyond the stop.
     async fn pause(&self, time: Duration) {
-        // Either is an answer.
+        // Whichever comes first.
         let _ = timeout(time, self.stop.cancelled()).await;
     }
 
@@ -138,8 +149,8 @@ impl Driver {
         Duration::from_millis(self.random.random_range(range))
     }
 
-    /// How long a fault lasts: now and then much longer, when the storm is long.
-    fn spell(&mut self, range: std::ops::Range<u64>) -> Duration {
+    /// How long a fault lasts; in a long run, some last much longer.
+    fn duration(&mut self, range: std::ops::Range<u64>) -> Duration {
         match self.random.random_range(0..12) {
             0 if self.is_long => self.millis(5_000..20_000),
             _ => self.millis(range),
@@ -150,7 +161,7 @@ impl Driver {
         faults[self.random.random_range(0..faults.len())]
     }
 
-    /// Terminates and cancels backends, in spells of one pace each.
+    /// Terminates and cancels backends, in phases of a constant rate.
     async fn end_backends(mut self, faults: Vec<&'static str>) {
         while !faults.is_empty() && !self.stop.is_cancelled() {
             let pace = [10, 30, 100, 300][self.random.random_range(0..4)];
@@ -166,7 +177,7 @@ impl Driver {
     }
 
     async fn end_backend(&mut self, fault: &'static str) {
-        // Mostly one that is at a commit, if there is one.
+        // Mostly a writer, and one that is not waiting for a lock, if there is one.
         let first = match self.random.random_range(0..4) {
             0..3 => "application_name <> 'voicecall writer'",
             _ => "pid IS NULL",
@@ -187,7 +198,7 @@ impl Driver {
         self.tally.add(what, ended as u64);
     }
 
-    /// Breaks what passes through one proxy.
+    /// Disturbs the connections of one proxy.
     async fn break_network(mut self, proxy: Arc<Proxy>, faults: Vec<&'static str>) {
         while !faults.is_empty() && !self.stop.is_cancelled() {
             let rest = self.millis(300..4_000);
@@ -201,11 +212,11 @@ impl Driver {
                 "freeze" => self.freeze(&proxy).await,
                 "swallow" => {
                     self.tally
-                        .add("connections swallowed", proxy.connections() as u64);
+                        .add("connections blackholed", proxy.connections() as u64);
                     proxy.swallow_present();
-                    let time = self.spell(500..4_000);
+                    let time = self.duration(500..4_000);
                     self.pause(time).await;
-                    // As a network's own time limits would some day.
+                    // As keepalives would end them at last.
                     proxy.cut_swallowed();
                 }
                 _ => {
@@ -214,7 +225,7 @@ impl Driver {
                     if self.random.random_bool(0.5) {
                         proxy.cut();
                     }
-                    let time = self.spell(100..1_500);
+                    let time = self.duration(100..1_500);
                     self.pause(time).await;
                     proxy.silent(false);
                 }
@@ -230,7 +241,7 @@ impl Driver {
         ][self.random.random_range(0..3)];
         self.tally.add(what, 1);
         let time = match self.random.random_range(0..6) {
-            0 => self.spell(1_000..4_000),
+            0 => self.duration(1_000..4_000),
             _ => self.millis(20..700),
         };
         proxy.freeze(direction);
@@ -238,8 +249,8 @@ impl Driver {
         proxy.thaw();
     }
 
-    /// Changes, locks and fills the database, one thing at a time.
-    async fn vex_database(mut self, faults: Vec<&'static str>) {
+    /// Makes the database read-only, locks it, or takes its slots, one at a time.
+    async fn disrupt_database(mut self, faults: Vec<&'static str>) {
         while !faults.is_empty() && !self.stop.is_cancelled() {
             let rest = self.millis(300..4_000);
             self.pause(rest).await;
@@ -287,11 +298,11 @@ impl Driver {
         }
         self.tally.add(what, 1);
         let time = match self.random.random_range(0..5) {
-            0 => self.spell(1_000..4_000),
+            0 => self.duration(1_000..4_000),
             _ => self.millis(50..800),
         };
         self.pause(time).await;
-        // The session may have been ended, and the lock with it.
+        // The session may have been terminated, and its lock released.
         let _ = session.batch_execute("COMMIT").await;
     }
 
@@ -312,7 +323,7 @@ impl Driver {
     }
 }
 
-/// A connection, if there is one to be had.
+/// A connection, unless the database refuses it.
 async fn try_connect(url: &str) -> Option<Client> {
     let connected = timeout(PATIENCE, tokio_postgres::connect(url, NoTls)).await;
     let (client, connection) = connected.ok()?.ok()?;

@@ -77,12 +77,14 @@ async fn check_acknowledged(database: &Client, acknowledged: &[VoiceCall]) {
         .into_iter()
         .map(|row| (row.get::<_, i64>(0), row))
         .collect();
-    let lost: Vec<&VoiceCall> = acknowledged
+    let is_logged = |call: &&VoiceCall| {
+        let row = log.get(&call.revision);
+        row.is_some_and(|row| is_same(call, row))
+    };
+    let lost: Vec<(i64, &str)> = acknowledged
         .iter()
-        .filter(|call| {
-            !log.get(&call.revision)
-                .is_some_and(|row| is_same(call, row))
-        })
+        .filter(|call| !is_logged(call))
+        .map(|call| (call.revision, call.uid.as_str()))
         .collect();
     assert!(
         lost.is_empty(),

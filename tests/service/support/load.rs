@@ -1,8 +1,10 @@
-//! Many clients on two replicas that write and read at random, some on the same
-//! calls, and check every answer against what they were told before.
+//! A random load: many clients on two replicas that create, change, read and import
+//! calls, some of them the same calls, and check every response against the responses
+//! they had before.
 //!
-//! A write with a request id is sent until its outcome is known; one without, whose
-//! outcome is unknown, is forgotten. What must not happen goes into the tally.
+//! A write with a request id is retried until its outcome is known. A write without
+//! one is dropped from the checks when its outcome is unknown. Violations are
+//! recorded in the tally.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -21,56 +23,56 @@ use super::{
 };
 
 const CLIENTS: u64 = 64;
-/// Calls that all clients write to.
+/// How many calls all clients write to.
 const HOT_CALLS: u128 = 16;
-/// Calls that a client remembers, to write to them again and to look them up.
+/// How many calls each client remembers, to change and read them again.
 const OWN_CALLS: usize = 50;
-/// How long a client waits for one answer.
+/// The deadline of each request.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The uid of a call that all clients write to.
+/// The uid of one of the calls that all clients write to.
 pub(crate) fn hot_uid(number: u128) -> String {
     uuid::Uuid::from_u128(number % HOT_CALLS).to_string()
 }
 
-/// How long the clients are busy; longer by VOICECALL_TEST_SECONDS.
+/// How long the load runs: 10 seconds, or VOICECALL_TEST_SECONDS.
 pub(crate) fn busy_time() -> Duration {
     let seconds = std::env::var("VOICECALL_TEST_SECONDS").ok();
     Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(10))
 }
 
-/// An answered write with a request id.
+/// An acknowledged write with a request id.
 #[derive(Debug, Clone)]
 pub(crate) struct Answered {
     pub(crate) write: Write,
     pub(crate) calls: Vec<VoiceCall>,
 }
 
-/// What clients were told.
+/// The responses that clients got.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct Observed {
     /// Every acknowledged write with a request id.
     pub(crate) named: Vec<Answered>,
-    /// Every call that was answered otherwise: by writes without a request id,
-    /// imports and look-ups.
+    /// Every call in the responses to writes without a request id, to imports and to
+    /// look-ups.
     pub(crate) seen: Vec<VoiceCall>,
 }
 
-impl Told {
-    /// Every state that was acknowledged or shown.
+impl Observed {
+    /// Every state of a call that was acknowledged or read.
     pub(crate) fn states(&self) -> Vec<VoiceCall> {
         let named = self.named.iter().flat_map(|answered| &answered.calls);
         named.chain(&self.seen).cloned().collect()
     }
 
-    /// Takes note of revisions that were given to more than one call.
+    /// Records revisions that two calls have.
     pub(crate) fn check_revisions(&self, tally: &Tally) {
         let mut uids: HashMap<i64, &str> = HashMap::new();
         let named = self.named.iter().flat_map(|answered| &answered.calls);
         for call in named.chain(&self.seen) {
             let first = uids.entry(call.revision).or_insert(&call.uid);
             if *first != call.uid {
-                tally.violation("a revision given out twice", || {
+                tally.violation("a revision assigned twice", || {
                     format!("{}: {first} and {}", call.revision, call.uid)
                 });
             }
@@ -78,9 +80,9 @@ impl Told {
     }
 }
 
-/// The clients at work.
+/// The running clients.
 pub(crate) struct Load {
-    clients: JoinSet<Told>,
+    clients: JoinSet<Observed>,
     stop: CancellationToken,
     give_up: CancellationToken,
 }
@@ -91,16 +93,16 @@ impl Load {
         let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
         let mut clients = JoinSet::new();
         for number in 0..CLIENTS {
-            let busy = Busy {
+            let client = LoadClient {
                 random: StdRng::seed_from_u64(seed.wrapping_add(number)),
                 replicas: replicas.map(client),
                 home: usize::try_from(number % 2).expect("small"),
                 own: Vec::new(),
-                told: Told::default(),
+                observed: Observed::default(),
                 tally: Arc::clone(tally),
                 give_up: give_up.clone(),
             };
-            clients.spawn(busy.run(stop.clone()));
+            clients.spawn(client.run(stop.clone()));
         }
         Self {
             clients,
@@ -109,15 +111,15 @@ impl Load {
         }
     }
 
-    /// Stops them; what is not known within this time never will be.
-    pub(crate) async fn finish(mut self, patience: Duration) -> Told {
+    /// Stops the clients. Those that still retry after `patience` give up.
+    pub(crate) async fn finish(mut self, patience: Duration) -> Observed {
         self.stop.cancel();
-        let mut all = Told::default();
+        let mut all = Observed::default();
         let collect = async {
-            while let Some(told) = self.clients.join_next().await {
-                let told = told.expect("no client panics");
-                all.named.extend(told.named);
-                all.seen.extend(told.seen);
+            while let Some(observed) = self.clients.join_next().await {
+                let observed = observed.expect("no client panics");
+                all.named.extend(observed.named);
+                all.seen.extend(observed.seen);
             }
         };
         finish_within(patience, collect, || self.give_up.cancel()).await;
@@ -125,28 +127,28 @@ impl Load {
     }
 }
 
-/// A call as one client knows it.
+/// A call as one client last saw it.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     pub(super) uid: String,
-    /// The newest that it was told of.
+    /// The newest revision that the client saw.
     pub(super) revision: i64,
 }
 
 /// One client.
-pub(super) struct Busy {
+pub(super) struct LoadClient {
     pub(super) random: StdRng,
     pub(super) replicas: [Client; 2],
-    /// The replica that it writes on.
+    /// The replica that it sends its writes to.
     home: usize,
     pub(super) own: Vec<Known>,
-    pub(super) told: Told,
+    pub(super) observed: Observed,
     pub(super) tally: Arc<Tally>,
     give_up: CancellationToken,
 }
 
-impl Busy {
-    async fn run(mut self, stop: CancellationToken) -> Told {
+impl LoadClient {
+    async fn run(mut self, stop: CancellationToken) -> Observed {
         while !stop.is_cancelled() {
             match self.random.random_range(0..100) {
                 0..70 => self.write().await,
@@ -154,19 +156,20 @@ impl Busy {
                 _ => self.import().await,
             }
         }
-        self.told
+        self.observed
     }
 
     async fn write(&mut self) {
-        let is_named = self.random.random_bool(0.8);
-        let request_id = if is_named {
+        let has_request_id = self.random.random_bool(0.8);
+        let request_id = if has_request_id {
             uuid::Uuid::from_u128(self.random.random()).to_string()
         } else {
             String::new()
         };
         let write = self.any_write(request_id);
         let home = &mut self.replicas[self.home];
-        let answer = send_until_known(&write, home, is_named, &self.tally, &self.give_up).await;
+        let answer =
+            send_until_known(&write, home, has_request_id, &self.tally, &self.give_up).await;
         let calls = match answer {
             Some(Ok(calls)) => calls,
             Some(Err(status)) => return self.check_refusal(&write, &status),
@@ -176,8 +179,8 @@ impl Busy {
         for call in &calls {
             self.learn(call);
         }
-        if !is_named {
-            self.told.seen.extend(calls.iter().cloned());
+        if !has_request_id {
+            self.observed.seen.extend(calls.iter().cloned());
         } else {
             let answered = Answered {
                 write,
@@ -187,7 +190,7 @@ impl Busy {
                 let other = &mut self.replicas[1 - self.home];
                 repeat(&answered, other, &self.tally, &self.give_up).await;
             }
-            self.told.named.push(answered);
+            self.observed.named.push(answered);
         }
         if let Some(call) = calls.first()
             && self.random.random_bool(0.3)
@@ -218,7 +221,7 @@ impl Busy {
         load_reads::import(self, count).await;
     }
 
-    /// Remembers a call's newest revision.
+    /// Remembers the newest revision of a call.
     pub(super) fn learn(&mut self, call: &VoiceCall) {
         let known = Known {
             uid: call.uid.clone(),
@@ -234,8 +237,8 @@ impl Busy {
         }
     }
 
-    /// A write may be refused for the state of its call, but no call is missing
-    /// that was there before, and what is new is no duplicate.
+    /// A write may be refused because of the state of its call. But a call that
+    /// existed before is never missing, and a new call is never a duplicate.
     fn check_refusal(&self, write: &Write, status: &Status) {
         match (status.code(), write.uid()) {
             (Code::NotFound, Some(uid)) if self.own.iter().any(|own| own.uid == uid) => {
@@ -266,7 +269,7 @@ impl Busy {
         match random.random_range(0..20) {
             0..7 => Write::Create(proto::CreateVoiceCallRequest {
                 voice_call: Some(VoiceCall {
-                    // Chosen by the client, or by the server.
+                    // Chosen by the client or by the server.
                     uid: match random.random_bool(0.5) {
                         true => uuid::Uuid::from_u128(random.random()).to_string(),
                         false => String::new(),
@@ -316,7 +319,7 @@ impl Busy {
     }
 }
 
-/// A call without a uid that is over.
+/// A new call with a closed status.
 pub(super) fn closed_call(random: &mut StdRng) -> VoiceCall {
     let closed = [
         VoiceCallStatus::AnsweredByStaff,
@@ -330,12 +333,12 @@ pub(super) fn closed_call(random: &mut StdRng) -> VoiceCall {
     }
 }
 
-/// Sends a write, with a request id again and again until its outcome is known.
-/// `None`: nobody knows, and without a request id it cannot be repeated.
+/// Sends a write. With a request id, it is retried until its outcome is known.
+/// `None`: the outcome is unknown.
 pub(crate) async fn send_until_known(
     write: &Write,
     client: &mut Client,
-    is_named: bool,
+    has_request_id: bool,
     tally: &Tally,
     give_up: &CancellationToken,
 ) -> Option<Result<Vec<VoiceCall>, Status>> {
@@ -354,15 +357,15 @@ pub(crate) async fn send_until_known(
             Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition => {
                 return Some(Err(status));
             }
-            // Our own deadline is Cancelled when this side sees it first.
+            // tonic says Cancelled when the deadline passes on the client first.
             Code::Unavailable
             | Code::DeadlineExceeded
             | Code::Cancelled
             | Code::ResourceExhausted => {}
-            Code::Unknown if !is_named => {}
+            Code::Unknown if !has_request_id => {}
             _ => unexpected(tally, write.kind(), &status),
         }
-        if !is_named {
+        if !has_request_id {
             return None;
         }
     }
@@ -370,7 +373,7 @@ pub(crate) async fn send_until_known(
     None
 }
 
-/// Repeats a write, which must be answered as before.
+/// Repeats a write, and expects the same response.
 pub(crate) async fn repeat(
     answered: &Answered,
     client: &mut Client,
@@ -381,24 +384,24 @@ pub(crate) async fn repeat(
     match again {
         Some(Ok(calls)) if calls == answered.calls => tally.add("repeated requests checked", 1),
         None => tally.add("repeated requests not answered", 1),
-        other => tally.violation("a repeated request is answered otherwise", || {
+        other => tally.violation("a repeated request with another response", || {
             format!("{answered:?}, now {other:?}")
         }),
     }
 }
 
-/// The reason in an error's details; what the transport says has none.
+/// The reason in an error's details; errors of the transport have none.
 pub(super) fn reason(status: &Status) -> String {
     let details = status.get_error_details();
     let info = details.error_info();
     info.map_or_else(String::new, |info| info.reason.clone())
 }
 
-/// Takes note of an answer that is never right.
+/// Records a status that is never correct.
 pub(super) fn unexpected(tally: &Tally, kind: &str, status: &Status) {
     let what = match status.code() {
         Code::Internal => "INTERNAL",
-        _ => "an answer with an unexpected code",
+        _ => "an unexpected status",
     };
     tally.violation(what, || {
         let (code, message) = (status.code(), status.message());

@@ -1,5 +1,6 @@
-//! What the clients of `load` read and import, and what must be true of it: a read
-//! after an acknowledged write shows it, or says that it cannot.
+//! The reads and imports of the clients of `load`, with their checks: a read after an
+//! acknowledged write returns that write or a newer one, or fails with a status that
+//! says to try later.
 
 use std::time::Duration;
 
@@ -14,16 +15,16 @@ use voicecall::api::proto::{
 };
 
 use super::{
-    load::{Busy, DEADLINE, Known, closed_call, reason, unexpected},
+    load::{DEADLINE, Known, LoadClient, closed_call, reason, unexpected},
     tally::Tally,
     writes::within,
 };
 
-/// How long an import may take before it is given up.
+/// The deadline of an import.
 const IMPORT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The answer, if there is one: no answer in time and no database are no errors of
-/// the service's.
+/// The response, if there is one. A passed deadline and an unavailable database are
+/// allowed; other errors are recorded as violations.
 fn answer<T>(
     tally: &Tally,
     kind: &'static str,
@@ -48,7 +49,7 @@ fn answer<T>(
     None
 }
 
-/// What is read after a write is that write's state or a newer one.
+/// Records a read that is older than an acknowledged write.
 fn check_age(tally: &Tally, kind: &str, known: &Known, read: i64) {
     if read < known.revision {
         tally.violation("a read older than an acknowledged write", || {
@@ -57,46 +58,47 @@ fn check_age(tally: &Tally, kind: &str, known: &Known, read: i64) {
     }
 }
 
-/// Either replica, and the revision to wait for; none at all is as good while there
-/// is but one database.
-fn choose(busy: &mut Busy, revision: i64) -> (usize, i64) {
-    let waits = busy.random.random_bool(0.8);
+/// Chooses a replica, and the `min_revision`: mostly the given one, or none, which
+/// must return the same with a single database.
+fn choose(client: &mut LoadClient, revision: i64) -> (usize, i64) {
+    let waits = client.random.random_bool(0.8);
     (
-        busy.random.random_range(0..2),
+        client.random.random_range(0..2),
         if waits { revision } else { 0 },
     )
 }
 
-pub(super) async fn get(busy: &mut Busy, known: Known) {
-    let (replica, min_revision) = choose(busy, known.revision);
+pub(super) async fn get(client: &mut LoadClient, known: Known) {
+    let (replica, min_revision) = choose(client, known.revision);
     let request = proto::GetVoiceCallRequest {
         uid: known.uid.clone(),
         min_revision,
     };
-    let result = busy.replicas[replica].get_voice_call(within(request, Some(DEADLINE)));
-    let Some(response) = answer(&busy.tally, "get", result.await) else {
+    let result = client.replicas[replica].get_voice_call(within(request, Some(DEADLINE)));
+    let Some(response) = answer(&client.tally, "get", result.await) else {
         return;
     };
     let call = response.voice_call.expect("it is answered");
-    check_age(&busy.tally, "get", &known, call.revision);
-    busy.learn(&call);
-    busy.told.seen.push(call);
+    check_age(&client.tally, "get", &known, call.revision);
+    client.learn(&call);
+    client.observed.seen.push(call);
 }
 
-pub(super) async fn batch_get(busy: &mut Busy) {
-    let revision = busy.own.iter().map(|own| own.revision).max().unwrap_or(0);
-    let (replica, min_revision) = choose(busy, revision);
-    let own = busy.own.clone();
+pub(super) async fn batch_get(client: &mut LoadClient) {
+    let revision = client.own.iter().map(|own| own.revision).max().unwrap_or(0);
+    let (replica, min_revision) = choose(client, revision);
+    let own = client.own.clone();
     let request = proto::BatchGetVoiceCallsRequest {
         uids: own.iter().map(|own| own.uid.clone()).collect(),
         min_revision,
     };
-    let result = busy.replicas[replica].batch_get_voice_calls(within(request, Some(DEADLINE)));
-    let Some(response) = answer(&busy.tally, "batch get", result.await) else {
+    let result = client.replicas[replica].batch_get_voice_calls(within(request, Some(DEADLINE)));
+    let Some(response) = answer(&client.tally, "batch get", result.await) else {
         return;
     };
     for uid in &response.missing_uids {
-        busy.tally
+        client
+            .tally
             .violation("an acknowledged call is not found by a read", || {
                 format!("batch get: {uid}")
             });
@@ -104,15 +106,15 @@ pub(super) async fn batch_get(busy: &mut Busy) {
     for call in response.voice_calls {
         let known = own.iter().find(|own| own.uid == call.uid);
         let known = known.expect("it was asked for");
-        check_age(&busy.tally, "batch get", known, call.revision);
-        busy.learn(&call);
+        check_age(&client.tally, "batch get", known, call.revision);
+        client.learn(&call);
     }
 }
 
-pub(super) async fn list(busy: &mut Busy, known: Known) {
-    let (replica, min_revision) = choose(busy, known.revision);
-    // A page of what all have written, or the one call.
-    let is_page = busy.random.random_bool(0.5);
+pub(super) async fn list(client: &mut LoadClient, known: Known) {
+    let (replica, min_revision) = choose(client, known.revision);
+    // A page of everybody's calls, or this one call.
+    let is_page = client.random.random_bool(0.5);
     let uids = (!is_page).then(|| known.uid.clone());
     let request = proto::ListVoiceCallsRequest {
         filter: Some(VoiceCallFilter {
@@ -124,42 +126,44 @@ pub(super) async fn list(busy: &mut Busy, known: Known) {
         min_revision,
         ..Default::default()
     };
-    let result = busy.replicas[replica].list_voice_calls(within(request, Some(DEADLINE)));
-    let Some(response) = answer(&busy.tally, "list", result.await) else {
+    let result = client.replicas[replica].list_voice_calls(within(request, Some(DEADLINE)));
+    let Some(response) = answer(&client.tally, "list", result.await) else {
         return;
     };
-    check_age(&busy.tally, "list", &known, response.revision);
+    check_age(&client.tally, "list", &known, response.revision);
     let newest = response.voice_calls.iter().map(|call| call.revision).max();
     if newest.is_some_and(|newest| newest > response.revision) {
-        busy.tally.violation("a page newer than its revision", || {
-            format!("{newest:?} in a page at {}", response.revision)
-        });
+        client
+            .tally
+            .violation("a page newer than its revision", || {
+                format!("{newest:?} in a page at {}", response.revision)
+            });
     }
     if !is_page {
         let revision = newest.unwrap_or(0);
-        check_age(&busy.tally, "list of one call", &known, revision);
+        check_age(&client.tally, "list of one call", &known, revision);
     }
 }
 
-pub(super) async fn stats(busy: &mut Busy) {
-    let revision = busy.own.iter().map(|own| own.revision).max().unwrap_or(0);
-    let (replica, min_revision) = choose(busy, revision);
+pub(super) async fn stats(client: &mut LoadClient) {
+    let revision = client.own.iter().map(|own| own.revision).max().unwrap_or(0);
+    let (replica, min_revision) = choose(client, revision);
     let request = proto::GetVoiceCallStatsRequest {
         filter: Some(VoiceCallFilter {
-            uids: busy.own.iter().map(|own| own.uid.clone()).collect(),
+            uids: client.own.iter().map(|own| own.uid.clone()).collect(),
             show_deleted: true,
             ..Default::default()
         }),
         min_revision,
         ..Default::default()
     };
-    let result = busy.replicas[replica].get_voice_call_stats(within(request, Some(DEADLINE)));
-    let Some(response) = answer(&busy.tally, "stats", result.await) else {
+    let result = client.replicas[replica].get_voice_call_stats(within(request, Some(DEADLINE)));
+    let Some(response) = answer(&client.tally, "stats", result.await) else {
         return;
     };
-    let (counted, known) = (response.total_count, busy.own.len());
+    let (counted, known) = (response.total_count, client.own.len());
     if usize::try_from(counted) != Ok(known) || response.revision < revision {
-        busy.tally.violation("statistics that miss calls", || {
+        client.tally.violation("statistics that miss calls", || {
             format!(
                 "{counted} of {known} at {}, after {revision}",
                 response.revision
@@ -168,14 +172,14 @@ pub(super) async fn stats(busy: &mut Busy) {
     }
 }
 
-/// Imports new calls.
-pub(super) async fn import(busy: &mut Busy, count: usize) {
+/// Imports this many new calls.
+pub(super) async fn import(client: &mut LoadClient, count: usize) {
     let now = std::time::SystemTime::now();
     let calls: Vec<_> = (0..count)
         .map(|_| VoiceCall {
-            uid: uuid::Uuid::from_u128(busy.random.random()).to_string(),
+            uid: uuid::Uuid::from_u128(client.random.random()).to_string(),
             updated_at: Some(now.into()),
-            ..closed_call(&mut busy.random)
+            ..closed_call(&mut client.random)
         })
         .collect();
     let settings = Message::Settings(ImportSettings::default());
@@ -191,13 +195,13 @@ pub(super) async fn import(busy: &mut Busy, count: usize) {
             message: Some(message),
         })
         .collect();
-    let replica = busy.random.random_range(0..2);
-    let mut client = busy.replicas[replica].clone();
+    let replica = client.random.random_range(0..2);
+    let mut stub = client.replicas[replica].clone();
     let mut acknowledged = Vec::new();
-    let tally = &busy.tally;
+    let tally = &client.tally;
     let transfer = async {
         let request = within(stream::iter(messages), Some(IMPORT_DEADLINE));
-        let answers = client.import_voice_calls(request).await;
+        let answers = stub.import_voice_calls(request).await;
         let Some(mut answers) = answer(tally, "import", answers) else {
             return;
         };
@@ -217,18 +221,18 @@ pub(super) async fn import(busy: &mut Busy, count: usize) {
     }
     tally.add("imported records acknowledged", acknowledged.len() as u64);
     for call in &acknowledged {
-        busy.learn(call);
+        client.learn(call);
     }
-    busy.told.seen.extend(acknowledged);
+    client.observed.seen.extend(acknowledged);
 }
 
-/// The call of a record that was imported.
+/// The call of an imported record; `None`: it was refused.
 fn imported(
     tally: &Tally,
     calls: &[VoiceCall],
     answer: proto::ImportVoiceCallsResponse,
 ) -> Option<VoiceCall> {
-    let place = usize::try_from(answer.sequence).expect("our own");
+    let place = usize::try_from(answer.sequence).expect("the number of a record that was sent");
     match answer.result.expect("always set") {
         Answer::Success(success) => Some(VoiceCall {
             revision: success.revision,

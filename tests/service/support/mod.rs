@@ -9,8 +9,7 @@ mod load_reads;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod raw;
-pub(crate) mod reads;
-pub(crate) mod resuming;
+pub(crate) mod resuming_watchers;
 pub(crate) mod secured;
 pub(crate) mod server;
 pub(crate) mod tally;
@@ -168,7 +167,7 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
     assert!(waited.is_ok(), "waited in vain until {what}");
 }
 
-/// Waits for work; when it takes too long, asks it to give up and waits on.
+/// Waits for work to end. After `patience`, calls `give_up`, and waits on.
 pub(crate) async fn finish_within<T>(
     patience: Duration,
     work: impl Future<Output = T>,

@@ -1,9 +1,9 @@
-//! A proxy between the service and PostgreSQL that breaks what passes through it:
-//! it cuts, freezes, swallows or never answers. It knows nothing of PostgreSQL's
-//! protocol and never changes a byte.
+//! A proxy between the service and PostgreSQL that injects network faults: it cuts,
+//! freezes or blackholes connections, or never answers new ones. It does not know
+//! PostgreSQL's protocol and never changes a byte.
 //!
-//! It runs on a thread of its own, so that a test that blocks its own runtime does
-//! not stop it, and ends with all its connections and its socket when dropped.
+//! It runs on a thread of its own, so that a test that blocks its runtime does not
+//! stop it. Dropping it ends all its connections and removes its socket.
 
 use std::{
     net::TcpListener as StdTcpListener,
@@ -25,12 +25,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::postgres::Cluster;
 
-/// What a frozen direction holds back before it stops reading.
+/// How much a frozen direction buffers before it stops reading.
 const MAX_HELD_BYTES: usize = 1024 * 1024;
 
 static PROXIES: AtomicU32 = AtomicU32::new(0);
 
-/// Which way bytes go.
+/// The direction of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     /// From the service to PostgreSQL.
@@ -40,15 +40,15 @@ pub(crate) enum Direction {
     Both,
 }
 
-/// What is broken now. Connections are numbered in the order they were accepted.
+/// The present faults. Connections are numbered in the order they were accepted.
 #[derive(Debug, Default)]
 struct Faults {
     frozen: Option<Direction>,
     /// New connections are accepted and never answered.
     silent: bool,
-    /// What passes on connections below this number is thrown away.
+    /// Data on connections below this number is discarded.
     swallowed_below: u64,
-    /// Connections below this number end.
+    /// Connections below this number are closed.
     cut_below: u64,
     /// The number of the next connection.
     next: u64,
@@ -63,18 +63,18 @@ impl Faults {
 
 /// A running proxy in front of one cluster.
 pub(crate) struct Proxy {
-    /// Where its socket is.
+    /// The directory of its socket.
     dir: PathBuf,
     tcp_port: u16,
     faults: watch::Sender<Faults>,
-    /// Connections that the service has not closed yet.
+    /// The number of connections that the service has not closed yet.
     open: Arc<AtomicUsize>,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Proxy {
-    /// Starts one that forwards to this cluster.
+    /// Starts a proxy that forwards to this cluster.
     pub(crate) fn start(cluster: &Cluster) -> Self {
         let number = PROXIES.fetch_add(1, Ordering::Relaxed);
         let dir =
@@ -118,30 +118,30 @@ impl Proxy {
         format!("host={dir} port=5432 user=voicecall dbname={database}")
     }
 
-    /// The port on 127.0.0.1 where it listens too.
+    /// The port on 127.0.0.1 where it listens as well.
     pub(crate) fn tcp_port(&self) -> u16 {
         self.tcp_port
     }
 
-    /// How many connections the service holds open through it.
+    /// How many connections the service holds open.
     pub(crate) fn connections(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// Closes every connection there is.
+    /// Closes all present connections.
     pub(crate) fn cut(&self) {
         self.faults
             .send_modify(|faults| faults.cut_below = faults.next);
     }
 
-    /// Closes every connection that was swallowed.
+    /// Closes the connections that `swallow_present` discards the data of.
     pub(crate) fn cut_swallowed(&self) {
         self.faults
             .send_modify(|faults| faults.cut_below = faults.cut_below.max(faults.swallowed_below));
     }
 
-    /// Holds back what goes this way, on present and new connections, until the
-    /// thaw. Nothing is lost, and connecting still succeeds.
+    /// Holds back the data of this direction, on present and new connections, until
+    /// `thaw`. Nothing is lost, and connecting still succeeds.
     pub(crate) fn freeze(&self, direction: Direction) {
         self.faults
             .send_modify(|faults| faults.frozen = Some(direction));
@@ -152,15 +152,15 @@ impl Proxy {
         self.faults.send_modify(|faults| faults.frozen = None);
     }
 
-    /// The connections there are stay open, and everything on them is thrown away
-    /// from now on, the news that one side closed included. New ones work.
+    /// Blackholes the present connections: they stay open, and everything that is sent
+    /// on them is discarded, even that one side closed. New connections work.
     pub(crate) fn swallow_present(&self) {
         self.faults
             .send_modify(|faults| faults.swallowed_below = faults.next);
     }
 
-    /// Whether new connections are accepted and never answered. One that was
-    /// accepted so stays so until it is closed or cut.
+    /// Whether new connections are accepted and never answered. They stay unanswered
+    /// until they are closed or cut.
     pub(crate) fn silent(&self, silent: bool) {
         self.faults.send_modify(|faults| faults.silent = silent);
     }
@@ -170,7 +170,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.stop.cancel();
         if let Some(thread) = self.thread.take() {
-            // Its panic has been printed already.
+            // A panic has been printed already.
             let _ = thread.join();
         }
         // Nothing else is in it.
@@ -178,7 +178,7 @@ impl Drop for Proxy {
     }
 }
 
-/// What the proxy's thread works with.
+/// The proxy's side of the connections, on its thread.
 #[derive(Clone)]
 struct Relay {
     server: PathBuf,
@@ -245,8 +245,8 @@ impl Drop for Open {
     }
 }
 
-/// Serves one connection until one side has closed it and the other has all that
-/// it sent before.
+/// Serves one connection until one side has closed it, and all that this side sent
+/// before has been forwarded.
 async fn serve(
     mut reader: impl AsyncRead + Unpin,
     writer: impl AsyncWrite + Unpin,
@@ -261,7 +261,7 @@ async fn serve(
         let _ = tokio::io::copy(&mut reader, &mut tokio::io::sink()).await;
         return;
     }
-    // While there is no server, a connection is closed at once.
+    // Without a server, the connection is closed at once.
     let Ok(server) = UnixStream::connect(server).await else {
         return;
     };
@@ -290,7 +290,7 @@ struct Pump {
 }
 
 impl Pump {
-    /// Moves bytes until the end has been passed on.
+    /// Forwards data until the end of the stream.
     async fn run(mut self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
         let mut held = Vec::new();
         let (mut is_at_end, mut is_refused) = (false, false);
@@ -303,7 +303,7 @@ impl Pump {
             if is_swallowed {
                 held.clear();
             } else if !is_frozen {
-                // Who has gone may still have sent something the other way.
+                // The other direction may still have data to forward.
                 is_refused = is_refused || to.write_all(&held).await.is_err();
                 held.clear();
                 if is_at_end {

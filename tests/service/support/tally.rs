@@ -1,6 +1,6 @@
-//! What happened in a long test: answers by code, counts, and everything that must
-//! not happen. Violations are collected, so that a run ends with all its numbers
-//! instead of at the first of them.
+//! Counts of a long test: responses by status code, events, and violations of what
+//! the service promises. Violations are collected rather than panicking at the first
+//! one, so that a failed run still reports all its counts.
 
 use std::{
     collections::BTreeMap,
@@ -10,17 +10,17 @@ use std::{
 
 use tonic::Code;
 
-/// How many violations of one kind are shown, and how much of each.
+/// How many violations of each kind are printed, and how much of each.
 const SHOWN: usize = 5;
 const SHOWN_CHARS: usize = 500;
 
-/// Shared by all tasks of a test.
+/// The counts, shared by all tasks of a test.
 #[derive(Default)]
 pub(crate) struct Tally(Mutex<Counts>);
 
 #[derive(Default)]
 struct Counts {
-    /// By what was asked and the code of the answer.
+    /// By kind of request and status code.
     answers: BTreeMap<(&'static str, String), u64>,
     counts: BTreeMap<&'static str, u64>,
     /// By kind: how many, and the first few.
@@ -32,23 +32,23 @@ impl Tally {
         self.0.lock().expect("no panic while it is locked")
     }
 
-    /// Counts an answer.
+    /// Counts a response.
     pub(crate) fn answer(&self, kind: &'static str, code: Code) {
         let key = (kind, format!("{code:?}"));
         *self.counts().answers.entry(key).or_default() += 1;
     }
 
-    /// Counts something that may happen.
+    /// Counts an event that is allowed.
     pub(crate) fn add(&self, what: &'static str, count: u64) {
         *self.counts().counts.entry(what).or_default() += count;
     }
 
-    /// How often it happened.
+    /// The count of an event.
     pub(crate) fn count(&self, what: &str) -> u64 {
         self.counts().counts.get(what).copied().unwrap_or(0)
     }
 
-    /// Takes note of something that must not happen.
+    /// Records something that must not happen.
     pub(crate) fn violation(&self, kind: &'static str, details: impl FnOnce() -> String) {
         let mut counts = self.counts();
         let (count, shown) = counts.violations.entry(kind).or_default();
@@ -58,7 +58,7 @@ impl Tally {
         }
     }
 
-    /// Fails the test if anything happened that must not.
+    /// Fails the test, with all counts, if there was a violation.
     pub(crate) fn assert_no_violation(&self) {
         let is_clean = self.counts().violations.is_empty();
         assert!(is_clean, "{self}");
@@ -68,7 +68,7 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = self.counts();
-        writeln!(f, "answers:")?;
+        writeln!(f, "responses:")?;
         let mut kinds: BTreeMap<&str, String> = BTreeMap::new();
         for ((kind, code), count) in &counts.answers {
             let line = kinds.entry(kind).or_default();

@@ -1,5 +1,5 @@
-//! Watchers that go on by their token whenever their stream ends, and keep what
-//! they saw for the validators of `history`.
+//! Watchers that resume by their token whenever their stream ends, and record every
+//! message for the validators of `history`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,32 +24,32 @@ use super::{
     watcher::{Watcher, from, live, snapshot},
 };
 
-/// A stream that says nothing for so long is broken: they have checkpoints every
-/// second at most.
+/// A stream without a message for so long is broken: the longest interval between
+/// checkpoints is 1.2 seconds.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// What the watchers wait for in the end.
+/// When the watchers end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Goal {
-    /// They go on.
+    /// Not yet.
     None,
-    /// A checkpoint at this revision.
+    /// At a checkpoint of this revision or a later one.
     Revision(i64),
-    /// Nothing any more.
+    /// At once.
     GiveUp,
 }
 
-/// What one watcher wants.
+/// What one watcher asks for.
 #[derive(Clone)]
-pub(crate) struct Habit {
+pub(crate) struct WatchSpec {
     request: WatchVoiceCallsRequest,
     pub(crate) filter: Filter,
-    /// Messages after which it goes on in another stream, on the other replica.
+    /// After how many messages it drops the stream and resumes on the other replica.
     moves_after: Option<usize>,
 }
 
-/// Filters and starts of all kinds.
-pub(crate) fn habits() -> Vec<Habit> {
+/// Watches with several filters and starts.
+pub(crate) fn watch_specs() -> Vec<WatchSpec> {
     let hot: Vec<String> = (0..3).map(hot_uid).collect();
     let everything = VoiceCallFilter {
         show_deleted: true,
@@ -85,8 +85,8 @@ pub(crate) fn habits() -> Vec<Habit> {
     );
     let starts = [snapshot(), live(), Start::AfterRevision(0)];
     let filters = [everything, missed, few];
-    let habit = |(start, (wire, filter)): (Start, (VoiceCallFilter, Filter)),
-                 moves_after: Option<usize>| Habit {
+    let spec = |(start, (wire, filter)): (Start, (VoiceCallFilter, Filter)),
+                moves_after: Option<usize>| WatchSpec {
         request: WatchVoiceCallsRequest {
             filter: Some(wire),
             checkpoint_interval: Some(prost_types::Duration {
@@ -101,20 +101,20 @@ pub(crate) fn habits() -> Vec<Habit> {
     let still = starts.clone().into_iter().zip(filters.clone());
     let moving = starts.into_iter().rev().zip(filters);
     still
-        .map(|one| habit(one, None))
-        .chain(moving.map(|one| habit(one, Some(20))))
+        .map(|one| spec(one, None))
+        .chain(moving.map(|one| spec(one, Some(20))))
         .collect()
 }
 
-/// Watches on a replica, resuming wherever its streams end, until the goal.
+/// Watches until the goal, from the first replica on.
 pub(crate) async fn watch(
-    habit: Habit,
+    spec: WatchSpec,
     mut replicas: [String; 2],
     goal: watch::Receiver<Goal>,
     tally: Arc<Tally>,
 ) -> Vec<Session> {
     let mut sessions = Vec::new();
-    let mut request = habit.request.clone();
+    let mut request = spec.request.clone();
     let mut pause = interval(Duration::from_millis(20));
     while *goal.borrow() != Goal::GiveUp {
         pause.tick().await;
@@ -130,8 +130,8 @@ pub(crate) async fn watch(
         let start = timeout(SILENCE, Watcher::start(&mut client, request.clone()));
         let end = match start.await {
             Ok(Ok(mut watcher)) => {
-                let end = follow(&mut watcher, &mut session, &habit, &goal, &tally).await;
-                // Without a token nothing has been handed out yet: it begins again.
+                let end = follow(&mut watcher, &mut session, &spec, &goal, &tally).await;
+                // Without a token there is no point to resume from: it starts again.
                 if !watcher.token.is_empty() {
                     request.start = Some(Start::ResumeToken(watcher.token));
                     sessions.push(session);
@@ -144,8 +144,8 @@ pub(crate) async fn watch(
         match end {
             End::Goal => return sessions,
             End::Moved => {}
-            End::Silence => tally.violation("a stream that says nothing", || {
-                format!("{:?} for {SILENCE:?}", habit.request)
+            End::Silence => tally.violation("a silent stream", || {
+                format!("{:?} for {SILENCE:?}", spec.request)
             }),
             End::Status(status) => {
                 tally.answer("watch", status.code());
@@ -153,18 +153,18 @@ pub(crate) async fn watch(
                 if !matches!(code, Code::Unavailable | Code::ResourceExhausted) {
                     unexpected(&tally, "watch", &status);
                 }
-                // It could never go on.
+                // The token will never be valid again.
                 if reason == "FEED_RESET" {
                     return sessions;
                 }
             }
         }
-        if habit.moves_after.is_some() {
+        if spec.moves_after.is_some() {
             replicas.swap(0, 1);
         }
     }
-    tally.violation("a watcher that does not come to the end", || {
-        format!("{:?}", habit.request)
+    tally.violation("a watcher that does not catch up", || {
+        format!("{:?}", spec.request)
     });
     sessions
 }
@@ -182,7 +182,7 @@ enum End {
 async fn follow(
     watcher: &mut Watcher,
     session: &mut Session,
-    habit: &Habit,
+    spec: &WatchSpec,
     goal: &watch::Receiver<Goal>,
     tally: &Tally,
 ) -> End {
@@ -208,7 +208,7 @@ async fn follow(
         if is_goal {
             return End::Goal;
         }
-        let moves = habit
+        let moves = spec
             .moves_after
             .is_some_and(|after| session.seen.len() >= after);
         if moves && !watcher.token.is_empty() {
