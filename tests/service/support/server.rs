@@ -205,7 +205,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts `voicecall serve` with these environment variables on a free port,
-    /// and waits until it serves. Its log goes to a file in the directory
+    /// and waits until it serves. Its log also goes to a file in the directory
     /// VOICECALL_TEST_LOGS, if that is set.
     pub(crate) fn start(environment: &[(&str, &str)]) -> Self {
         let (mut process, serving) = Self::launch(environment);
@@ -231,31 +231,31 @@ impl Process {
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program is built");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
-        let mut log = Vec::new();
-        let mut lines = stderr.lines();
-        for line in lines.by_ref() {
-            let line = line.expect("log lines are text");
-            let address = line
-                .split_once("listening on ")
-                .and_then(|(_, rest)| rest.split([',', ' ']).next().map(str::to_owned));
-            log.push(line);
-            if let Some(address) = address {
-                let mut file = std::env::var_os("VOICECALL_TEST_LOGS").map(|dir| {
-                    let path = PathBuf::from(dir).join(format!("{}.log", child.id()));
-                    File::create(path).expect("the directory is there")
-                });
-                // Whoever writes to a pipe that nobody reads stops some day.
-                std::thread::spawn(move || {
-                    for line in lines.map_while(Result::ok) {
-                        if let Some(file) = &mut file {
-                            writeln!(file, "{line}").expect("the disk is not full");
-                        }
+        let log = Log::default();
+        let (tell, serving) = sync_channel(1);
+        let mut file = std::env::var_os("VOICECALL_TEST_LOGS").map(|dir| {
+            let path = PathBuf::from(dir).join(format!("{}.log", child.id()));
+            File::create(path).expect("the directory is there")
+        });
+        // Ends with the process: one that writes to a pipe that nobody reads stops
+        // some day.
+        std::thread::spawn({
+            let log = log.clone();
+            move || {
+                for line in stderr.lines() {
+                    let line = line.expect("log lines are text");
+                    if let Some(file) = &mut file {
+                        writeln!(file, "{line}").expect("the disk is not full");
                     }
-                });
-                return Self {
-                    child,
-                    endpoint: format!("http://{address}"),
-                };
+                    let address = line
+                        .split_once("listening on ")
+                        .and_then(|(_, rest)| rest.split([',', ' ']).next().map(str::to_owned));
+                    log.push(line);
+                    if let Some(address) = address {
+                        // The test may not care to wait.
+                        let _ = tell.try_send(format!("http://{address}"));
+                    }
+                }
             }
         });
         let process = Self {
