@@ -9,6 +9,7 @@ mod load_reads;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod raw;
+pub(crate) mod reads;
 pub(crate) mod resuming_watchers;
 pub(crate) mod secured;
 pub(crate) mod server;
