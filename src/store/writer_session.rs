@@ -29,6 +29,8 @@ use super::{
     log::Position,
 };
 
+/// Looks at a backend that is to end, each of which gives it a second.
+const MAX_LOOKS: u32 = 3;
 /// Refusals for passing reasons that a session is kept for.
 const MAX_REFUSALS: u32 = 1;
 /// SQLSTATE of a write that is refused because the session or server is read-only.
@@ -148,16 +150,24 @@ impl WriterSessions {
                 watch.map_err(|error| error.to_string())?
             }
         };
-        let state = end(&watch, backend).await;
-        let state = state.map_err(|error| error.to_string())?;
-        self.watch = Some(watch);
-        match state {
-            None => Ok(()),
-            Some(State { waits: true, .. }) => {
-                Err("the backend of the session before waits for a standby".to_owned())
+        for _ in 0..MAX_LOOKS {
+            let state = end(&watch, backend).await;
+            match state.map_err(|error| error.to_string())? {
+                None
+                | Some(State {
+                    ended: Some(true), ..
+                }) => {
+                    self.watch = Some(watch);
+                    return Ok(());
+                }
+                Some(State { waits: true, .. }) => {
+                    self.watch = Some(watch);
+                    return Err("the backend of the session before waits for a standby".to_owned());
+                }
+                Some(State { .. }) => {}
             }
-            Some(State { .. }) => Err("the backend of the session before is ending".to_owned()),
         }
+        Err("the backend of the session before does not end".to_owned())
     }
 }
 
@@ -229,19 +239,19 @@ struct State {
     /// It waits for a standby: it has committed.
     #[diesel(sql_type = Bool)]
     waits: bool,
-    /// Whether it was told to end. Asked for, so that the call is not optimised away.
+    /// Whether it was told to end, and has.
     #[diesel(sql_type = Nullable<Bool>)]
-    #[expect(dead_code, reason = "the call is what matters")]
-    told: Option<bool>,
+    ended: Option<bool>,
 }
 
-/// What the backend does, if it still lives; it is told to end, unless it waits for a
-/// standby: it has committed then, and ending it would only hide that.
+/// What the backend does, if it still lives; it is told to end, which it has a second for,
+/// unless it waits for a standby: it has committed then, and ending it would only hide that.
 async fn end(session: &Session, backend: &Backend) -> QueryResult<Option<State>> {
     session
         .optional_row(
             sql_query(
-                "SELECT a.waits, CASE WHEN NOT a.waits THEN pg_terminate_backend(a.pid) END AS told \
+                "SELECT a.waits, \
+                    CASE WHEN NOT a.waits THEN pg_terminate_backend(a.pid, 1000) END AS ended \
                  FROM ( \
                     SELECT pid, wait_event IS NOT DISTINCT FROM 'SyncRep' AS waits \
                     FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2 \
@@ -256,5 +266,6 @@ async fn end(session: &Session, backend: &Backend) -> QueryResult<Option<State>>
 
 /// Whether the backend still lives, on the server of this session.
 pub(super) async fn lives(session: &Session, backend: &Backend) -> QueryResult<bool> {
-    Ok(end(session, backend).await?.is_some())
+    let state = end(session, backend).await?;
+    Ok(state.is_some_and(|state| state.ended != Some(true)))
 }
