@@ -17,7 +17,7 @@ use super::{LONGEST_PAUSE, within};
 use crate::support::{Client, inbound, ledger::check_ledger, request_id, server::Process};
 
 /// The deadline of one attempt.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// How often a client writes, at most.
 const WRITE_EVERY: Duration = Duration::from_millis(10);
 /// One in so many writes carries no request id, and is not repeated.

@@ -350,7 +350,8 @@ impl SlowStream {
     /// consistent.
     async fn ends_or_is_of(mut self, kept: &[VoiceCall]) {
         let end = self.rest().await;
-        println!("{} from before the fork: {end:?}", self.what);
+        let summary = end.as_ref().map_err(|status| facts(status).1);
+        println!("{} from before the fork: {summary:?}", self.what);
         if let Err(status) = end {
             return assert_is_reset(status);
         }

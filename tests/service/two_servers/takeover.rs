@@ -10,7 +10,7 @@ use super::{
     pair::{Pair, count, serve},
     reads::assert_seen,
 };
-use crate::support::{eventually, request_id};
+use crate::support::{eventually, request_id, server::Process};
 
 const CLIENTS: u32 = 16;
 
@@ -29,6 +29,39 @@ async fn writes_go_on_when_a_frozen_primary_is_replaced() {
     blocking(|| pair.first.kill());
     let second = pair.second().await;
     answers.check(what, &second, &mut service.client()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_primary_that_resumes_is_used_no_more() {
+    let what = "the primary is frozen (SIGSTOP), and resumes after the failover";
+    if !is_long_run() {
+        println!("skipped: {what}; VOICECALL_TEST_LONG=1 runs it");
+        return;
+    }
+    let pair = Pair::synchronous().await;
+    let service = pair.service();
+    let load = Load::start(&service, CLIENTS);
+    load.wait_for(200).await;
+    // Sessions of every kind exist before the failure.
+    create_and_read(&service, 8).await;
+    blocking(|| pair.first.pause());
+    let writable = pair.promote().await;
+    load.expect_writes_to_resume(what, writable).await;
+    blocking(|| pair.first.resume());
+    create_and_read(&service, 40).await;
+    let answers = load.stop().await;
+    let second = pair.second().await;
+    answers.check(what, &second, &mut service.client()).await;
+}
+
+/// Asserts that reads return what was just acknowledged, by this many clients.
+async fn create_and_read(service: &Process, clients: u32) {
+    for _ in 0..clients {
+        let mut client = service.client();
+        let request = create_request(request_id());
+        let call = create_until_known(&mut client, &request).await;
+        assert_seen(&mut client, &call).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,12 +119,7 @@ async fn a_primary_that_is_demoted_and_alive_is_used_no_more() {
 
     let started_later = serve(&pair.url());
     for process in [&service, &started_later] {
-        let mut client = process.client();
-        let request = create_request(request_id());
-        let call = create_until_known(&mut client, &request).await;
-        for _ in 0..4 {
-            assert_seen(&mut process.client(), &call).await;
-        }
+        create_and_read(process, 4).await;
     }
     let answers = load.stop().await;
     answers.check(what, &second, &mut service.client()).await;
