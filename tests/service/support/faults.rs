@@ -50,6 +50,8 @@ const DATABASE_FAULTS: [&str; 3] = ["read-only", "lock", "slots"];
 pub(crate) struct Faults {
     tasks: JoinSet<()>,
     stop: CancellationToken,
+    /// Injects the last fault.
+    last: Driver,
 }
 
 impl Faults {
@@ -69,8 +71,9 @@ impl Faults {
             let made = session.batch_execute(SLOW_COMMITS).await;
             made.expect("it is the first");
         }
-        for number in 0..4 {
-            let driver = Driver {
+        let mut drivers = Vec::new();
+        for number in 0..5 {
+            drivers.push(Driver {
                 random: StdRng::seed_from_u64(seed ^ (number + 1)),
                 admin: connect(&cluster.url("postgres")).await,
                 admin_url: cluster.url("postgres"),
@@ -80,24 +83,30 @@ impl Faults {
                 tally: Arc::clone(tally),
                 stop: stop.clone(),
                 is_long: busy_time() > SHORT,
-            };
-            match number {
-                0 => tasks.spawn(driver.end_backends(enabled(&BACKEND_FAULTS))),
-                1 | 2 => {
-                    let proxy = Arc::clone(&proxies[usize::try_from(number - 1).expect("small")]);
-                    tasks.spawn(driver.break_network(proxy, enabled(&NETWORK_FAULTS)))
-                }
-                _ => tasks.spawn(driver.disrupt_database(enabled(&DATABASE_FAULTS))),
-            };
+            });
         }
-        Self { tasks, stop }
+        let mut next = || drivers.pop().expect("there are five");
+        tasks.spawn(next().end_backends(enabled(&BACKEND_FAULTS)));
+        for proxy in proxies {
+            tasks.spawn(next().break_network(Arc::clone(proxy), enabled(&NETWORK_FAULTS)));
+        }
+        tasks.spawn(next().disrupt_database(enabled(&DATABASE_FAULTS)));
+        let last = Driver {
+            stop: CancellationToken::new(),
+            ..next()
+        };
+        Self { tasks, stop, last }
     }
 
-    /// Stops and reverts all faults.
+    /// Stops and reverts all faults. What they leave behind are sessions that began
+    /// while the database was read-only, and connections that are never answered.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
             ended.expect("no driver of faults panics");
+        }
+        if enabled(&DATABASE_FAULTS).contains(&"read-only") {
+            self.last.forbid_writes(false).await;
         }
     }
 }
@@ -255,14 +264,19 @@ impl Driver {
             let rest = self.millis(300..4_000);
             self.pause(rest).await;
             match self.one_of(&faults) {
-                "read-only" => self.forbid_writes().await,
+                "read-only" => {
+                    let ends_sessions = self.random.random_bool(0.5);
+                    self.forbid_writes(ends_sessions).await;
+                }
                 "lock" => self.lock().await,
                 _ => self.take_slots().await,
             }
         }
     }
 
-    async fn forbid_writes(&mut self) {
+    /// Makes the database read-only for a while; sessions that began meanwhile stay
+    /// so, unless they are ended.
+    async fn forbid_writes(&mut self, ends_sessions: bool) {
         let alter = format!("ALTER DATABASE {}", self.database);
         let setting = "default_transaction_read_only";
         let forbid = format!("{alter} SET {setting} = on");
@@ -273,7 +287,7 @@ impl Driver {
         let time = self.millis(100..1_000);
         self.pause(time).await;
         self.admin.batch_execute(&allow).await.expect("it may");
-        if self.random.random_bool(0.5) {
+        if ends_sessions {
             self.end_sessions().await;
         }
     }

@@ -28,6 +28,9 @@ use super::{
 /// checkpoints is 1.2 seconds.
 const SILENCE: Duration = Duration::from_secs(10);
 
+/// How long the first response headers of a stream may take.
+const START: Duration = Duration::from_secs(20);
+
 /// When the watchers end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Goal {
@@ -127,7 +130,7 @@ pub(crate) async fn watch(
             ..Session::default()
         };
         let mut client = client(&replicas[0]);
-        let start = timeout(SILENCE, Watcher::start(&mut client, request.clone()));
+        let start = timeout(START, Watcher::start(&mut client, request.clone()));
         let end = match start.await {
             Ok(Ok(mut watcher)) => {
                 let end = follow(&mut watcher, &mut session, &spec, &goal, &tally).await;
@@ -139,7 +142,12 @@ pub(crate) async fn watch(
                 end
             }
             Ok(Err(status)) => End::Status(status),
-            Err(_) => End::Silence,
+            Err(_) => {
+                tally.violation("a watch that does not start", || {
+                    format!("{:?} in {START:?}", spec.request)
+                });
+                End::Moved
+            }
         };
         match end {
             End::Goal => return sessions,
