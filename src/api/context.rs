@@ -1,11 +1,9 @@
 //! What a handler knows of a request besides its message.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-
-use crate::domain::Timestamp;
 
 /// How long a read may take when the client sets no deadline.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,14 +45,5 @@ impl Context {
         let latest = Instant::now() + READ_TIMEOUT;
         self.deadline
             .map_or(latest, |deadline| deadline.min(latest))
-    }
-
-    /// The server's clock.
-    pub(super) fn now() -> Timestamp {
-        let micros = match SystemTime::now().duration_since(UNIX_EPOCH) {
-            Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
-            Err(_) => 0,
-        };
-        Timestamp::clamped(micros)
     }
 }

@@ -256,18 +256,24 @@ fn write(error: WriteError, has_request_id: bool) -> Parts {
             ErrorReason::RequestIdReused,
             "request_id was used for another request within the last 24 hours",
         ),
+        WriteError::AnswerCompacted { oldest_revision } => Parts::new(
+            Code::OutOfRange,
+            ErrorReason::RevisionCompacted,
+            "the request was applied before, and its result is no longer in the log",
+        )
+        .with("oldest_revision", oldest_revision),
         WriteError::Overloaded => overloaded(),
         WriteError::Unavailable => database_unavailable(),
         WriteError::OutcomeUnknown if has_request_id => Parts::new(
             Code::Unavailable,
             ErrorReason::OutcomeUnknown,
-            "the database went away during the commit; retry with the same request_id",
+            "the connection to the database was lost during the commit; retry with the same request_id",
         )
         .retry_after(RETRY_DATABASE),
         WriteError::OutcomeUnknown => Parts::new(
             Code::Unknown,
             ErrorReason::OutcomeUnknown,
-            "the database went away during the commit, which may have been applied; read before you write again",
+            "the connection to the database was lost during the commit, which may have been applied; read before you write again",
         ),
         WriteError::Internal => internal(),
     }
@@ -278,13 +284,13 @@ fn import(error: WriteError) -> Parts {
         WriteError::Unavailable => Parts::new(
             Code::Unavailable,
             ErrorReason::DatabaseUnavailable,
-            "the database is away; send the records that have no answer again",
+            "the database is unavailable; send the records that have no answer again",
         )
         .retry_after(RETRY_DATABASE),
         WriteError::OutcomeUnknown => Parts::new(
             Code::Unavailable,
             ErrorReason::OutcomeUnknown,
-            "the database went away during a commit; send the records that have no answer again",
+            "the connection to the database was lost during a commit; send the records that have no answer again",
         )
         .retry_after(RETRY_DATABASE),
         other => write(other, true),
@@ -395,7 +401,7 @@ fn database_unavailable() -> Parts {
     Parts::new(
         Code::Unavailable,
         ErrorReason::DatabaseUnavailable,
-        "the database is away; nothing was done",
+        "the database is unavailable; nothing was done",
     )
     .retry_after(RETRY_DATABASE)
 }

@@ -9,7 +9,7 @@ use super::{
     resume_token::ResumeToken, size::Room, violations::Violations,
 };
 use crate::{
-    domain::{Change, ChangeKind, Field, Filter, Revision, view::EventType},
+    domain::{Change, ChangeKind, Field, Filter, view::EventType},
     feed::Feed,
     store::{LogError, Position, Store, Tail},
 };
@@ -139,7 +139,7 @@ pub(super) async fn list(
         events: Vec::new(),
     };
     let position = if query.filter.uids.is_empty() {
-        scan(feed, &query, start, tail.head.revision, &mut page).await?
+        scan(feed, &query, start, tail.head, &mut page).await?
     } else {
         history(store, feed, &query, start, &tail, &mut page, deadline).await?
     };
@@ -186,10 +186,11 @@ async fn scan(
     feed: &Feed,
     query: &ChangesQuery,
     start: Position,
-    end: Revision,
+    end: Position,
     page: &mut Page,
 ) -> Result<Position, Error> {
-    let mut scan = feed.scan(start);
+    let mut scan = feed.scan(start, end);
+    let end = end.revision;
     let mut scanned = 0;
     let mut is_full = false;
     while !is_full && scanned < MAX_SCANNED && scan.position().revision < end {

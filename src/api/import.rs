@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::{
-    context::{Context, Ends},
+    context::Ends,
     error::{self, Error},
     fields, parse,
     proto::{
@@ -31,8 +31,8 @@ use super::{
     violations::Violations,
 };
 use crate::{
-    domain::{ConflictPolicy, Record, Timestamp, Uuid, command::RecordTimes, machine::Rejection},
-    store::{ImportOutcome, Imported, Store, WriteError},
+    domain::{ConflictPolicy, Record, Timestamp, Uuid, command::RecordTimes},
+    store::{ImportOutcome, Imported, RecordError, Store, WriteError},
 };
 
 /// A chunk is full at so many records or bytes.
@@ -181,7 +181,7 @@ impl Import {
                     .voice_call
                     .as_ref()
                     .map(|call| Uuid::parse_str(&call.uid));
-                match parse_record(record.voice_call, Context::now()) {
+                match parse_record(record.voice_call, self.store.now()) {
                     Ok(record) => self.gather(sequence, record, bytes),
                     Err(violations) => {
                         let uid = named.and_then(Result::ok);
@@ -248,42 +248,18 @@ impl Chunk {
     }
 }
 
-/// Imports a chunk. If the database refuses it because of one of its records, it
-/// is halved until that one stands alone.
+/// Imports a chunk.
 async fn import(
     store: Store,
     sequences: Vec<i64>,
     records: Arc<[Record]>,
     policy: ConflictPolicy,
 ) -> Result<Vec<Response>, WriteError> {
-    let mut answers = Vec::with_capacity(records.len());
-    let mut parts = vec![(0, records)];
-    while let Some((start, part)) = parts.pop() {
-        match store.import(Arc::clone(&part), policy).await {
-            Ok(imported) => {
-                let records = sequences.iter().skip(start).zip(part.iter());
-                answers.extend(
-                    records
-                        .zip(imported)
-                        .map(|((sequence, record), result)| answer(*sequence, record.uid, result)),
-                );
-            }
-            Err(WriteError::Internal) if part.len() > 1 => {
-                let (first, second) = part.split_at(part.len() / 2);
-                parts.push((start + first.len(), second.into()));
-                parts.push((start, first.into()));
-            }
-            Err(WriteError::Internal) => {
-                let records = sequences.iter().skip(start).zip(part.iter());
-                answers.extend(records.map(|(sequence, record)| {
-                    let error = Error::Import(WriteError::Internal);
-                    response(*sequence, record.uid.to_string(), failed(error))
-                }));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(answers)
+    let imported = store.import(Arc::clone(&records), policy).await?;
+    let answers = sequences.iter().zip(records.iter()).zip(imported);
+    Ok(answers
+        .map(|((sequence, record), result)| answer(*sequence, record.uid, result))
+        .collect())
 }
 
 fn is_created(answer: &Response) -> bool {
@@ -293,7 +269,7 @@ fn is_created(answer: &Response) -> bool {
     success.outcome() == proto::ImportOutcome::Created
 }
 
-fn answer(sequence: i64, uid: Uuid, result: Result<Imported, Rejection>) -> Response {
+fn answer(sequence: i64, uid: Uuid, result: Result<Imported, RecordError>) -> Response {
     use proto::ImportOutcome as O;
     let result = match result {
         Ok(imported) => Answer::Success(proto::ImportSuccess {
@@ -306,10 +282,11 @@ fn answer(sequence: i64, uid: Uuid, result: Result<Imported, Rejection>) -> Resp
             .into(),
             revision: imported.revision,
         }),
-        Err(rejection) => failed(Error::Import(WriteError::Rejected {
+        Err(RecordError::Rejected(rejection)) => failed(Error::Import(WriteError::Rejected {
             place: 0,
             rejection,
         })),
+        Err(RecordError::Refused) => failed(Error::Import(WriteError::Internal)),
     };
     response(sequence, uid.to_string(), result)
 }

@@ -73,7 +73,7 @@ impl Service {
         let has_request_id = parsed.write.request.is_some();
         let written = if parsed.validate_only {
             let deadline = context.read_deadline();
-            let preview = self.store.preview(parsed.write, Context::now(), deadline);
+            let preview = self.store.preview(parsed.write, self.store.now(), deadline);
             preview.await
         } else {
             self.store.write(parsed.write).await
@@ -139,7 +139,7 @@ impl VoiceCallService for Service {
             .voice_call
             .as_ref()
             .is_some_and(|call| call.uid.is_empty());
-        let parsed = parse::create(request, Context::now()).map_err(Error::from)?;
+        let parsed = parse::create(request, self.store.now()).map_err(Error::from)?;
         let preview = parsed.validate_only;
         let mut voice_call = self.write_one(parsed, context).await?;
         if preview && uid_is_ours {
@@ -159,7 +159,7 @@ impl VoiceCallService for Service {
         if !request.voice_calls.iter().all(|call| room.take(call)) {
             return Err(Error::MessageTooLarge(TooLarge::Answer).into());
         }
-        let parsed = parse::batch_create(request, Context::now()).map_err(Error::from)?;
+        let parsed = parse::batch_create(request, self.store.now()).map_err(Error::from)?;
         let written = self.write(parsed, context).await?;
         Ok(Response::new(proto::BatchCreateVoiceCallsResponse {
             voice_calls: written.calls.into_iter().map(convert::shared).collect(),
@@ -245,7 +245,7 @@ impl VoiceCallService for Service {
         request: Request<proto::UpdateVoiceCallRequest>,
     ) -> Result<Response<proto::UpdateVoiceCallResponse>, Status> {
         let context = Context::of(&request);
-        let parsed = parse::update(request.into_inner(), Context::now()).map_err(Error::from)?;
+        let parsed = parse::update(request.into_inner(), self.store.now()).map_err(Error::from)?;
         let voice_call = self.write_one(parsed, context).await?;
         Ok(Response::new(proto::UpdateVoiceCallResponse { voice_call }))
     }

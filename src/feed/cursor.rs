@@ -52,6 +52,9 @@ pub struct Cursor {
     /// Whether its position is known to be in that log. It was taken from the database,
     /// and the feed may not have come so far, or follow a log that is not the one any more.
     is_placed: bool,
+    /// How far the log reached when the watch began: memory that has not come so far may
+    /// still hold what was purged since.
+    seen: Revision,
     /// Where its changes are put, if its filter says which they are.
     mailbox: Option<Arc<Mailbox>>,
     /// What is not in the mailbox: up to here it scans.
@@ -69,6 +72,7 @@ impl Cursor {
         scan: Scan,
         filter: Arc<Filter>,
         read_time: Timestamp,
+        seen: Revision,
         interval: Duration,
     ) -> Self {
         hub.want(interval);
@@ -84,6 +88,7 @@ impl Cursor {
             head,
             log_count: None,
             is_placed: false,
+            seen,
             mailbox,
             scan_until,
             read_time,
@@ -168,7 +173,8 @@ impl Cursor {
     /// not come so far.
     async fn place(&mut self, head: Head) -> Result<bool, LogError> {
         let position = self.scan.position();
-        if head.confirmed_at.is_none() || head.position.revision < position.revision {
+        let wanted = position.revision.max(self.seen);
+        if head.confirmed_at.is_none() || head.position.revision < wanted {
             return Ok(false);
         }
         if !self.hub.holds(position) {

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
 use tokio::time::{Instant as Deadline, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -18,7 +19,7 @@ use tracing::warn;
 use super::{Entry, hub::Hub};
 use crate::{
     domain::Revision,
-    store::{Commit, Following, LogError, Position, ReadError},
+    store::{Commit, Following, LogError, Position, ReadError, Tail},
 };
 
 /// How often the log is read while nothing tells of changes, and while other
@@ -29,6 +30,8 @@ const BUSY_POLL: Duration = Duration::from_millis(50);
 const OTHERS_WRITE_FOR: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// After how long without a write the log's time is moved on.
+const TIME_IS_OLD_AFTER_MICROS: i64 = 1_000_000;
 /// Entries in one read.
 const PAGE: i64 = 500;
 /// Own batches that are kept until what is before them has been read.
@@ -45,6 +48,8 @@ pub(super) struct Follower {
     others_until: Option<Instant>,
     next_poll: Instant,
     started: bool,
+    /// The log's time is being moved on, which may take as long as a write.
+    confirming: Option<BoxFuture<'static, ()>>,
 }
 
 impl Follower {
@@ -57,6 +62,7 @@ impl Follower {
             others_until: None,
             next_poll: Instant::now(),
             started: false,
+            confirming: None,
         }
     }
 
@@ -84,6 +90,15 @@ impl Follower {
                 },
                 () = self.following.signal.heard() => self.read().await,
                 () = poll => self.read().await,
+                () = async {
+                    match &mut self.confirming {
+                        Some(confirming) => confirming.await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    self.confirming = None;
+                    self.read().await;
+                }
             }
         }
     }
@@ -149,6 +164,7 @@ impl Follower {
                     let full = i64::try_from(page.entries.len()).is_ok_and(|len| len == PAGE);
                     if page.entries.is_empty() {
                         self.hub.confirm(page.tail.read_time);
+                        self.move_time_on(&page.tail);
                         break;
                     }
                     self.others_until = Some(Instant::now() + OTHERS_WRITE_FOR);
@@ -178,6 +194,19 @@ impl Follower {
         }
         self.append_ahead();
         self.next_poll = Instant::now() + self.interval();
+    }
+
+    /// Moves the log's time on if nothing has been written for a while and somebody wants
+    /// to know.
+    fn move_time_on(&mut self, tail: &Tail) {
+        let age = tail.clock.micros().saturating_sub(tail.read_time.micros());
+        let is_old = age > TIME_IS_OLD_AFTER_MICROS;
+        if is_old && self.confirming.is_none() && self.hub.shortest_interval().is_some() {
+            let log_time = self.following.log_time.clone();
+            // One that fails is tried again after the next read.
+            let confirm = async move { drop(log_time.confirm().await) };
+            self.confirming = Some(Box::pin(confirm));
+        }
     }
 
     async fn failed(&mut self, error: &ReadError) {

@@ -121,19 +121,22 @@ impl Feed {
         tail: &Tail,
         interval: Duration,
     ) -> Cursor {
-        let scan = self.scan(position);
+        let scan = self.scan(position, tail.head);
         let read_time = if position.revision >= tail.head.revision {
             tail.read_time
         } else {
             Timestamp::MIN
         };
-        Cursor::new(Arc::clone(&self.hub), scan, filter, read_time, interval)
+        let hub = Arc::clone(&self.hub);
+        Cursor::new(hub, scan, filter, read_time, tail.head.revision, interval)
     }
 
-    /// Reads on from a position, which was checked.
+    /// Reads on from a position, which was checked. What was purged up to `seen` is not
+    /// told.
     #[must_use]
-    pub fn scan(&self, position: Position) -> Scan {
-        Scan::new(Arc::clone(&self.hub), self.store.log().clone(), position)
+    pub fn scan(&self, position: Position, seen: Position) -> Scan {
+        let (hub, log) = (Arc::clone(&self.hub), self.store.log().clone());
+        Scan::new(hub, log, position, seen.revision)
     }
 
     /// The calls that the filter matches, as they are now, at `min_revision` or later,

@@ -22,6 +22,8 @@ pub struct Scan {
     hub: Arc<Hub>,
     log: Log,
     position: Position,
+    /// Memory that has not come so far may still hold what was purged since.
+    seen: Revision,
     /// When the entry at the position was committed; all before that is before
     /// it in the log.
     time: Timestamp,
@@ -32,11 +34,12 @@ pub struct Scan {
 }
 
 impl Scan {
-    pub(super) fn new(hub: Arc<Hub>, log: Log, position: Position) -> Self {
+    pub(super) fn new(hub: Arc<Hub>, log: Log, position: Position, seen: Revision) -> Self {
         Self {
             hub,
             log,
             position,
+            seen,
             time: Timestamp::MIN,
             read: VecDeque::new(),
             voided: 0,
@@ -89,7 +92,9 @@ impl Scan {
             self.voided = voided;
         }
         if self.read.is_empty() {
-            match self.hub.after(self.position, TAKE) {
+            let has_seen = self.hub.head().position.revision >= self.seen;
+            let in_memory = has_seen.then(|| self.hub.after(self.position, TAKE));
+            match in_memory.flatten() {
                 Some(entries) if !entries.is_empty() => {
                     return Ok(self.taken(entries, until, &mut wants));
                 }

@@ -180,7 +180,7 @@ impl Snapshot {
             self.feed.check(end, deadline).await?;
             self.at = Some(At {
                 position: end,
-                scan: self.feed.scan(end),
+                scan: self.feed.scan(end, end),
                 changed: BTreeMap::new(),
             });
             return Ok(());

@@ -28,6 +28,8 @@ pub(super) struct Effort {
     pub(super) lost: u32,
     /// The database refused it.
     pub(super) refused: u32,
+    /// There was no partition for it.
+    pub(super) no_partition: u32,
 }
 
 impl Effort {
@@ -36,6 +38,7 @@ impl Effort {
     pub(super) const MAX_LOST: u32 = 3;
     /// An administrator's cancel looks like any refusal, but does not strike twice.
     pub(super) const MAX_REFUSED: u32 = 2;
+    pub(super) const MAX_NO_PARTITION: u32 = 3;
 }
 
 /// What is left to do after an attempt.
@@ -54,6 +57,8 @@ pub(super) enum Attempt {
     Lost(Vec<Pending>),
     /// These again, which the database refused outside of its commit function.
     Refused(Vec<Pending>, String),
+    /// These again, when there are partitions for them.
+    LacksPartition(Vec<Pending>),
     /// These later: the database cannot commit them now, for this SQLSTATE.
     Passing(Vec<Pending>, String),
     /// The database refuses one of these, with this SQLSTATE.
@@ -143,7 +148,10 @@ pub(super) async fn attempt(
 /// standby was cancelled: then the batch has reached it when a later commit has.
 async fn commit(session: &WriterSession, stamp: i64, batch: &Batch) -> QueryResult<Reply> {
     let warnings = session.session.warnings();
-    let reply = commit::commit(&session.session, stamp, batch).await?;
+    let reply = commit::commit(&session.session, stamp, session.clock.now(), batch).await?;
+    if let Reply::Committed { clock, .. } = &reply {
+        session.clock.database_says(*clock);
+    }
     if session.session.warnings() != warnings && matches!(reply, Reply::Committed { .. }) {
         session.reach_standby().await?;
     }
@@ -184,6 +192,7 @@ async fn after_reply(
         Reply::Committed {
             head_before,
             committed_at,
+            clock: _,
         } => {
             let revision = batch.commit(head_before.revision, committed_at);
             let is_empty = batch.changes.is_empty();
@@ -198,6 +207,7 @@ async fn after_reply(
                 stamp,
             })
         }
+        Reply::LacksPartition => Ok(Attempt::LacksPartition(batch.into_pending())),
         Reply::Conflict { repeated } => settle(session, batch, &repeated).await,
         Reply::Refused(sqlstate) if is_passing(&sqlstate) => {
             Ok(Attempt::Passing(batch.into_pending(), sqlstate))
@@ -297,10 +307,22 @@ async fn settle(
     }
 }
 
-/// Whether what the database refuses has nothing to do with the batch: a lock,
-/// a serialization, its resources, its state.
+/// Whether what the database refuses has nothing to do with the batch, named one by one:
+/// others of the same classes are refused whenever they are repeated.
 fn is_passing(sqlstate: &str) -> bool {
-    ["25006", "40", "53", "55", "57", "58"]
-        .iter()
-        .any(|class| sqlstate.starts_with(class))
+    matches!(
+        sqlstate,
+        // Read-only; serialization, deadlock.
+        "25006" | "40001" | "40P01"
+        // No resources: disk, memory, connections, a configured limit.
+        | "53000" | "53100" | "53200" | "53300" | "53400"
+        // No transaction ids are left until the tables are vacuumed.
+        | "54000"
+        // A lock that was not to be had in time.
+        | "55P03"
+        // Cancelled, or going down.
+        | "57014" | "57P01" | "57P02" | "57P03" | "57P05"
+        // Input and output of the server.
+        | "58000" | "58030"
+    )
 }

@@ -15,7 +15,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     error::WriteError,
-    write::{Action, ImportOutcome, Imported, RequestKey, Write, Written},
+    write::{Action, ImportOutcome, Imported, RecordError, RequestKey, Write, Written},
 };
 use crate::domain::{
     Call, Change, ChangeKind, Command, ConflictPolicy, Draft, Record, Revision, Timestamp, Uuid,
@@ -54,9 +54,11 @@ pub(super) enum Outcome {
     Unchanged(Arc<Call>),
     /// There is no call, and that is fine.
     Absent,
+    /// Nothing changes but the log's time.
+    Confirmed,
     /// Each record has its own result, and what some did are these of the
     /// batch's changes.
-    Imported(Range<usize>, Vec<Result<Imported, Rejection>>),
+    Imported(Range<usize>, Vec<Result<Imported, RecordError>>),
     /// Refused.
     Rejected(WriteError),
 }
@@ -66,7 +68,7 @@ impl Outcome {
     pub(super) fn changes(&self) -> Range<usize> {
         match self {
             Self::Changes(range) | Self::Imported(range, _) => range.clone(),
-            Self::Unchanged(_) | Self::Absent | Self::Rejected(_) => 0..0,
+            Self::Unchanged(_) | Self::Absent | Self::Confirmed | Self::Rejected(_) => 0..0,
         }
     }
 
@@ -80,7 +82,7 @@ impl Outcome {
                 ..Written::default()
             })),
             Self::Rejected(error) => Ok(Err(error)),
-            Self::Changes(_) | Self::Imported(..) => Err(self),
+            Self::Changes(_) | Self::Imported(..) | Self::Confirmed => Err(self),
         }
     }
 }
@@ -156,6 +158,7 @@ fn apply(write: &Write, states: &States, batch: &mut Batch) -> Outcome {
             Outcome::Changes(start..start + 1)
         }
         Action::One(command) => apply_one(write, command, states, batch),
+        Action::ConfirmTime => Outcome::Confirmed,
         Action::CreateAll(drafts) => {
             for (place, draft) in drafts.iter().enumerate() {
                 let uid = draft.uid;
@@ -193,7 +196,7 @@ fn import(
     policy: ConflictPolicy,
     states: &States,
     batch: &mut Batch,
-) -> Result<Imported, Rejection> {
+) -> Result<Imported, RecordError> {
     let (state, call) = state_of(record.uid, states);
     let revision = call.map_or(0, |call| call.revision);
     let (after, outcome) = match machine::import(state, record, policy)? {

@@ -1,5 +1,5 @@
 //! The one statement that commits a batch: the call of the database function
-//! `commit_batch`, prepared once on each connection.
+//! `commit_batch_v2`, prepared once on each connection.
 
 use diesel::{
     data_types::PgTimestamp,
@@ -27,21 +27,33 @@ pub(super) enum Reply {
     Committed {
         head_before: Position,
         committed_at: Timestamp,
+        /// What the database's clock says.
+        clock: Timestamp,
     },
     /// Not written: the entries at these places were recorded before, or some of
     /// the calls have changed since they were read.
     Conflict { repeated: Vec<usize> },
+    /// Not written: there is no partition for it.
+    LacksPartition,
     /// Not written: refused with this SQLSTATE.
     Refused(String),
 }
 
 /// Commits the batch under this stamp: it is committed when the statement has been read to
 /// its end, and not with the row that it returns.
-pub(super) async fn commit(session: &Session, stamp: i64, batch: &Batch) -> QueryResult<Reply> {
-    let statement = CommitBatch::new(stamp, batch);
+pub(super) async fn commit(
+    session: &Session,
+    stamp: i64,
+    now: Timestamp,
+    batch: &Batch,
+) -> QueryResult<Reply> {
+    let statement = CommitBatch::new(stamp, now, batch);
     let requests = statement.request_places.clone();
     let row: ReplyRow = session.row(statement).await?;
-    let (head_revision, head_stamp, committed_at, repeated, stale, refusal) = row;
+    let (head_revision, head_stamp, times, repeated, stale, refusal, lacks_partition) = row;
+    if lacks_partition == Some(true) {
+        return Ok(Reply::LacksPartition);
+    }
     if let Some(sqlstate) = refusal {
         return Ok(Reply::Refused(sqlstate));
     }
@@ -55,10 +67,11 @@ pub(super) async fn commit(session: &Session, stamp: i64, batch: &Batch) -> Quer
             repeated: places.into_iter().filter_map(place_of).collect(),
         });
     }
-    match (head_revision, head_stamp, committed_at) {
-        (Some(revision), Some(stamp), Some(committed_at)) => Ok(Reply::Committed {
+    match (head_revision, head_stamp, times) {
+        (Some(revision), Some(stamp), (Some(committed_at), Some(clock))) => Ok(Reply::Committed {
             head_before: Position { revision, stamp },
             committed_at: from_sql_time(committed_at),
+            clock: from_sql_time(clock),
         }),
         _ => Err(diesel::result::Error::NotFound),
     }
@@ -67,17 +80,19 @@ pub(super) async fn commit(session: &Session, stamp: i64, batch: &Batch) -> Quer
 type ReplyRow = (
     Option<Revision>,
     Option<i64>,
-    Option<PgTimestamp>,
+    (Option<PgTimestamp>, Option<PgTimestamp>),
     Option<Vec<i32>>,
     Option<Vec<Uuid>>,
     Option<String>,
+    Option<bool>,
 );
 
 /// The statement: arrays, one element for each read, request and change. The
-/// parameters of `commit_batch` explain them.
+/// parameters of `commit_batch_v2` explain them.
 #[derive(Default)]
 struct CommitBatch<'a> {
     stamp: i64,
+    now: Option<PgTimestamp>,
     read_uids: Vec<Uuid>,
     read_revisions: Vec<i64>,
     /// The entries that the requests belong to; not sent.
@@ -114,9 +129,10 @@ struct CommitBatch<'a> {
 }
 
 impl<'a> CommitBatch<'a> {
-    fn new(stamp: i64, batch: &'a Batch) -> Self {
+    fn new(stamp: i64, now: Timestamp, batch: &'a Batch) -> Self {
         let mut this = Self {
             stamp,
+            now: Some(to_sql_time(now)),
             ..Self::default()
         };
         (this.read_uids, this.read_revisions) = batch.reads.iter().copied().unzip();
@@ -139,7 +155,9 @@ impl<'a> CommitBatch<'a> {
             Outcome::Changes(range) => (count(range.start + 1), 0, count(range.len())),
             Outcome::Unchanged(call) => (0, call.revision, 0),
             // Imports carry no request ids.
-            Outcome::Imported(..) | Outcome::Absent | Outcome::Rejected(_) => (0, 0, 0),
+            Outcome::Imported(..) | Outcome::Absent | Outcome::Confirmed | Outcome::Rejected(_) => {
+                (0, 0, 0)
+            }
         };
         self.request_places.push(place);
         self.principals.push(pending.write.principal_name());
@@ -202,10 +220,11 @@ impl Query for CommitBatch<'_> {
     type SqlType = (
         Nullable<BigInt>,
         Nullable<BigInt>,
-        Nullable<Timestamptz>,
+        (Nullable<Timestamptz>, Nullable<Timestamptz>),
         Nullable<Array<Integer>>,
         Nullable<Array<SqlUuid>>,
         Nullable<Text>,
+        Nullable<Bool>,
     );
 }
 
@@ -223,11 +242,12 @@ impl QueryFragment<Pg> for CommitBatch<'_> {
             };
         }
         out.push_sql(
-            "SELECT head_revision, head_stamp, committed_at, repeated, stale, refusal \
-             FROM commit_batch(",
+            "SELECT head_revision, head_stamp, committed_at, clock, repeated, stale, refusal, \
+             lacks_partition FROM commit_batch_v2(",
         );
         out.push_bind_param::<BigInt, _>(&self.stamp)?;
         bind! {
+            Nullable<Timestamptz> => now,
             Array<SqlUuid> => read_uids,
             Array<BigInt> => read_revisions,
             Array<Text> => principals,

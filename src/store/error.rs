@@ -17,6 +17,12 @@ pub enum WriteError {
     /// The request id was used for another request. Nothing was written.
     #[error("the request_id was used for another request")]
     RequestIdReused,
+    /// The request was applied before, and what it was answered has left the log.
+    #[error("the request was applied, and its result is no longer in the log")]
+    AnswerCompacted {
+        /// How far the log reaches back.
+        oldest_revision: Revision,
+    },
     /// The queue is full. Nothing was written; retry later.
     #[error("more writes than the server takes on")]
     Overloaded,
@@ -79,6 +85,11 @@ pub enum OpenError {
     /// The database cannot be reached, or refuses us.
     #[error("cannot connect to the database: {0}")]
     Connect(String),
+    /// The database cannot hold every text.
+    #[error(
+        "the database is encoded in {0}: make one in UTF-8 (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
+    )]
+    Encoding(String),
     /// A migration failed.
     #[error("cannot migrate the database: {0}")]
     Migrate(String),

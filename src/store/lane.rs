@@ -1,7 +1,7 @@
 //! A lane of the writer: runs batches against the database, as often as each
 //! takes, and finds out what became of one whose session was lost.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use tokio::{
     runtime::Handle,
@@ -14,11 +14,14 @@ use super::{
     attempt::{Attempt, Effort, Lost, attempt},
     batch::{Batch, Pending},
     commit_outcome::{self, CommitOutcome},
-    database::{Availability, Connector},
+    database::Availability,
     error::WriteError,
     head::Head,
+    import_halves::{self, Halves},
     log::{Commit, Position},
     queue::Queue,
+    upkeep::Upkeep,
+    write::Action,
     writer_session::{WriterSession, WriterSessions},
 };
 
@@ -32,6 +35,7 @@ pub(super) struct Lane {
     /// Whoever holds the queue has the turn.
     turn: Arc<Mutex<Queue>>,
     sessions: WriterSessions,
+    upkeep: Upkeep,
     availability: Availability,
     head: Head,
     /// Who wants to hear of commits.
@@ -55,7 +59,8 @@ enum Written {
 impl Lane {
     pub(super) fn new(
         turn: Arc<Mutex<Queue>>,
-        connector: Connector,
+        sessions: WriterSessions,
+        upkeep: Upkeep,
         availability: Availability,
         head: Head,
         commits: Commits,
@@ -63,7 +68,8 @@ impl Lane {
     ) -> Self {
         Self {
             turn,
-            sessions: WriterSessions::new(connector),
+            sessions,
+            upkeep,
             availability,
             head,
             commits,
@@ -86,7 +92,7 @@ impl Lane {
                 match self.write(group, &mut queue.postponed).await {
                     Written::Committed(batch) => committed.push(batch),
                     Written::Answered => {}
-                    Written::Poisoned(group) => groups.extend(halve(group)),
+                    Written::Poisoned(group) => groups.extend(self.halve(group)),
                 }
             }
             drop(queue);
@@ -141,44 +147,80 @@ impl Lane {
                     self.after_loss(lost).await
                 }
             };
-            match outcome {
-                Attempt::Committed {
-                    batch,
-                    before,
-                    stamp,
-                } => {
-                    self.hand_over(&batch, before, stamp);
-                    return Written::Committed(batch);
-                }
-                Attempt::Done => return Written::Answered,
-                Attempt::Stale(again) => {
-                    effort.stale += 1;
-                    group = again;
-                }
-                Attempt::Lost(again) => {
-                    effort.lost += 1;
-                    if effort.lost > Effort::MAX_LOST {
-                        answer_all(again, &WriteError::Unavailable);
-                        return Written::Answered;
-                    }
-                    group = again;
-                }
-                Attempt::Refused(again, reason) => {
-                    effort.refused += 1;
-                    warn!(reason, "the database refuses a batch; trying again");
-                    if effort.refused > Effort::MAX_REFUSED {
-                        return poisoned(again, &reason);
-                    }
-                    group = again;
-                }
-                Attempt::Passing(group, sqlstate) => {
-                    warn!(sqlstate, "the database cannot commit a batch now");
-                    answer_all(group, &WriteError::Unavailable);
-                    return Written::Answered;
-                }
-                Attempt::Poisoned(group, sqlstate) => return poisoned(group, &sqlstate),
+            match self.after(outcome, &mut effort).await {
+                ControlFlow::Break(written) => return written,
+                ControlFlow::Continue(again) => group = again,
             }
         }
+    }
+
+    /// What became of the group, or what of it is to be tried again.
+    async fn after(
+        &self,
+        outcome: Attempt,
+        effort: &mut Effort,
+    ) -> ControlFlow<Written, Vec<Pending>> {
+        match outcome {
+            Attempt::Committed {
+                batch,
+                before,
+                stamp,
+            } => {
+                self.hand_over(&batch, before, stamp);
+                ControlFlow::Break(Written::Committed(batch))
+            }
+            Attempt::Done => ControlFlow::Break(Written::Answered),
+            Attempt::Stale(again) => {
+                effort.stale += 1;
+                ControlFlow::Continue(again)
+            }
+            Attempt::Lost(again) => {
+                effort.lost += 1;
+                again_if(effort.lost <= Effort::MAX_LOST, again)
+            }
+            Attempt::LacksPartition(again) => {
+                effort.no_partition += 1;
+                let made = self.upkeep.make_partitions().await;
+                if let Err(reason) = &made {
+                    warn!(reason, "cannot make partitions for a batch");
+                }
+                let may_help = effort.no_partition <= Effort::MAX_NO_PARTITION;
+                again_if(made.is_ok() && may_help, again)
+            }
+            Attempt::Refused(again, reason) => {
+                effort.refused += 1;
+                warn!(reason, "the database refuses a batch; trying again");
+                if effort.refused > Effort::MAX_REFUSED {
+                    return ControlFlow::Break(poisoned(again, &reason));
+                }
+                ControlFlow::Continue(again)
+            }
+            Attempt::Passing(group, sqlstate) => {
+                warn!(sqlstate, "the database cannot commit a batch now");
+                again_if(false, group)
+            }
+            Attempt::Poisoned(group, sqlstate) => ControlFlow::Break(poisoned(group, &sqlstate)),
+        }
+    }
+
+    /// The halves of a group, or of the import that stands alone. The last is taken first.
+    fn halve(&self, mut group: Vec<Pending>) -> Vec<Vec<Pending>> {
+        if group.len() > 1 {
+            let second = group.split_off(group.len() / 2);
+            return vec![second, group];
+        }
+        let mut halves = Vec::new();
+        for pending in group {
+            match Halves::of(pending) {
+                Ok(import) => {
+                    let ([first, second], join) = import.take_apart();
+                    self.tasks.spawn(join);
+                    halves.extend([vec![second], vec![first]]);
+                }
+                Err(pending) => halves.push(vec![*pending]),
+            }
+        }
+        halves
     }
 
     /// Keeps the session for the next attempt, unless it may be the reason of a refusal.
@@ -201,6 +243,7 @@ impl Lane {
             return;
         };
         self.head.set(last.revision);
+        self.upkeep.log_reached(last.revision);
         let _ = self.commits.try_send(Commit {
             before,
             stamp,
@@ -253,20 +296,37 @@ impl Lane {
     }
 }
 
+/// Tries the group again, or answers that the database is unavailable.
+fn again_if(is_worth_it: bool, group: Vec<Pending>) -> ControlFlow<Written, Vec<Pending>> {
+    if is_worth_it {
+        return ControlFlow::Continue(group);
+    }
+    answer_all(group, &WriteError::Unavailable);
+    ControlFlow::Break(Written::Answered)
+}
+
 /// The writes one of which the database refuses: alone it is answered.
-fn poisoned(group: Vec<Pending>, reason: &str) -> Written {
-    if group.len() > 1 {
+fn poisoned(mut group: Vec<Pending>, reason: &str) -> Written {
+    if can_be_halved(&group) {
         return Written::Poisoned(group);
     }
     error!(reason, "the database refuses a write");
-    answer_all(group, &WriteError::Internal);
+    if let Some(pending) = group.pop() {
+        let is_import = matches!(pending.write.action, Action::Import(..));
+        pending.answer(if is_import {
+            Ok(import_halves::refused())
+        } else {
+            Err(WriteError::Internal)
+        });
+    }
     Written::Answered
 }
 
-fn halve(mut group: Vec<Pending>) -> [Vec<Pending>; 2] {
-    let second = group.split_off(group.len() / 2);
-    // The last is taken first.
-    [second, group]
+fn can_be_halved(group: &[Pending]) -> bool {
+    match group {
+        [alone] => matches!(&alone.write.action, Action::Import(records, _) if records.len() > 1),
+        _ => true,
+    }
 }
 
 fn answer_all(group: Vec<Pending>, error: &WriteError) {

@@ -41,9 +41,11 @@ pub struct Tail {
     pub oldest_revision: Revision,
     /// Where it ends.
     pub head: Position,
-    /// The database's clock: all that was committed before it is at or before
-    /// the head.
+    /// The log's time: no change after the head is earlier, whatever the clocks do,
+    /// because each commit goes on from here.
     pub read_time: Timestamp,
+    /// What the database's clock says, for what it is worth.
+    pub clock: Timestamp,
 }
 
 /// A batch that this process has committed.
@@ -182,7 +184,7 @@ impl Log {
     /// at most `limit` of them.
     ///
     /// # Errors
-    /// [`LogError::Reset`]: the log is another one now; [`LogError::Read`].
+    /// [`LogError`], but never [`LogError::Ahead`].
     pub async fn of_calls(
         &self,
         uids: &[Uuid],
@@ -201,14 +203,14 @@ impl Log {
                 .select(ChangeRow::as_select());
             session.rows(query).await
         };
-        self.changes_in(up_to, changes, deadline).await
+        self.changes_in(after, up_to, changes, deadline).await
     }
 
     /// The changes at these revisions, in order, which are before a position of the same
     /// log.
     ///
     /// # Errors
-    /// [`LogError::Reset`]: the log is another one now; [`LogError::Read`].
+    /// [`LogError`], but never [`LogError::Ahead`].
     pub async fn at(
         &self,
         revisions: &[Revision],
@@ -222,23 +224,41 @@ impl Log {
                 .select(ChangeRow::as_select());
             session.rows(query).await
         };
-        self.changes_in(up_to, changes, deadline).await
+        let oldest = revisions.iter().min().copied().unwrap_or_default();
+        let changes = self.changes_in(oldest, up_to, changes, deadline).await?;
+        if changes.len() != revisions.len() {
+            return Err(LogError::Reset);
+        }
+        Ok(changes)
     }
 
-    /// Changes of the log that has this position, and no other one's.
+    /// Changes of the log that has this position and no other one's, which must still
+    /// reach back to a revision.
     async fn changes_in(
         &self,
+        oldest: Revision,
         position: Position,
         changes: impl AsyncFnOnce(&Session) -> QueryResult<Vec<ChangeRow>> + Clone,
         deadline: Instant,
     ) -> Result<Vec<Change>, LogError> {
-        let (rows, stamp) = self
+        let (rows, stamp, tail) = self
             .pool
             .run(deadline, async |session: &Session| {
-                // In this order: a log that has the position afterwards had it before.
-                future::try_join(changes.clone()(session), stamp(session, position.revision)).await
+                // In this order: a log that has the position afterwards had it before, and
+                // one that reaches back so far afterwards did so before.
+                future::try_join3(
+                    changes.clone()(session),
+                    stamp(session, position.revision),
+                    tail(session),
+                )
+                .await
             })
             .await?;
+        if oldest < tail.oldest_revision {
+            return Err(LogError::Compacted {
+                oldest_revision: tail.oldest_revision,
+            });
+        }
         if position.revision > 0 && stamp != Some(position.stamp) {
             return Err(LogError::Reset);
         }
@@ -325,8 +345,10 @@ struct TailRow {
     feed_id: Uuid,
     #[diesel(sql_type = BigInt)]
     oldest_revision: Revision,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    log_time: Option<PgTimestamp>,
     #[diesel(sql_type = Timestamptz)]
-    read_time: PgTimestamp,
+    clock: PgTimestamp,
     #[diesel(sql_type = Nullable<BigInt>)]
     last_revision: Option<Revision>,
     #[diesel(sql_type = Nullable<BigInt>)]
@@ -335,10 +357,11 @@ struct TailRow {
 
 async fn tail(session: &Session) -> QueryResult<Tail> {
     let query = sql_query(
-        "SELECT f.feed_id, f.oldest_revision, statement_timestamp() AS read_time, \
+        "SELECT f.feed_id, f.oldest_revision, b.log_time, clock_timestamp() AS clock, \
             b.last_revision, b.stamp \
          FROM feed f LEFT JOIN LATERAL ( \
-            SELECT last_revision, stamp FROM voice_call_batches \
+            SELECT last_revision, stamp, greatest(committed_at, confirmed_at) AS log_time \
+            FROM voice_call_batches \
             ORDER BY last_revision DESC LIMIT 1 \
          ) b ON true",
     );
@@ -346,7 +369,8 @@ async fn tail(session: &Session) -> QueryResult<Tail> {
     Ok(Tail {
         feed_id: row.feed_id,
         oldest_revision: row.oldest_revision,
-        read_time: from_sql_time(row.read_time),
+        read_time: row.log_time.map_or(Timestamp::MIN, from_sql_time),
+        clock: from_sql_time(row.clock),
         head: Position {
             revision: row.last_revision.unwrap_or(0),
             stamp: row.stamp.unwrap_or(0),

@@ -1,22 +1,32 @@
 //! The partitions of the change log: made ahead, by ranges of revisions, and
-//! dropped when all in them is past the retention. None of it stops a writer.
+//! dropped when all in them is past the retention.
 
 use std::time::Duration;
 
 use diesel::{
-    QueryResult, QueryableByName, sql_query,
-    sql_types::{BigInt, Bool, Text},
+    QueryResult, QueryableByName,
+    pg::sql_types::Timestamptz,
+    sql_query,
+    sql_types::{BigInt, Bool},
 };
 use tracing::info;
 
-use super::{database::Session, log, partitions::drop_partition};
-use crate::domain::Revision;
+use super::{
+    database::Session,
+    log,
+    partitions::{self, Link},
+    row::to_sql_time,
+};
+use crate::domain::{Revision, Timestamp};
 
+const TABLE: &str = "voice_call_changes";
 /// Partitions ahead of the head. With the default length they take an hour of
 /// writes at 20,000 a second.
 const AHEAD: Revision = 4;
 /// Batches that one statement forgets.
 const FORGET_BATCHES: i64 = 10_000;
+/// Longer than anybody waits, and short enough to count with.
+const MAX_KEEP: Duration = Duration::from_secs(1000 * 365 * 24 * 3600);
 
 /// How the change log is kept.
 #[derive(Debug, Clone, Copy)]
@@ -29,31 +39,45 @@ pub struct Retention {
 
 #[derive(Debug)]
 struct Partition {
-    name: String,
+    own: partitions::Partition,
     from: Revision,
     to: Revision,
-    attached: bool,
 }
 
-/// Makes and drops partitions once; whoever calls it holds the lock that lets one
-/// replica at a time.
-pub(super) async fn tend(session: &Session, retention: Retention) -> QueryResult<()> {
+/// Makes the partitions that commits need next; returns the revision from which on more
+/// are to be made.
+pub(super) async fn make(session: &Session, retention: Retention) -> QueryResult<Revision> {
     let head = log::head(session).await?;
-    let mut partitions = partitions(session).await?;
+    let partitions = all(session).await?;
     let mut end = partitions
         .iter()
-        .filter(|one| one.attached)
+        .filter(|one| one.own.link == Link::Attached)
         .map(|one| one.to)
         .max()
         .unwrap_or(1);
     while end - head <= AHEAD * retention.partition_len {
-        make(session, end, end + retention.partition_len).await?;
-        end += retention.partition_len;
+        let next = end + retention.partition_len;
+        let name = format!("{TABLE}_{end:016}_{next:016}");
+        let bounds = (end.to_string(), next.to_string());
+        let bounds = (bounds.0.as_str(), bounds.1.as_str());
+        partitions::make(session, TABLE, &name, "revision", bounds).await?;
+        end = next;
     }
+    Ok(end - AHEAD * retention.partition_len)
+}
+
+/// Drops those that are past the retention at `now`.
+pub(super) async fn drop_expired(
+    session: &Session,
+    retention: Retention,
+    now: Timestamp,
+) -> QueryResult<()> {
+    let head = log::head(session).await?;
+    let mut partitions = all(session).await?;
     partitions.sort_unstable_by_key(|one| one.from);
     let mut expired = Vec::new();
     for partition in partitions {
-        if partition.to > head || !is_expired(session, &partition, retention.keep).await? {
+        if partition.to > head || !is_expired(session, &partition, retention.keep, now).await? {
             break;
         }
         expired.push(partition);
@@ -64,8 +88,8 @@ pub(super) async fn tend(session: &Session, retention: Retention) -> QueryResult
     // First the word that they go, then the going.
     let update = sql_query("UPDATE feed SET oldest_revision = $1 WHERE oldest_revision < $1");
     session.execute(update.bind::<BigInt, _>(floor)).await?;
-    for Partition { name, attached, .. } in &expired {
-        drop_partition(session, "voice_call_changes", name, *attached).await?;
+    for partition in &expired {
+        partitions::drop_partition(session, TABLE, &partition.own).await?;
     }
     forget_batches(session, floor).await?;
     info!(
@@ -82,13 +106,19 @@ struct Expired {
 }
 
 /// Whether the partition's last change is past keeping.
-async fn is_expired(session: &Session, partition: &Partition, keep: Duration) -> QueryResult<bool> {
+async fn is_expired(
+    session: &Session,
+    partition: &Partition,
+    keep: Duration,
+    now: Timestamp,
+) -> QueryResult<bool> {
     let query = sql_query(
-        "SELECT committed_at < clock_timestamp() - $2 * interval '1 second' AS expired \
+        "SELECT committed_at < $3 - $2 * interval '1 second' AS expired \
          FROM voice_call_batches WHERE last_revision >= $1 ORDER BY last_revision LIMIT 1",
     )
     .bind::<BigInt, _>(partition.to - 1)
-    .bind::<BigInt, _>(i64::try_from(keep.as_secs()).unwrap_or(i64::MAX));
+    .bind::<BigInt, _>(i64::try_from(keep.min(MAX_KEEP).as_secs()).unwrap_or(i64::MAX))
+    .bind::<Timestamptz, _>(to_sql_time(now));
     let row: Option<Expired> = session.optional_row(query).await?;
     Ok(row.is_some_and(|row| row.expired))
 }
@@ -110,46 +140,14 @@ async fn forget_batches(session: &Session, floor: Revision) -> QueryResult<()> {
     }
 }
 
-#[derive(QueryableByName)]
-struct Named {
-    #[diesel(sql_type = Text)]
-    name: String,
-    #[diesel(sql_type = Bool)]
-    attached: bool,
-}
-
-async fn partitions(session: &Session) -> QueryResult<Vec<Partition>> {
-    let query = sql_query(
-        "SELECT c.relname::text AS name, i.inhrelid IS NOT NULL AND NOT i.inhdetachpending AS attached \
-         FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid \
-         WHERE c.relkind = 'r' AND c.relname ~ '^voice_call_changes_[0-9]{16}_[0-9]{16}$' \
-         AND c.relnamespace = \
-             (SELECT relnamespace FROM pg_class WHERE oid = 'voice_call_changes'::regclass)",
-    );
-    let named: Vec<Named> = session.rows(query).await?;
-    let parse = |Named { name, attached }: Named| {
-        let (from, to) = name.strip_prefix("voice_call_changes_")?.split_once('_')?;
+async fn all(session: &Session) -> QueryResult<Vec<Partition>> {
+    let pattern = format!("{TABLE}_[0-9]{{16}}_[0-9]{{16}}");
+    let partitions = partitions::of(session, TABLE, &pattern).await?;
+    let parse = |own: partitions::Partition| {
+        let range = own.name.strip_prefix(TABLE)?.strip_prefix('_')?;
+        let (from, to) = range.split_once('_')?;
         let (from, to) = (from.parse().ok()?, to.parse().ok()?);
-        Some(Partition {
-            name,
-            from,
-            to,
-            attached,
-        })
+        Some(Partition { own, from, to })
     };
-    Ok(named.into_iter().filter_map(parse).collect())
-}
-
-async fn make(session: &Session, from: Revision, to: Revision) -> QueryResult<()> {
-    let name = format!("voice_call_changes_{from:016}_{to:016}");
-    session
-        .batch(&format!(
-            "CREATE TABLE IF NOT EXISTS {name} (LIKE voice_call_changes INCLUDING ALL); \
-             ALTER TABLE {name} DROP CONSTRAINT IF EXISTS {name}_range; \
-             ALTER TABLE {name} ADD CONSTRAINT {name}_range \
-                 CHECK (revision >= {from} AND revision < {to}); \
-             ALTER TABLE voice_call_changes ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to}); \
-             ALTER TABLE {name} DROP CONSTRAINT {name}_range;"
-        ))
-        .await
+    Ok(partitions.into_iter().filter_map(parse).collect())
 }

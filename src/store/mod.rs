@@ -9,7 +9,8 @@
 //!   the filter as SQL (`filter_sql`); `stats` counts them; each thread of callers has
 //!   them for itself (`local`)
 //! - [`Log`] reads the change log; `signal` is the notification that it has grown
-//! - `partitions` and `log_partitions` look after the tables
+//! - `upkeep` looks after the tables: `partitions` of the log (`log_partitions`) and of
+//!   the request records (`record_partitions`)
 //! - `database` is the way to the database: sessions, and the only home of the driver
 //!
 //! It deliberately knows nothing of gRPC, of deadlines' origin, or of who may do
@@ -24,6 +25,7 @@ mod database;
 mod error;
 mod filter_sql;
 mod head;
+mod import_halves;
 mod lane;
 mod list;
 mod local;
@@ -32,11 +34,13 @@ mod log_partitions;
 mod partitions;
 mod queue;
 mod reader;
+mod record_partitions;
 mod records;
 mod row;
 mod schema;
 mod signal;
 mod stats;
+mod upkeep;
 mod write;
 mod writer;
 mod writer_session;
@@ -58,17 +62,18 @@ pub use log::{Commit, Entry, Log, LogError, LogPage, Position, Tail};
 pub use log_partitions::Retention;
 pub use signal::Signal;
 pub use stats::{Stats, StatsQuery};
-pub use write::{Action, ImportOutcome, Imported, RequestKey, Write, Written};
+pub use write::{Action, ImportOutcome, Imported, RecordError, RequestKey, Write, Written};
 
 use self::{
-    database::{Availability, Pool, Role},
+    database::{Availability, Clock, Pool, Role},
     head::Head,
     local::Locals,
+    upkeep::Upkeep,
     writer::Writer,
 };
 use crate::domain::{
     Call, Command, ConflictPolicy, Record, Revision, Timestamp, Uuid,
-    machine::{self, Rejection, State, Step},
+    machine::{self, State, Step},
 };
 
 /// Commits that wait to be taken by who follows them; the rest is in the log.
@@ -119,6 +124,7 @@ pub struct Store {
     locals: Locals,
     log: Log,
     head: Head,
+    clock: Clock,
     availability: Availability,
 }
 
@@ -131,6 +137,22 @@ pub struct Following {
     pub log: Log,
     /// To hear of other replicas' commits, and tell them of ours.
     pub signal: Signal,
+    /// To move the log's time on while nothing is written.
+    pub log_time: LogTime,
+}
+
+/// Moves the log's time on. Clones share the writer.
+#[derive(Clone)]
+pub struct LogTime(Writer);
+
+impl LogTime {
+    /// Moves it on to now: no change that is committed from then on is earlier.
+    ///
+    /// # Errors
+    /// [`WriteError`], as its variants say.
+    pub async fn confirm(&self) -> Result<(), WriteError> {
+        self.0.confirm_time().await
+    }
 }
 
 /// Opens the store and ends its tasks, which it owns.
@@ -138,7 +160,8 @@ pub struct Following {
 pub struct StoreTasks {
     connector: Connector,
     availability: Availability,
-    retention: Retention,
+    clock: Clock,
+    upkeep: Upkeep,
     signal: Signal,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -160,29 +183,35 @@ impl Store {
         let signal = Signal::new();
         let (commits, committed) = mpsc::channel(COMMITS_LEN);
         let pool = |role, connections| Pool::new(&connector, &availability, role, connections);
+        let clock = Clock::new();
+        let upkeep = Upkeep::new(connector.clone(), limits.retention, clock.clone());
+        let writer = Writer::start(
+            &upkeep,
+            &availability,
+            &head,
+            &commits,
+            limits.write_queue,
+            &tasks,
+        );
         let following = Following {
             commits: committed,
             log: Log::new(pool(Role::Log, FOLLOW_CONNECTIONS)),
             signal: signal.clone(),
+            log_time: LogTime(writer.clone()),
         };
         let store = Self {
-            writer: Writer::start(
-                &connector,
-                &availability,
-                &head,
-                &commits,
-                limits.write_queue,
-                &tasks,
-            ),
+            writer,
             locals: Locals::start(callers, &connector, &availability, limits, &tasks),
             log: Log::new(pool(Role::Log, CATCH_UP_CONNECTIONS)),
             head,
+            clock: clock.clone(),
             availability: availability.clone(),
         };
         let tasks = StoreTasks {
             connector,
             availability,
-            retention: limits.retention,
+            clock,
+            upkeep,
             signal,
             tasks,
             stop: CancellationToken::new(),
@@ -207,13 +236,19 @@ impl Store {
         &self,
         records: Arc<[Record]>,
         policy: ConflictPolicy,
-    ) -> Result<Vec<Result<Imported, Rejection>>, WriteError> {
+    ) -> Result<Vec<Result<Imported, RecordError>>, WriteError> {
         let write = Write {
             action: Action::Import(records, policy),
             request: None,
             principal: None,
         };
         Ok(self.writer.submit_in_turn(write).await?.imported)
+    }
+
+    /// The time by which the log goes: the database's, as far as it is believed.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.log_now()
     }
 
     /// What a write of one call would come to, as of now: every check, the
@@ -230,7 +265,9 @@ impl Store {
         let command = match write.action {
             Action::One(command) => command,
             Action::CreateFresh(draft) => Command::Create(draft),
-            Action::CreateAll(_) | Action::Import(..) => return Err(WriteError::Internal),
+            Action::CreateAll(_) | Action::Import(..) | Action::ConfirmTime => {
+                return Err(WriteError::Internal);
+            }
         };
         let uid = command.uid();
         let call = self.get(vec![uid], 0, deadline).await?.pop();
@@ -436,13 +473,10 @@ impl StoreTasks {
         let watch = self.availability.clone();
         self.availability.report_up();
         self.tasks
-            .spawn(watch.watch(connector.clone(), stop.clone()));
-        self.tasks.spawn(partitions::keep(
-            connector.clone(),
-            self.availability.clone(),
-            self.retention,
-            stop.clone(),
-        ));
+            .spawn(watch.watch(connector.clone(), self.clock.clone(), stop.clone()));
+        let upkeep = self.upkeep.clone();
+        self.tasks
+            .spawn(upkeep.keep(self.availability.clone(), stop.clone()));
         let (listen, notify) = (self.signal.clone(), self.signal.clone());
         self.tasks
             .spawn(listen.listen(connector.clone(), stop.clone()));
@@ -452,15 +486,14 @@ impl StoreTasks {
     }
 
     async fn prepare(&self, migrate: bool) -> Result<(), OpenError> {
+        database::durability::check(&self.connector).await?;
         if migrate {
             database::migrate(&self.connector).await?;
         } else {
             check_migrations(&self.connector).await?;
         }
-        database::durability::tell(&self.connector).await?;
-        partitions::tend(&self.connector, self.retention)
-            .await
-            .map_err(OpenError::Connect)
+        let made = self.upkeep.make_partitions().await;
+        made.map_err(OpenError::Connect)
     }
 
     /// Waits until what was accepted is done and the tasks have ended. Every

@@ -9,7 +9,7 @@ use super::{
     database::Session,
     error::WriteError,
     row::{CallRow, ChangeRow},
-    schema::{request_records, voice_call_changes, voice_calls},
+    schema::{feed, purged_calls, request_records, voice_call_changes, voice_calls},
     write::{RequestKey, Written},
 };
 use crate::domain::{Call, ChangeKind, Revision, Uuid, machine::Rejection};
@@ -24,7 +24,10 @@ pub(super) async fn recorded_answer(
     let query = request_records::table
         .filter(request_records::request_id.eq(request.id))
         .filter(request_records::principal.eq(principal))
-        .filter(sql::<Bool>("recorded_at > now() - interval '24 hours'"))
+        .filter(sql::<Bool>(
+            "recorded_at > (SELECT greatest(committed_at, confirmed_at) FROM voice_call_batches \
+             ORDER BY last_revision DESC LIMIT 1) - interval '24 hours'",
+        ))
         .order(request_records::recorded_at.desc())
         .select((
             request_records::fingerprint,
@@ -37,13 +40,19 @@ pub(super) async fn recorded_answer(
     let Some((fingerprint, uid, revision, change_count)) = record else {
         return Ok(None);
     };
+    // Nothing tells what was said of a purged call, not even whether a guess of it is right.
+    if let Some(purge) = purge_of(session, uid).await?
+        && (change_count == 0 || revision != purge)
+    {
+        return Ok(Some(Err(purged(uid))));
+    }
     // A purge leaves a nil fingerprint, which any request fits.
     if !fingerprint.is_nil() && fingerprint != request.fingerprint {
         return Ok(Some(Err(WriteError::RequestIdReused)));
     }
     if change_count > 0 {
         let last = revision + i64::from(change_count) - 1;
-        return Ok(Some(changes_answer(session, revision, last).await?));
+        return Ok(Some(changes_answer(session, uid, revision, last).await?));
     }
     Ok(Some(match revision {
         0 => Ok(Written::default()),
@@ -51,9 +60,17 @@ pub(super) async fn recorded_answer(
     }))
 }
 
-/// What the request was answered that made the changes from `first` to `last`.
+/// The revision at which the call was purged.
+async fn purge_of(session: &Session, uid: Uuid) -> QueryResult<Option<Revision>> {
+    let query = purged_calls::table.find(uid).select(purged_calls::revision);
+    session.optional_row(query).await
+}
+
+/// What the request was answered that made the changes from `first` to `last`, the first
+/// of them to the call `uid`.
 async fn changes_answer(
     session: &Session,
+    uid: Uuid,
     first: Revision,
     last: Revision,
 ) -> QueryResult<Result<Written, WriteError>> {
@@ -62,6 +79,14 @@ async fn changes_answer(
         .order(voice_call_changes::revision)
         .select(ChangeRow::as_select());
     let rows: Vec<ChangeRow> = session.rows(query).await?;
+    // Some may have left the log.
+    let is_whole = Revision::try_from(rows.len()).is_ok_and(|len| len == last - first + 1);
+    if !is_whole && first == last {
+        return state_at(session, uid, first).await;
+    }
+    if !is_whole {
+        return Ok(Err(compacted(session).await?));
+    }
     let mut written = Written {
         calls: Vec::with_capacity(rows.len()),
         revision: last,
@@ -78,9 +103,8 @@ async fn changes_answer(
     Ok(Ok(written))
 }
 
-/// What a request was answered that found the call at `revision` and changed
-/// nothing. The log may not reach back so far: then it is the state before the
-/// next change of the call, or the present one.
+/// The call as it was at `revision`. The log may not reach back so far: then it is the state
+/// before the next change of the call, or the present one, if that is of this revision.
 async fn state_at(
     session: &Session,
     uid: Uuid,
@@ -99,14 +123,26 @@ async fn state_at(
         } else {
             change.before
         };
-        return Ok(state.map_or_else(|| Err(purged(uid)), |call| Ok(Written::calls(vec![call]))));
+        return match state {
+            None => Ok(Err(purged(uid))),
+            Some(call) if call.revision == revision => Ok(Ok(Written::calls(vec![call]))),
+            Some(_) => Ok(Err(compacted(session).await?)),
+        };
     }
     let query = voice_calls::table.find(uid).select(CallRow::as_select());
     let row: Option<CallRow> = session.optional_row(query).await?;
-    Ok(row.map_or_else(
-        || Err(purged(uid)),
-        |row| Ok(Written::calls(vec![Arc::new(Call::from(row))])),
-    ))
+    match row.map(Call::from) {
+        None => Ok(Err(purged(uid))),
+        Some(call) if call.revision == revision => Ok(Ok(Written::calls(vec![Arc::new(call)]))),
+        Some(_) => Ok(Err(compacted(session).await?)),
+    }
+}
+
+/// The request was answered before, and what it was answered has left the log.
+async fn compacted(session: &Session) -> QueryResult<WriteError> {
+    let query = feed::table.select(feed::oldest_revision);
+    let oldest_revision = session.row(query).await?;
+    Ok(WriteError::AnswerCompacted { oldest_revision })
 }
 
 fn purged(uid: Uuid) -> WriteError {

@@ -30,6 +30,8 @@ pub enum Action {
     /// Import several records, no two with the same uid, each by itself: one
     /// that is refused stops no other.
     Import(Arc<[Record]>, ConflictPolicy),
+    /// Change nothing, but move the log's time on: no later change is earlier.
+    ConfirmTime,
 }
 
 /// A request id and what it stands for.
@@ -51,7 +53,7 @@ pub struct Written {
     /// there is neither.
     pub revision: Revision,
     /// What became of each record of an import, in order.
-    pub imported: Vec<Result<Imported, Rejection>>,
+    pub imported: Vec<Result<Imported, RecordError>>,
 }
 
 /// A record that is durable.
@@ -70,6 +72,21 @@ impl Imported {
             self.outcome,
             ImportOutcome::Created | ImportOutcome::Replaced
         )
+    }
+}
+
+/// Why a record was not imported. The others are not concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordError {
+    /// It does not fit what there is.
+    Rejected(Rejection),
+    /// The database refuses it: a bug, logged where it arose.
+    Refused,
+}
+
+impl From<Rejection> for RecordError {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
     }
 }
 
@@ -115,6 +132,7 @@ impl Write {
     pub(super) fn len(&self) -> usize {
         match &self.action {
             Action::One(_) | Action::CreateFresh(_) => 1,
+            Action::ConfirmTime => 0,
             Action::CreateAll(drafts) => drafts.len(),
             Action::Import(records, _) => records.len(),
         }
@@ -124,7 +142,7 @@ impl Write {
     pub(super) fn named_uids(&self) -> impl Iterator<Item = Uuid> {
         let (one, drafts, records): (_, &[Draft], &[Record]) = match &self.action {
             Action::One(command) => (Some(command.uid()), &[], &[]),
-            Action::CreateFresh(_) => (None, &[], &[]),
+            Action::CreateFresh(_) | Action::ConfirmTime => (None, &[], &[]),
             Action::CreateAll(drafts) => (None, drafts, &[]),
             Action::Import(records, _) => (None, &[], records),
         };
@@ -139,7 +157,7 @@ impl Write {
         match &self.action {
             Action::One(command) => command.uid(),
             Action::CreateFresh(draft) => draft.uid,
-            Action::CreateAll(_) | Action::Import(..) => {
+            Action::CreateAll(_) | Action::Import(..) | Action::ConfirmTime => {
                 self.named_uids().next().unwrap_or_default()
             }
         }

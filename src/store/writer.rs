@@ -20,12 +20,13 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     batch::Pending,
-    database::{Availability, Connector},
+    database::Availability,
     error::WriteError,
     head::Head,
     lane::{Commits, Lane},
     queue::Queue,
-    write::{Write, Written},
+    upkeep::Upkeep,
+    write::{Action, Write, Written},
 };
 
 /// One lane commits, the other answers.
@@ -42,7 +43,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Starts the lanes, which `tasks` owns.
     pub(super) fn start(
-        connector: &Connector,
+        upkeep: &Upkeep,
         availability: &Availability,
         head: &Head,
         commits: &Commits,
@@ -54,7 +55,8 @@ impl Writer {
         for _ in 0..LANES {
             let lane = Lane::new(
                 Arc::clone(&turn),
-                connector.clone(),
+                upkeep.writer_sessions(),
+                upkeep.clone(),
                 availability.clone(),
                 head.clone(),
                 commits.clone(),
@@ -79,6 +81,16 @@ impl Writer {
             .try_send(pending)
             .map_err(|_| WriteError::Overloaded)?;
         answered(result).await
+    }
+
+    /// Moves the time on for which the log is known to be complete.
+    pub(super) async fn confirm_time(&self) -> Result<(), WriteError> {
+        let write = Write {
+            action: Action::ConfirmTime,
+            request: None,
+            principal: None,
+        };
+        self.submit(write).await.map(drop)
     }
 
     /// The same, but waits for its turn when the queue is full.

@@ -25,7 +25,7 @@ use diesel::{
 };
 
 use super::{
-    database::{Connector, Role, Session},
+    database::{Clock, Connector, Role, Session},
     log::Position,
 };
 
@@ -53,6 +53,8 @@ pub(super) struct Backend {
 pub(super) struct WriterSession {
     pub(super) session: Session,
     pub(super) backend: Backend,
+    /// The time, as evidence of the log's.
+    pub(super) clock: Clock,
     /// Where the log ended when this session last saw its end, and when that was.
     pub(super) known: Position,
     known_at: Instant,
@@ -95,6 +97,7 @@ impl WriterSession {
 /// Makes the sessions of one lane.
 pub(super) struct WriterSessions {
     connector: Connector,
+    clock: Clock,
     /// The backend that must have ended before there is another session.
     former: Option<Backend>,
     /// Looks at it.
@@ -102,9 +105,10 @@ pub(super) struct WriterSessions {
 }
 
 impl WriterSessions {
-    pub(super) fn new(connector: Connector) -> Self {
+    pub(super) fn new(connector: Connector, clock: Clock) -> Self {
         Self {
             connector,
+            clock,
             former: None,
             watch: None,
         }
@@ -135,6 +139,7 @@ impl WriterSessions {
         Ok(WriterSession {
             session,
             backend,
+            clock: self.clock.clone(),
             known,
             known_at: Instant::now(),
             refusals: 0,

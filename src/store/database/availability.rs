@@ -15,7 +15,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{connector::Connector, role::Role, session::Session};
+use diesel::{QueryableByName, data_types::PgTimestamp, pg::sql_types::Timestamptz, sql_query};
+
+use super::{clock::Clock, connector::Connector, role::Role, session::Session};
+use crate::store::row::from_sql_time;
 
 const PING_EVERY: Duration = Duration::from_secs(1);
 /// However many ask for it.
@@ -82,18 +85,23 @@ impl Availability {
     }
 
     /// The watching task: owned by the store, ends with `stop`.
-    pub(in crate::store) async fn watch(self, connector: Connector, stop: CancellationToken) {
+    pub(in crate::store) async fn watch(
+        self,
+        connector: Connector,
+        clock: Clock,
+        stop: CancellationToken,
+    ) {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = self.keep_watch(connector) => {}
+            () = self.keep_watch(connector, clock) => {}
         }
     }
 
-    async fn keep_watch(self, connector: Connector) {
+    async fn keep_watch(self, connector: Connector, clock: Clock) {
         let mut session = None;
         let mut retry_after = FIRST_RETRY;
         loop {
-            let reached = ping(&connector, &mut session).await;
+            let reached = ping(&connector, &clock, &mut session).await;
             let was_up = self.up.send_replace(reached.is_ok());
             match (was_up, &reached) {
                 (true, Err(reason)) => {
@@ -117,10 +125,14 @@ impl Availability {
 
 /// Pings over the session that is there, and if that fails over a new one: its own
 /// connection may be all that broke, and the next one too.
-async fn ping(connector: &Connector, session: &mut Option<Session>) -> Result<(), String> {
+async fn ping(
+    connector: &Connector,
+    clock: &Clock,
+    session: &mut Option<Session>,
+) -> Result<(), String> {
     let mut was_silent = false;
     if let Some(open) = session.take() {
-        match answer(&open).await {
+        match answer(&open, clock).await {
             Ok(()) => {
                 *session = Some(open);
                 return Ok(());
@@ -132,7 +144,7 @@ async fn ping(connector: &Connector, session: &mut Option<Session>) -> Result<()
     let mut attempts = 1;
     loop {
         let started = Instant::now();
-        let reason = match connect(connector).await {
+        let reason = match connect(connector, clock).await {
             Ok(open) => {
                 if was_silent {
                     // What is lost on its connection may be lost on all that are as old.
@@ -151,10 +163,10 @@ async fn ping(connector: &Connector, session: &mut Option<Session>) -> Result<()
     }
 }
 
-async fn connect(connector: &Connector) -> Result<Session, String> {
+async fn connect(connector: &Connector, clock: &Clock) -> Result<Session, String> {
     let session = connector.connect(Role::Maintain).await;
     let session = session.map_err(|error| error.to_string())?;
-    match answer(&session).await {
+    match answer(&session, clock).await {
         Ok(()) => Ok(session),
         Err(Silence::Ended(reason)) => Err(reason),
         Err(Silence::Lasting) => Err(format!("no answer within {} s", PING_LIMIT.as_secs())),
@@ -169,9 +181,20 @@ enum Silence {
     Lasting,
 }
 
-async fn answer(session: &Session) -> Result<(), Silence> {
-    match timeout(PING_LIMIT, session.batch("SELECT 1")).await {
-        Ok(Ok(())) => Ok(()),
+#[derive(QueryableByName)]
+struct Answer {
+    #[diesel(sql_type = Timestamptz)]
+    clock: PgTimestamp,
+}
+
+/// Asks for the time, which is as good as anything to ask for.
+async fn answer(session: &Session, clock: &Clock) -> Result<(), Silence> {
+    let query = sql_query("SELECT clock_timestamp() AS clock");
+    match timeout(PING_LIMIT, session.row::<_, Answer>(query)).await {
+        Ok(Ok(answer)) => {
+            clock.database_says(from_sql_time(answer.clock));
+            Ok(())
+        }
         Ok(Err(error)) => Err(Silence::Ended(error.to_string())),
         Err(_) => Err(Silence::Lasting),
     }

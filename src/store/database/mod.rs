@@ -6,12 +6,14 @@
 //! - `session` is the only home of the driver: statements are read to their end, and
 //!   each of them has a limit on our side
 //! - `pool` lends sessions for reads, and repeats a read that failed because of its session
-//! - `availability` is whether the database can be reached; `migrations` bring it to
+//! - `availability` is whether the database can be reached, `clock` the time with
+//!   evidence; `migrations` bring it to
 //!   this release's schema; `durability` tells of settings that lose what is committed
 //!
 //! It deliberately knows nothing of calls, or of what is read and written.
 
 mod availability;
+mod clock;
 mod connector;
 pub(super) mod durability;
 mod migrations;
@@ -23,6 +25,7 @@ mod url;
 
 pub(super) use self::{
     availability::Availability,
+    clock::Clock,
     pool::{Attempts, Pool},
     role::Role,
     session::{Failure, Session},

@@ -140,8 +140,9 @@ impl Pool {
         statement: impl AsyncFnOnce(&Session) -> QueryResult<T> + Clone,
     ) -> Result<T, ReadError> {
         let mut attempts = Attempts::default();
+        let mut failed_at = None;
         loop {
-            let session = self.session(deadline).await?;
+            let session = self.session(deadline, failed_at).await?;
             let left = deadline.saturating_duration_since(Instant::now());
             let read = future::try_join(set_timeout(&session, left), statement.clone()(&session));
             let Ok(read) = timeout_at(deadline + GRACE, read).await else {
@@ -154,9 +155,8 @@ impl Pool {
                 Ok(((), value)) => return Ok(value),
                 Err(error) => session.judge(error).await,
             };
-            // Those that wait are as old as it: dead too, or with the same plans.
             drop(Object::take(session));
-            self.pool.retain(|_, _| false);
+            failed_at = Some(Instant::now().into_std());
             if Instant::now() >= deadline {
                 return Err(ReadError::DeadlineExceeded);
             }
@@ -167,14 +167,27 @@ impl Pool {
         }
     }
 
-    async fn session(&self, deadline: Instant) -> Result<Object<Sessions>, ReadError> {
-        let session = timeout_at(deadline, self.pool.get()).await;
-        session
-            .map_err(|_| ReadError::DeadlineExceeded)?
-            .map_err(|error| {
-                self.availability.cannot_connect(&error);
-                ReadError::Unavailable
-            })
+    /// A session; after a failure one that was made since: those that are as old as the one
+    /// that failed are dead too, or have the same plans.
+    async fn session(
+        &self,
+        deadline: Instant,
+        made_since: Option<std::time::Instant>,
+    ) -> Result<Object<Sessions>, ReadError> {
+        loop {
+            let session = timeout_at(deadline, self.pool.get())
+                .await
+                .map_err(|_| ReadError::DeadlineExceeded)?
+                .map_err(|error| {
+                    self.availability.cannot_connect(&error);
+                    ReadError::Unavailable
+                })?;
+            let created = Object::metrics(&session).created;
+            if made_since.is_none_or(|since| created >= since) {
+                return Ok(session);
+            }
+            drop(Object::take(session));
+        }
     }
 }
 

@@ -90,7 +90,8 @@ impl Role {
     fn lock_timeout(self) -> Duration {
         match self {
             Self::Write => Duration::from_secs(4),
-            Self::Maintain => Duration::from_secs(10),
+            // What it waits for, writers may queue behind.
+            Self::Maintain => Duration::from_millis(500),
             _ => Duration::ZERO,
         }
     }
