@@ -5,14 +5,9 @@ use prost_types::Timestamp;
 use tonic::Code;
 use voicecall::api::proto::{CreateVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall};
 
-use super::{MINUTE, blocking, true_time};
+use super::{MINUTE, NEAR, start, true_time};
 use crate::support::{
-    assert_refused,
-    clock::Clock,
-    inbound, micros,
-    postgres::Cluster,
-    request_id,
-    server::{Client, Process},
+    assert_refused, clock::Clock, inbound, micros, postgres::Cluster, request_id, server::Client,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -33,8 +28,7 @@ async fn expect_the_databases_five_minutes(replica_ahead: i64) {
     let mut environment = clock.for_service();
     let url = Cluster::shared().await.database().await;
     environment.push(("DATABASE_URL", url));
-    let environment: Vec<_> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    let service = blocking(|| Process::start(&environment));
+    let service = start(&environment);
     let mut client = service.client();
     for minutes in [-60, 0, 4] {
         let time = from_now(minutes);
@@ -42,7 +36,7 @@ async fn expect_the_databases_five_minutes(replica_ahead: i64) {
             let created = created.expect("it is at most five minutes ahead");
             assert_eq!(created.created_at, Some(time));
             let off = micros(created.updated_at) - true_time();
-            assert!(off.abs() < MINUTE * 1_000_000, "{off} microseconds off");
+            assert!(off.abs() < NEAR, "{off} microseconds off");
         }
     }
     for created in both_ways(&mut client, from_now(6)).await {

@@ -87,9 +87,7 @@ impl Installation {
 
     /// Starts a replica of the service.
     fn service(&self) -> Process {
-        let environment = self.environment();
-        let environment: Vec<_> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
-        blocking(|| Process::start(&environment))
+        start(&self.environment())
     }
 
     fn environment(&self) -> Vec<(&'static str, String)> {
@@ -114,6 +112,16 @@ impl Installation {
         self.clock.set(0);
         work.await.expect("no panic")
     }
+}
+
+/// Starts the service with this environment.
+fn start(environment: &[(&str, String)]) -> Process {
+    blocking(|| Process::start(&borrowed(environment)))
+}
+
+fn borrowed<'a>(environment: &'a [(&'a str, String)]) -> Vec<(&'a str, &'a str)> {
+    let pairs = environment.iter();
+    pairs.map(|(name, value)| (*name, value.as_str())).collect()
 }
 
 /// Sends a write. A refusal must be one that passes, and say so: then `None`.

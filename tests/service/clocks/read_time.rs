@@ -6,10 +6,9 @@ use std::time::Duration;
 use tokio::{task::JoinSet, time::Instant};
 use voicecall::api::proto::{VoiceCall, watch_voice_calls_request::Start};
 
-use super::{
-    HOUR, Installation, MINUTE, NEAR, Wrong, accepted, attempt, blocking, pause, true_time,
-};
+use super::{HOUR, Installation, MINUTE, NEAR, Wrong, accepted, attempt, pause, start, true_time};
 use crate::support::{
+    clock::Clock,
     inbound, micros,
     postgres::{Cluster, connect},
     read_time::{Observer, Promise},
@@ -78,8 +77,8 @@ impl Watched {
     }
 }
 
-async fn two_replicas(url: &str) -> [Process; 2] {
-    blocking(|| [(); 2].map(|()| Process::start(&[("DATABASE_URL", url)])))
+fn two_replicas(url: &str) -> [Process; 2] {
+    [(); 2].map(|()| start(&[("DATABASE_URL", url.to_owned())]))
 }
 
 async fn create_on(replica: &Process, call: VoiceCall) -> VoiceCall {
@@ -90,7 +89,7 @@ async fn create_on(replica: &Process, call: VoiceCall) -> VoiceCall {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn read_time_is_true_on_a_busy_log() {
     let url = Cluster::shared().await.database().await;
-    let watched = Watched::start(two_replicas(&url).await, OBSERVERS).await;
+    let watched = Watched::start(two_replicas(&url), OBSERVERS).await;
     let endpoint = watched.replicas[0].endpoint.clone();
     let end = Instant::now() + BUSY;
     let mut writers = JoinSet::new();
@@ -114,24 +113,52 @@ async fn read_time_is_true_on_a_busy_log() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn read_time_is_true_while_a_commit_takes_long() {
     let url = Cluster::shared().await.database().await;
-    let watched = Watched::start(two_replicas(&url).await, 2).await;
+    let watched = Watched::start(two_replicas(&url), 2).await;
     let database = connect(&url).await;
     database.batch_execute(HOLD_COMMITS).await.expect("new");
     create_on(&watched.replicas[0], inbound()).await;
     let mut waiting = JoinSet::new();
-    for replica in &watched.replicas {
-        for staff in [HELD, "other"] {
-            let call = VoiceCall {
-                staff_uid: Some(staff.into()),
-                ..inbound()
-            };
-            let mut client = client(&replica.endpoint);
-            waiting.spawn(async move { attempt(&mut client, create_of(call)).await });
-        }
+    for (replica, staff) in [(0, HELD), (0, "other"), (1, "other")] {
+        let call = VoiceCall {
+            staff_uid: Some(staff.into()),
+            ..inbound()
+        };
+        let mut client = client(&watched.replicas[replica].endpoint);
+        waiting.spawn(async move { attempt(&mut client, create_of(call)).await });
     }
     waiting.join_all().await;
     let last = create_on(&watched.replicas[1], inbound()).await;
     watched.all_come_to(micros(last.updated_at)).await;
+    let after = create_on(&watched.replicas[0], inbound()).await;
+    watched.check(after.revision).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn read_time_is_true_on_replicas_whose_clocks_are_10_minutes_off() {
+    let (Some(slow), Some(fast)) = (Clock::new(), Clock::new()) else {
+        return;
+    };
+    slow.set(-10 * MINUTE);
+    fast.set(10 * MINUTE);
+    let url = Cluster::shared().await.database().await;
+    let replicas = [&slow, &fast].map(|clock| {
+        let mut environment = clock.for_service();
+        environment.push(("DATABASE_URL", url.clone()));
+        start(&environment)
+    });
+    let watched = Watched::start(replicas, 2).await;
+    let mut last = create_on(&watched.replicas[0], inbound()).await;
+    for place in 0..100 {
+        let created = create_on(&watched.replicas[place % 2], inbound()).await;
+        let off = micros(created.updated_at) - true_time();
+        assert!(off.abs() < NEAR, "changed {off} microseconds ahead");
+        last = created;
+    }
+    watched.all_come_to(micros(last.updated_at)).await;
+    for observer in &watched.observers {
+        let ahead = observer.read_time() - true_time();
+        assert!(ahead < NEAR, "read_time is {ahead} microseconds ahead");
+    }
     let after = create_on(&watched.replicas[0], inbound()).await;
     watched.check(after.revision).await;
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use voicecall::api::proto::VoiceCall;
 
 use super::{
-    HOUR, Installation, NEAR, Wrong, YEAR, attempt, attempt_import, blocking, expect_creates,
-    true_time,
+    HOUR, Installation, NEAR, Wrong, YEAR, attempt, attempt_import, blocking, borrowed,
+    expect_creates, true_time,
 };
 use crate::support::{
-    create, get, inbound, micros,
+    create, eventually, get, inbound, micros,
     server::{Process, client},
     writes::create_of,
 };
@@ -52,6 +52,10 @@ async fn writes_go_on_after_a_moment(wrong: Wrong, seconds_ahead: i64) {
     installation.step(seconds_ahead, moment, both).await;
     let created = expect_creates(&service.endpoint).await;
     expect_near(&created);
+    if wrong == Wrong::Database && seconds_ahead > 0 {
+        let log = &service.log;
+        eventually("the log tells of the clock", async || log.has(&["clock"])).await;
+    }
     drop(service);
     let service = installation.service();
     expect_creates(&service.endpoint).await;
@@ -79,8 +83,7 @@ async fn writes_go_on_after_a_beginning_ahead(wrong: Wrong) {
         return;
     };
     let environment = installation.environment();
-    let environment: Vec<_> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    let (mut service, serving) = Process::launch(&environment);
+    let (mut service, serving) = Process::launch(&borrowed(&environment));
     // It may wait for a clock that can be right before it serves.
     let endpoint = blocking(|| serving.recv_timeout(Duration::from_secs(5))).ok();
     let mut first = None;
@@ -109,4 +112,23 @@ async fn writes_go_on_after_a_beginning_ahead(wrong: Wrong) {
         let found = get(&mut service.client(), &call.uid).await;
         assert_eq!(found.expect("it was accepted"), call);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_go_on_after_a_host_restarted_with_its_clock_40_hours_ahead() {
+    let Some(installation) = Installation::start(Wrong::Both).await else {
+        return;
+    };
+    let service = installation.service();
+    create(&mut service.client(), inbound()).await;
+    drop(service);
+    installation.clock.set(40 * HOUR);
+    // Nothing tells it from a host that was off for 40 hours.
+    let service = installation.service();
+    expect_creates(&service.endpoint).await;
+    installation.clock.set(0);
+    expect_creates(&service.endpoint).await;
+    drop(service);
+    let service = installation.service();
+    expect_creates(&service.endpoint).await;
 }
