@@ -14,7 +14,10 @@ mod read_time;
 mod request_ids;
 mod steps;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::{Duration, SystemTime},
+};
 
 use futures_util::stream;
 use tokio::time::{Instant, interval};
@@ -90,6 +93,13 @@ impl Installation {
         start(&self.environment())
     }
 
+    /// Starts a replica while the clock may be wrong.
+    fn launch(&self) -> Starting {
+        let environment = self.environment();
+        let (service, serving) = Process::launch(&borrowed(&environment));
+        Starting { service, serving }
+    }
+
     fn environment(&self) -> Vec<(&'static str, String)> {
         let mut environment = vec![("DATABASE_URL", self.url.clone())];
         if self.wrong == Wrong::Both {
@@ -111,6 +121,35 @@ impl Installation {
         pause(time).await;
         self.clock.set(0);
         work.await.expect("no panic")
+    }
+}
+
+/// A replica that may wait for a clock that can be right before it serves.
+struct Starting {
+    service: Process,
+    serving: Receiver<String>,
+}
+
+impl Starting {
+    /// Whether it serves within a few seconds, with the clock as it is.
+    fn serves(&mut self) -> bool {
+        match blocking(|| self.serving.recv_timeout(Duration::from_secs(5))) {
+            Ok(endpoint) => self.service.endpoint = endpoint,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                panic!("the server ended: {:#?}", self.service.log.lines())
+            }
+        }
+        !self.service.endpoint.is_empty()
+    }
+
+    /// The replica once it serves, which must be soon because the clock is right.
+    fn started(mut self) -> Process {
+        if self.service.endpoint.is_empty() {
+            let serving = blocking(|| self.serving.recv_timeout(2 * SOON));
+            self.service.endpoint = serving.expect("it serves once the clock is right");
+        }
+        self.service
     }
 }
 

@@ -3,8 +3,12 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, interval};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, interval, timeout},
+};
 use tokio_postgres::Client as Database;
+use tonic::Code;
 use voicecall::{
     api::proto::{
         ListVoiceCallChangesRequest, VoiceCall, VoiceCallEvent, VoiceCallFilter,
@@ -13,10 +17,11 @@ use voicecall::{
     server::Settings,
 };
 
-use super::{DAY, Installation, MINUTE, Wrong, accepted, attempt, expect_creates};
+use super::{DAY, Installation, MINUTE, SOON, Wrong, accepted, attempt, expect_creates};
 use crate::support::{
-    Client, Server, inbound,
+    Client, Server, assert_refused, get, inbound,
     postgres::{connect, contents},
+    request_id,
     server::{client, settings},
     watcher::change,
     writes::{Write, batch_of, create_of},
@@ -97,9 +102,16 @@ async fn nothing_is_dropped_although_the_databases_clock_was_eight_days_ahead() 
     }
     // A replica that starts tends the partitions at once, and while it runs.
     installation.clock.set(8 * DAY);
-    let second = Server::start_on(url, short_partitions()).await;
-    write_for(&server.endpoint, time_ahead()).await;
+    let (second, mut ready) = Server::launch(url, short_partitions()).await;
+    // It may wait for a clock that can be right.
+    let is_ready = timeout(Duration::from_secs(5), &mut ready).await.is_ok();
+    let writes = write_for(&server.endpoint, time_ahead()).await;
     installation.clock.set(0);
+    writes.join_all().await;
+    if !is_ready {
+        let ready = timeout(2 * SOON, ready).await;
+        ready.expect("on time").expect("it starts");
+    }
     for server in [&server, &second] {
         expect_kept(&server.endpoint, &write, &answer).await;
         expect_creates(&server.endpoint).await;
@@ -116,9 +128,12 @@ async fn nothing_is_dropped_although_the_clock_of_the_one_host_was_eight_days_ah
     let service = installation.service();
     let (write, answer) = first(&service.endpoint).await;
     installation.clock.set(8 * DAY);
-    let second = installation.service();
-    write_for(&service.endpoint, time_ahead()).await;
+    let mut second = installation.launch();
+    second.serves();
+    let writes = write_for(&service.endpoint, time_ahead()).await;
     installation.clock.set(0);
+    writes.join_all().await;
+    let second = second.started();
     for service in [&service, &second] {
         expect_kept(&service.endpoint, &write, &answer).await;
         expect_creates(&service.endpoint).await;
@@ -134,23 +149,21 @@ fn time_ahead() -> Duration {
     Duration::from_secs(if is_long { 130 } else { 3 })
 }
 
-/// Writes ten times a second; each write is accepted, or refused as passing.
-async fn write_for(endpoint: &str, time: Duration) {
+/// Writes ten times a second, and reads. Each write is accepted, or refused as passing,
+/// for which some may wait until the clock is right.
+async fn write_for(endpoint: &str, time: Duration) -> JoinSet<()> {
     let mut client = client(endpoint);
     let end = Instant::now() + time;
     let mut ticks = interval(Duration::from_millis(100));
-    let mut writing = tokio::task::JoinSet::new();
+    let mut writes = JoinSet::new();
     while Instant::now() < end {
         ticks.tick().await;
-        let mut client = client.clone();
-        writing.spawn(async move { attempt(&mut client, create_of(inbound())).await });
+        let mut writer = client.clone();
+        writes.spawn(async move { drop(attempt(&mut writer, create_of(inbound())).await) });
+        let missing = get(&mut client, &request_id()).await;
+        assert_refused(missing, Code::NotFound, "CALL_NOT_FOUND", &[]);
     }
-    // What waits for a clock that can be right may go on waiting.
-    writing.detach_all();
-    // But it must answer reads.
-    crate::support::get(&mut client, &crate::support::request_id())
-        .await
-        .expect_err("there is no such call");
+    writes
 }
 
 /// The request is still known, and the history of its call is complete.

@@ -6,14 +6,9 @@ use std::time::Duration;
 use voicecall::api::proto::VoiceCall;
 
 use super::{
-    HOUR, Installation, NEAR, Wrong, YEAR, attempt, attempt_import, blocking, borrowed,
-    expect_creates, true_time,
+    HOUR, Installation, NEAR, Wrong, YEAR, attempt, attempt_import, expect_creates, true_time,
 };
-use crate::support::{
-    create, eventually, get, inbound, micros,
-    server::{Process, client},
-    writes::create_of,
-};
+use crate::support::{create, eventually, get, inbound, micros, writes::create_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_go_on_after_the_databases_clock_was_40_hours_ahead_for_a_moment() {
@@ -82,25 +77,17 @@ async fn writes_go_on_after_a_beginning_ahead(wrong: Wrong) {
     let Some(installation) = Installation::start_at(wrong, 73 * YEAR).await else {
         return;
     };
-    let environment = installation.environment();
-    let (mut service, serving) = Process::launch(&borrowed(&environment));
-    // It may wait for a clock that can be right before it serves.
-    let endpoint = blocking(|| serving.recv_timeout(Duration::from_secs(5))).ok();
+    let mut starting = installation.launch();
     let mut first = None;
-    if let Some(endpoint) = &endpoint {
-        let mut client = client(endpoint);
+    if starting.serves() {
+        let mut client = starting.service.client();
         let write = async move { attempt(&mut client, create_of(inbound())).await };
         let moment = Duration::from_millis(300);
         first = installation.step(73 * YEAR, moment, write).await;
-    } else {
-        installation.clock.set(0);
     }
-    let endpoint = endpoint.unwrap_or_else(|| {
-        let patience = Duration::from_secs(20);
-        blocking(|| serving.recv_timeout(patience)).expect("it serves")
-    });
-    service.endpoint.clone_from(&endpoint);
-    let created = expect_creates(&endpoint).await;
+    installation.clock.set(0);
+    let service = starting.started();
+    let created = expect_creates(&service.endpoint).await;
     if wrong == Wrong::Database {
         // The service knew better from the beginning.
         expect_near(&created);
