@@ -3,10 +3,17 @@
 
 use std::time::Duration;
 
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, interval},
+};
+use tokio_util::sync::CancellationToken;
 use voicecall::api::proto::{VoiceCall, watch_voice_calls_request::Start};
 
-use super::{HOUR, Installation, MINUTE, NEAR, Wrong, accepted, attempt, pause, start, true_time};
+use super::{
+    HOUR, Installation, MINUTE, NEAR, Wrong, YEAR, accepted, attempt, expect_creates, pause, start,
+    true_time,
+};
 use crate::support::{
     clock::Clock,
     inbound, micros,
@@ -177,6 +184,41 @@ async fn read_time_is_true_after_the_clock_of_the_one_host_went_back_on_an_idle_
 async fn read_time_is_true_after_the_databases_clock_was_ahead_on_an_idle_log() {
     read_time_is_true_after(Wrong::Database, &[2, 0]).await;
     read_time_is_true_after(Wrong::Database, &[40 * HOUR, 0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn read_time_is_true_while_the_databases_clock_steps_under_writes() {
+    let Some(installation) = Installation::start(Wrong::Database).await else {
+        return;
+    };
+    let replicas = [installation.service(), installation.service()];
+    let watched = Watched::start(replicas, 2).await;
+    let steps_end = CancellationToken::new();
+    let mut writers = JoinSet::new();
+    for replica in &watched.replicas {
+        for _ in 0..WRITERS / 2 {
+            let (mut client, end) = (client(&replica.endpoint), steps_end.clone());
+            writers.spawn(async move {
+                let mut ticks = interval(Duration::from_millis(10));
+                while !end.is_cancelled() {
+                    ticks.tick().await;
+                    attempt(&mut client, create_of(inbound())).await;
+                }
+            });
+        }
+    }
+    for seconds_ahead in [-10, 0, 3, 0, 40 * HOUR, 0, -10 * YEAR, 0, 70 * YEAR] {
+        installation.clock.set(seconds_ahead);
+        pause(Duration::from_millis(500)).await;
+    }
+    installation.clock.set(0);
+    steps_end.cancel();
+    writers.join_all().await;
+    let last = expect_creates(&watched.replicas[0].endpoint).await;
+    let off = micros(last.updated_at) - true_time();
+    assert!(off.abs() < NEAR, "times are {off} microseconds ahead");
+    watched.all_come_to(micros(last.updated_at)).await;
+    watched.check(last.revision).await;
 }
 
 /// The clock is so many seconds ahead, one after the other, while nothing is written; then
