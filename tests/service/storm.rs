@@ -49,8 +49,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const REPEATS: u64 = 1_500;
 const REPEATS_PER_SECOND: u64 = 20;
 const REPEATERS: usize = 16;
-/// No transaction of the service takes longer, whatever delays it.
-const COMMIT_SECONDS: i64 = 30;
 
 /// One database, and two replicas that each reach it through a proxy.
 struct Deployment {
@@ -130,7 +128,7 @@ async fn whatever_happens_to_the_database_nothing_acknowledged_is_lost_or_done_t
         });
     }
     let log = checked(&tally, "a wrong log", async move {
-        FinalLog::new(final_log(&url).await).with_commits_of(COMMIT_SECONDS)
+        FinalLog::new(final_log(&url).await)
     })
     .await;
     check_watchers(log.as_ref(), &goal, watchers, &tally).await;

@@ -2,6 +2,7 @@
 # leaves nothing behind. Arguments: directory of the server binaries, directory
 # to make the cluster in, port (of the socket), further settings as -c flags. With
 # STANDBY_OF (a connection string) it is a copy of that cluster that follows it.
+# With CLOCK_LIBRARY the server, and nothing else, is started with that library.
 #
 # Commands on standard input, each answered with a line: "kill" ends every
 # process of the server at once (SIGKILL), "shutdown" ends it in order, "start"
@@ -14,7 +15,7 @@ pid=
 
 start() {
     while :; do
-        "$bin/postgres" -D "$dir/data" -p "$port" -c listen_addresses= \
+        env ${CLOCK_LIBRARY:+"LD_PRELOAD=$CLOCK_LIBRARY"} "$bin/postgres" -D "$dir/data" -p "$port" -c listen_addresses= \
             -c unix_socket_directories="$dir" -c max_connections=200 "$@" >>"$dir/log" 2>&1 &
         pid=$!
         while kill -0 "$pid" 2>/dev/null; do

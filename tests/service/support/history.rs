@@ -18,11 +18,7 @@ use voicecall::{
     domain::{Call, Change, ChangeKind, Filter, Identifier, Timestamp, Uuid},
 };
 
-use super::watcher::change;
-
-/// How far the clock in a change may be ahead of its commit, unless a test holds up
-/// commits for longer.
-const COMMIT_MICROS: i64 = 2_000_000;
+use super::{micros, watcher::change};
 
 /// One stream, as it was seen.
 #[derive(Debug, Clone, Default)]
@@ -44,7 +40,6 @@ pub(crate) struct FinalLog {
     purged: HashSet<Uuid>,
     /// The oldest time of each change and those after it.
     oldest_from: Vec<Timestamp>,
-    commit_micros: i64,
 }
 
 /// What a view must show of one change.
@@ -84,16 +79,13 @@ impl FinalLog {
             before,
             purged,
             oldest_from,
-            commit_micros: COMMIT_MICROS,
         }
     }
 
-    /// The same, of a database whose commits took up to this long.
-    pub(crate) fn with_commits_of(self, seconds: i64) -> Self {
-        Self {
-            commit_micros: seconds * 1_000_000,
-            ..self
-        }
+    /// The oldest time of the changes after this revision, in microseconds since 1970.
+    pub(crate) fn oldest_after(&self, revision: i64) -> Option<i64> {
+        let place = usize::try_from(revision).expect("it fits");
+        Some(self.oldest_from.get(place)?.micros())
     }
 
     pub(crate) fn head(&self) -> i64 {
@@ -216,7 +208,7 @@ fn validate_session(
                     }
                     return Err("a checkpoint without a time after one with it".into());
                 };
-                let time = time.seconds * 1_000_000 + i64::from(time.nanos) / 1000;
+                let time = micros(Some(time));
                 if time < read_time {
                     return Err("checkpoints whose time runs backwards".into());
                 }
@@ -313,6 +305,9 @@ fn check_event(log: &FinalLog, expected: &Expected, event: &VoiceCallEvent) -> R
     if !is_same(seen.voice_call.as_ref(), logged.after.as_deref()) {
         return Err(format!("revision {revision} has another state"));
     }
+    if micros(seen.changed_at) != logged.changed_at.micros() {
+        return Err(format!("revision {revision} has another changed_at"));
+    }
     let before = log.before[place].as_ref();
     if seen.previous.is_some() && !is_same(seen.previous.as_ref(), before) {
         return Err(format!("revision {revision} has another state before"));
@@ -375,13 +370,12 @@ fn check_snapshot(
     ))
 }
 
-/// All that was committed before the time is at or before the point.
+/// No change after the point has an earlier time.
 fn check_read_time(log: &FinalLog, point: i64, read_time: i64) -> Result<(), String> {
-    let before = Timestamp::clamped(read_time - log.commit_micros);
-    let later = usize::try_from(point).expect("it fits");
-    match log.oldest_from.get(later) {
-        Some(oldest) if *oldest < before => Err(format!(
-            "a checkpoint at {point} that speaks of a time after a later revision"
+    match log.oldest_after(point) {
+        Some(oldest) if oldest < read_time => Err(format!(
+            "a checkpoint at {point} whose read_time is {} microseconds after a later change",
+            read_time - oldest
         )),
         _ => Ok(()),
     }

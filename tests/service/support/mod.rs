@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub(crate) mod bad_values;
+pub(crate) mod clock;
 pub(crate) mod faults;
 pub(crate) mod history;
 pub(crate) mod ledger;
@@ -9,6 +10,7 @@ mod load_reads;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod raw;
+pub(crate) mod read_time;
 pub(crate) mod reads;
 pub(crate) mod resuming_watchers;
 pub(crate) mod secured;

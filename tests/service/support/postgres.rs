@@ -15,6 +15,8 @@ use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 use voicecall::store::{self, Connector};
 
+use super::clock::Clock;
+
 /// A cluster that ends, with all its files, when it is dropped or when the test
 /// process ends, however it ends.
 pub(crate) struct Cluster {
@@ -87,7 +89,14 @@ impl Cluster {
             vec![NO_FSYNC.to_owned(), retry.to_owned()]
         };
         let network = Network::Shared;
-        Self::launch(Durability::Durable, port, Some(primary), network, settings)
+        Self::launch(
+            Durability::Durable,
+            port,
+            Some(primary),
+            network,
+            None,
+            settings,
+        )
     }
 
     /// The same with a port and settings (`name=value`) of its own. `prepare`
@@ -97,7 +106,13 @@ impl Cluster {
         port: u16,
         prepare: impl FnOnce(&Path) -> Vec<String>,
     ) -> Self {
-        Self::launch(durability, port, None, Network::Shared, prepare)
+        Self::launch(durability, port, None, Network::Shared, None, prepare)
+    }
+
+    /// Makes and starts a cluster that takes its time from this clock.
+    pub(crate) fn start_with_clock(clock: &Clock) -> Self {
+        let (durability, network) = (Durability::Fast, Network::Shared);
+        Self::launch(durability, 5432, None, network, Some(clock), |_| Vec::new())
     }
 
     /// The same in a network namespace of its own, which only root can make.
@@ -105,7 +120,7 @@ impl Cluster {
         port: u16,
         prepare: impl FnOnce(&Path) -> Vec<String>,
     ) -> Self {
-        Self::launch(Durability::Durable, port, None, Network::Own, prepare)
+        Self::launch(Durability::Durable, port, None, Network::Own, None, prepare)
     }
 
     fn launch(
@@ -113,6 +128,7 @@ impl Cluster {
         port: u16,
         standby_of: Option<&str>,
         network: Network,
+        clock: Option<&Clock>,
         prepare: impl FnOnce(&Path) -> Vec<String>,
     ) -> Self {
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
@@ -136,6 +152,7 @@ impl Cluster {
             command.args(["-c", &setting]);
         }
         command.env("STANDBY_OF", standby_of.unwrap_or_default());
+        command.envs(clock.map(Clock::for_cluster).unwrap_or_default());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.process_group(0).current_dir("/");
         if let Some((uid, gid)) = account {

@@ -5,6 +5,7 @@
 //!   records what was acknowledged; `reads` reads a call by every kind of read
 //! - `takeover`: the primary freezes, becomes unreachable, or is demoted
 //! - `unreplicated`: commits that have not reached the standby
+//! - `read_time`: what checkpoints say while a commit waits for the standby
 //! - `restart`: reads after a restart of the primary, while the standby is behind
 //! - `lost_tail`, `lost_batch`: the promoted standby lacks the last changes
 //!
@@ -16,6 +17,7 @@ mod load;
 mod lost_batch;
 mod lost_tail;
 mod pair;
+mod read_time;
 mod reads;
 mod restart;
 mod takeover;
