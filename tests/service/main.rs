@@ -31,6 +31,7 @@ mod page_tokens;
 mod plans;
 mod read;
 mod request_ids;
+mod retention;
 mod rules;
 mod server;
 mod stats;
