@@ -213,8 +213,13 @@ fn life_of_a_call() -> Vec<Write> {
         duration: Some(500),
         ..VoiceCall::default()
     };
+    let unhandled = VoiceCall {
+        handled_by_staff_uid: None,
+        handled_at: None,
+        ..reference()
+    };
     vec![
-        create_of(reference()),
+        create_of(unhandled),
         create_of(inbound()),
         handle_of(&uid, "ann"),
         delete_of(&uid, false),
