@@ -32,6 +32,7 @@ mod page_tokens;
 mod plans;
 mod read;
 mod request_ids;
+mod retention;
 mod rules;
 mod server;
 mod stats;

@@ -1,0 +1,108 @@
+//! The records of one call are written in their order, whatever the database refuses
+//! between them.
+
+use futures_util::{StreamExt, stream};
+use prost_types::Timestamp;
+use voicecall::api::proto::{
+    ImportConflictPolicy, ImportRecord, ImportSettings, ImportVoiceCallsRequest,
+    ImportVoiceCallsResponse, VoiceCall, import_voice_calls_request::Message,
+    import_voice_calls_response::Result as Answer,
+};
+
+use crate::support::{
+    Client, Server, get, inbound, ledger::check_ledger, postgres::connect, request_id,
+};
+
+/// Imports these calls, the first of which is number 0; returns the answers in that order.
+pub(super) async fn import(
+    client: &mut Client,
+    policy: ImportConflictPolicy,
+    calls: impl IntoIterator<Item = VoiceCall>,
+) -> Vec<ImportVoiceCallsResponse> {
+    let settings = Message::Settings(ImportSettings {
+        conflict_policy: policy.into(),
+    });
+    let records = (0..).zip(calls).map(|(sequence, call)| {
+        Message::Record(ImportRecord {
+            sequence,
+            voice_call: Some(call),
+        })
+    });
+    let messages: Vec<_> = std::iter::once(settings)
+        .chain(records)
+        .map(|message| ImportVoiceCallsRequest {
+            message: Some(message),
+        })
+        .collect();
+    let answers = client.import_voice_calls(stream::iter(messages)).await;
+    let answers = answers.expect("it begins").into_inner();
+    let answers = answers.collect::<Vec<_>>().await.into_iter();
+    let answers: Result<Vec<_>, _> = answers.collect();
+    let mut answers = answers.expect("it ends well");
+    answers.sort_by_key(|answer| answer.sequence);
+    answers
+}
+
+/// Whether the record is in.
+pub(super) fn is_success(answer: &ImportVoiceCallsResponse) -> bool {
+    matches!(answer.result, Some(Answer::Success(_)))
+}
+
+fn revision(answer: &ImportVoiceCallsResponse) -> i64 {
+    match &answer.result {
+        Some(Answer::Success(success)) => success.revision,
+        other => panic!("refused: {other:?}"),
+    }
+}
+
+/// A record of a call; the older ones have the smaller numbers.
+fn record(uid: &str, number: i32) -> VoiceCall {
+    VoiceCall {
+        uid: uid.into(),
+        duration: Some(number),
+        updated_at: Some(Timestamp {
+            seconds: 1_600_000_000 + i64::from(number),
+            nanos: 0,
+        }),
+        ..inbound()
+    }
+}
+
+#[tokio::test]
+async fn the_newer_record_wins_although_the_database_refuses_one_beside_the_older() {
+    let server = Server::start().await;
+    let database = connect(&server.database_url).await;
+    let rule = "ALTER TABLE voice_calls ADD CHECK (staff_uid <> 'poison')";
+    database
+        .batch_execute(rule)
+        .await
+        .expect("the table is empty");
+    let mut client = server.client();
+    let poison = || VoiceCall {
+        staff_uid: Some("poison".into()),
+        ..record(&request_id(), 0)
+    };
+    let mut wrong = Vec::new();
+    for round in 0..5 {
+        let uid = request_id();
+        // No uid comes twice in what is written at once, so these are parts of three.
+        let calls = [
+            record(&uid, 1),
+            poison(),
+            record(&uid, 2),
+            poison(),
+            record(&request_id(), 0),
+            record(&uid, 3),
+        ];
+        let answers = import(&mut client, ImportConflictPolicy::Replace, calls).await;
+        let successes: Vec<_> = answers.iter().map(is_success).collect();
+        assert_eq!(successes, [true, false, true, false, true, true]);
+        let stored = get(&mut client, &uid).await.expect("it is there").duration;
+        let revisions = [0, 2, 5].map(|place| revision(&answers[place]));
+        if stored != Some(3) || !revisions.is_sorted() {
+            wrong.push(format!("round {round}: {stored:?} at {revisions:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    check_ledger(&database, &[]).await;
+}

@@ -1,0 +1,131 @@
+//! Partitions are made before they are needed, and dropped without blocking a writer,
+//! whoever reads or locks what is to go.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use voicecall::api::proto::ImportConflictPolicy;
+
+use super::{fill, imports, nothing_kept};
+use crate::support::{
+    Server, eventually, inbound, ledger::check_ledger, postgres::connect, request_id,
+    server::settings, writes::create_of,
+};
+
+/// A partition of the request records spans so many seconds.
+const SLOT_SECONDS: u64 = 6 * 3600;
+/// Longer than any write may be blocked.
+const LONGEST_WRITE: Duration = Duration::from_millis(1500);
+/// Longer than upkeep waits for a lock and tries again, and once more.
+const WATCHED: Duration = Duration::from_secs(22);
+
+#[tokio::test]
+async fn a_forgotten_transaction_that_has_read_request_records_blocks_no_writer() {
+    let server = Server::start_with(nothing_kept(1000)).await;
+    let mut client = server.client();
+    create_of(inbound())
+        .send(&mut client)
+        .await
+        .expect("it is created");
+    let reader = connect(&server.database_url).await;
+    let read = "BEGIN; SELECT count(*) FROM request_records";
+    reader.batch_execute(read).await.expect("it may");
+    // A partition of ten days ago.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let slot = now.expect("it is later").as_secs() / SLOT_SECONDS - 40;
+    let old = format!("request_records_slot_{slot:08}");
+    let make = format!(
+        "CREATE TABLE {old} (LIKE request_records INCLUDING ALL); \
+         ALTER TABLE request_records ATTACH PARTITION {old} \
+             FOR VALUES FROM (to_timestamp({})) TO (to_timestamp({}))",
+        slot * SLOT_SECONDS,
+        (slot + 1) * SLOT_SECONDS,
+    );
+    let database = connect(&server.database_url).await;
+    database.batch_execute(&make).await.expect("it is made");
+
+    let started = Instant::now();
+    let (mut longest, mut writes, mut failures) = (Duration::ZERO, 0, Vec::new());
+    let mut turns = tokio::time::interval(Duration::from_millis(20));
+    while started.elapsed() < WATCHED {
+        turns.tick().await;
+        let sent = Instant::now();
+        let answer = create_of(inbound()).send(&mut client).await;
+        longest = longest.max(sent.elapsed());
+        writes += 1;
+        if let Err(status) = answer {
+            failures.push(format!("after {:?}: {status:?}", started.elapsed()));
+        } else if writes % 10 == 0 {
+            // More than the partitions hold that were made at the start.
+            fill(&mut client, 100).await;
+        }
+    }
+    let count = failures.len();
+    let first = failures.first();
+    assert!(
+        failures.is_empty() && longest < LONGEST_WRITE,
+        "the longest of {writes} writes took {longest:?}, and {count} failed: {first:?}"
+    );
+    reader.batch_execute("COMMIT").await.expect("it is open");
+    eventually("the old partition goes", async || {
+        let query = "SELECT FROM pg_class WHERE relname = $1";
+        let row = database.query_opt(query, &[&old]).await;
+        row.expect("it answers").is_none()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_import_that_is_faster_than_upkeep_finds_a_partition_for_every_change() {
+    const RECORDS: usize = 20_000;
+    let mut settings = settings();
+    settings.store.retention.partition_len = 1000;
+    let server = Server::start_with(settings).await;
+    let records = (0..RECORDS).map(|_| voicecall::api::proto::VoiceCall {
+        uid: request_id(),
+        ..inbound()
+    });
+    let mut importer = server.client();
+    let importing = imports::import(&mut importer, ImportConflictPolicy::Replace, records);
+    let is_over = std::cell::Cell::new(false);
+    let creating = join_all((0..8).map(|_| {
+        let (mut client, is_over) = (server.client(), &is_over);
+        async move {
+            let (mut created, mut failures) = (0, Vec::new());
+            while !is_over.get() {
+                match create_of(inbound()).send(&mut client).await {
+                    Ok(_) => created += 1,
+                    Err(status) => failures.push(status),
+                }
+            }
+            (created, failures)
+        }
+    }));
+    let importing = async {
+        let answers = importing.await;
+        is_over.set(true);
+        answers
+    };
+    let (answers, creates) = tokio::join!(importing, creating);
+    let refused: Vec<_> = answers
+        .iter()
+        .filter(|answer| !imports::is_success(answer))
+        .collect();
+    let created: usize = creates.iter().map(|(created, _)| created).sum();
+    let failures: Vec<_> = creates.iter().flat_map(|(_, failures)| failures).collect();
+    assert!(
+        refused.is_empty() && failures.is_empty(),
+        "{} of {} records refused, {} creates failed beside {created}: {:?} {:?}",
+        refused.len(),
+        answers.len(),
+        failures.len(),
+        refused.first(),
+        failures.first(),
+    );
+    assert_eq!(answers.len(), RECORDS);
+    let database = connect(&server.database_url).await;
+    let head = check_ledger(&database, &[]).await;
+    let expected = i64::try_from(RECORDS + created).expect("it fits");
+    assert_eq!(head, expected);
+}

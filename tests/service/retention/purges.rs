@@ -1,0 +1,429 @@
+//! What a purge erases: no answer tells the content afterwards, on any replica, and after
+//! a minute it is neither on the disk nor in memory, the write-ahead log apart.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    os::unix::fs::FileExt,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use futures_util::future::{BoxFuture, join_all};
+use tokio::time::{interval, timeout};
+use tokio_postgres::Client as Database;
+use voicecall::api::proto::{
+    HandleVoiceCallRequest, ListVoiceCallChangesRequest, UpdateVoiceCallRequest, VoiceCall,
+    VoiceCallFilter, list_voice_call_changes_request, watch_voice_calls_request::Start,
+    watch_voice_calls_response::Message,
+};
+
+use crate::support::{
+    Client, Server, create, eventually, facts, get, handle, inbound,
+    postgres::{Cluster, Durability, connect},
+    reads::every_read_within,
+    request_id,
+    server::{Process, settings},
+    update,
+    watcher::{Watcher, from, live, snapshot},
+    writes::{Write, purge_of},
+};
+
+/// How long after a purge the content may still be on the disk and in memory.
+const ERASED_WITHIN: Duration = Duration::from_secs(60);
+/// How long a read may take whose replica cannot follow the log.
+const READ_TIME: Duration = Duration::from_secs(2);
+
+/// A text that is nowhere else.
+fn secret() -> String {
+    format!("secret-{}", request_id())
+}
+
+#[tokio::test]
+async fn a_repeat_after_a_purge_does_not_tell_a_right_guess_of_the_content_from_a_wrong_one() {
+    let server = Server::start().await;
+    let mut client = server.client();
+    let uid = create(&mut client, inbound()).await.uid;
+    handle(&mut client, &uid, "ann").await.expect("it is there");
+    let with_summary = |text: &str, request_id: &str| {
+        let voice_call = VoiceCall {
+            uid: uid.clone(),
+            call_summary: Some(text.into()),
+            ..VoiceCall::default()
+        };
+        Write::Update(UpdateVoiceCallRequest {
+            voice_call: Some(voice_call),
+            request_id: request_id.into(),
+            ..Default::default()
+        })
+    };
+    let handled_by = |staff: &str, request_id: &str| {
+        Write::Handle(HandleVoiceCallRequest {
+            uid: uid.clone(),
+            handled_by_staff_uid: staff.into(),
+            request_id: request_id.into(),
+            ..Default::default()
+        })
+    };
+    let ids = [(); 3].map(|()| request_id());
+    // The first changes the call, the others change nothing.
+    let right = [
+        with_summary("right", &ids[0]),
+        with_summary("right", &ids[1]),
+        handled_by("ann", &ids[2]),
+    ];
+    let wrong = [
+        with_summary("wrong", &ids[0]),
+        with_summary("wrong", &ids[1]),
+        handled_by("bob", &ids[2]),
+    ];
+    for write in right.clone() {
+        write.send(&mut client).await.expect("it is there");
+    }
+    purge_of(&uid)
+        .send(&mut client)
+        .await
+        .expect("it is purged");
+    for (place, write) in right.into_iter().chain(wrong).enumerate() {
+        let status = write.send(&mut client).await.expect_err("it is purged");
+        let (_, reason, _) = facts(&status);
+        assert_eq!(reason, "CALL_PURGED", "{place}: {status:?}");
+    }
+}
+
+/// A process that is stopped until this is dropped.
+struct Stopped(i32);
+
+impl Stopped {
+    fn new(pid: i32) -> Self {
+        signal("-STOP", pid);
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        signal("-CONT", self.0);
+    }
+}
+
+fn signal(name: &str, pid: i32) {
+    let mut kill = Command::new("kill");
+    let status = kill.args([name, &pid.to_string()]).status();
+    assert!(status.expect("kill runs").success());
+}
+
+/// The backends of connections that read the log.
+async fn log_backends(database: &Database) -> Vec<i32> {
+    let query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
+        AND application_name = 'voicecall log' AND state = 'idle'";
+    let rows = database.query(query, &[]).await.expect("it answers");
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// What a watch shows until its first checkpoint, its end, or the end of the time.
+async fn watched(mut client: Client, start: Start) -> String {
+    let mut seen = String::new();
+    let watch = async {
+        let mut watcher = match Watcher::start(&mut client, from(start)).await {
+            Ok(watcher) => watcher,
+            Err(status) => {
+                seen = format!("{status:?}");
+                return;
+            }
+        };
+        loop {
+            let next = watcher.next().await;
+            seen.push_str(&format!("{next:?}"));
+            if matches!(next, Err(_) | Ok(Message::Checkpoint(_))) {
+                return;
+            }
+        }
+    };
+    // What has been seen by then counts.
+    let _ = timeout(READ_TIME, watch).await;
+    seen
+}
+
+async fn changes(
+    mut client: Client,
+    uids: Vec<String>,
+    start: Option<list_voice_call_changes_request::Start>,
+) -> String {
+    let request = ListVoiceCallChangesRequest {
+        filter: Some(VoiceCallFilter {
+            uids,
+            ..Default::default()
+        }),
+        start,
+        ..Default::default()
+    };
+    let read = client.list_voice_call_changes(request);
+    format!("{:?}", timeout(READ_TIME, read).await)
+}
+
+/// Every way to read what became of the call, each with a name.
+async fn all_that_is_told(client: &Client, uid: &str, token: &str) -> Vec<(String, String)> {
+    use list_voice_call_changes_request::Start as From;
+    let (client, token) = (|| client.clone(), || token.to_owned());
+    let uids = || vec![uid.to_owned()];
+    let reads: Vec<(&str, BoxFuture<'_, String>)> = vec![
+        (
+            "watch after 0",
+            Box::pin(watched(client(), Start::AfterRevision(0))),
+        ),
+        (
+            "watch of a token",
+            Box::pin(watched(client(), Start::ResumeToken(token()))),
+        ),
+        (
+            "watch of a snapshot",
+            Box::pin(watched(client(), snapshot())),
+        ),
+        ("live watch", Box::pin(watched(client(), live()))),
+        ("changes", Box::pin(changes(client(), Vec::new(), None))),
+        (
+            "changes after 0",
+            Box::pin(changes(client(), Vec::new(), Some(From::AfterRevision(0)))),
+        ),
+        (
+            "changes of a token",
+            Box::pin(changes(
+                client(),
+                Vec::new(),
+                Some(From::ResumeToken(token())),
+            )),
+        ),
+        (
+            "history",
+            Box::pin(changes(client(), uids(), Some(From::AfterRevision(0)))),
+        ),
+    ];
+    let reads = reads
+        .into_iter()
+        .map(async |(name, read)| (name.to_owned(), read.await));
+    let (told, own) = (join_all(reads), client());
+    let (mut told, others) = tokio::join!(told, every_read_within(READ_TIME, &own, uid));
+    let others = others.into_iter();
+    told.extend(others.map(|(name, answer)| (name.to_owned(), format!("{answer:?}"))));
+    told
+}
+
+#[tokio::test]
+async fn a_replica_that_cannot_follow_the_log_does_not_tell_what_another_has_purged() {
+    let cluster = Cluster::start(Durability::Fast);
+    let url = cluster.database().await;
+    let database = connect(&url).await;
+    let first = Server::start_on(&url, settings()).await;
+    create(&mut first.client(), inbound()).await;
+    eventually("the first follows the log", async || {
+        !log_backends(&database).await.is_empty()
+    })
+    .await;
+    let of_first = log_backends(&database).await;
+    let second = Server::start_on(&url, settings()).await;
+    let mut follower = 0;
+    eventually("the second follows the log", async || {
+        let all = log_backends(&database).await;
+        let mut new = all.into_iter().filter(|pid| !of_first.contains(pid));
+        follower = new.next().unwrap_or_default();
+        follower != 0
+    })
+    .await;
+
+    // The second has it in memory.
+    let mut watcher = Watcher::start(&mut second.client(), from(live()))
+        .await
+        .expect("it starts");
+    watcher.checkpoint().await;
+    let token = watcher.token.clone();
+    let secret = secret();
+    let call = VoiceCall {
+        call_summary: Some(secret.clone()),
+        staff_uid: Some("staff".into()),
+        ..inbound()
+    };
+    let call = create(&mut first.client(), call).await;
+    watcher.until(call.revision).await;
+    let (uid, client) = (call.uid, second.client());
+    let told = all_that_is_told(&client, &uid, &token).await;
+    let with_it = told.iter().filter(|(_, text)| text.contains(&secret));
+    assert!(with_it.count() > 8, "{told:#?}");
+
+    let stopped = Stopped::new(follower);
+    purge_of(&uid)
+        .send(&mut first.client())
+        .await
+        .expect("it is purged");
+    for _ in 0..2 {
+        let told = all_that_is_told(&client, &uid, &token).await;
+        let with_it = told.iter().filter(|(_, text)| text.contains(&secret));
+        let with_it: Vec<_> = with_it.map(|(name, _)| name).collect();
+        assert!(with_it.is_empty(), "told after the purge by {with_it:?}");
+    }
+    drop(stopped);
+    watcher.until(call.revision + 1).await;
+    get(&mut second.client(), &uid)
+        .await
+        .expect_err("it is purged");
+}
+
+/// The files of a cluster that hold the text, but for its write-ahead log.
+fn files_with(cluster: &Cluster, text: &str) -> Vec<String> {
+    let mut grep = Command::new("grep");
+    grep.args(["-rlaF", "--exclude-dir=pg_wal", text]);
+    // Files may go while it looks.
+    let output = grep
+        .arg(cluster.dir().join("data"))
+        .stderr(Stdio::null())
+        .output();
+    let found = String::from_utf8(output.expect("grep runs").stdout);
+    found
+        .expect("paths are text")
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Creates a call with this text, changes it, and returns its uid.
+async fn leave_traces(client: &mut Client, secret: &str) -> String {
+    let call = VoiceCall {
+        call_summary: Some(secret.to_owned()),
+        external_app_url: Some(format!("https://example.com/{secret}")),
+        ..inbound()
+    };
+    let call = create(client, call).await;
+    for duration in 0..3 {
+        let changed = VoiceCall {
+            duration: Some(duration),
+            call_summary: Some(format!("{secret} {duration}")),
+            ..call.clone()
+        };
+        update(client, changed, &["duration", "call_summary"])
+            .await
+            .expect("it is there");
+    }
+    call.uid
+}
+
+#[tokio::test]
+async fn within_a_minute_of_a_purge_the_content_is_nowhere_on_the_disk() {
+    let cluster = Cluster::start(Durability::Fast);
+    let url = cluster.database().await;
+    let database = connect(&url).await;
+    let mut settings = settings();
+    // Upkeep comes around every second.
+    settings.store.retention.keep = Duration::from_secs(4);
+    let server = Server::start_on(&url, settings).await;
+    let mut client = server.client();
+    let secret = secret();
+    // Calls that stay, before and behind it.
+    create(&mut client, inbound()).await;
+    let uid = leave_traces(&mut client, &secret).await;
+    create(&mut client, inbound()).await;
+    let checkpoint = async || {
+        database
+            .batch_execute("CHECKPOINT")
+            .await
+            .expect("the role may");
+    };
+    checkpoint().await;
+    let before = files_with(&cluster, &secret);
+    assert!(before.len() > 1, "only in {before:?}");
+    purge_of(&uid)
+        .send(&mut client)
+        .await
+        .expect("it is purged");
+    let mut left = before;
+    let erased = async {
+        let mut looks = interval(Duration::from_secs(1));
+        while !left.is_empty() {
+            looks.tick().await;
+            checkpoint().await;
+            left = files_with(&cluster, &secret);
+        }
+    };
+    let erased = timeout(ERASED_WITHIN, erased).await;
+    let query = "SELECT relname::text FROM pg_class \
+        WHERE pg_relation_filepath(oid) = ANY ($1) ORDER BY 1";
+    let paths: Vec<_> = left
+        .iter()
+        .filter_map(|path| path.find("base/").map(|at| path[at..].to_owned()))
+        .collect();
+    let names = database.query(query, &[&paths]).await.expect("it answers");
+    let names: Vec<String> = names.iter().map(|row| row.get(0)).collect();
+    assert!(erased.is_ok(), "still in {names:?}, {left:?}");
+}
+
+/// Whether the memory of a process holds the text.
+fn is_in_memory(pid: u32, text: &str, dump: &Path) -> bool {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("it runs");
+    let memory = File::open(format!("/proc/{pid}/mem")).expect("it is ours");
+    let mut dumped = File::create(dump).expect("the directory is there");
+    let mut buffer = vec![0; 1024 * 1024];
+    for map in maps.lines().filter(|map| !map.ends_with("[vvar]")) {
+        let range = map.split(' ').next().expect("there is a range");
+        let (from, to) = range.split_once('-').expect("from and to");
+        let address = |text| u64::from_str_radix(text, 16).expect("a number");
+        let (mut at, end) = (address(from), address(to));
+        while at < end {
+            let wanted = usize::try_from(end - at)
+                .expect("64 bits")
+                .min(buffer.len());
+            // What cannot be read holds nothing.
+            let Ok(read @ 1..) = memory.read_at(&mut buffer[..wanted], at) else {
+                break;
+            };
+            dumped.write_all(&buffer[..read]).expect("there is room");
+            at += read as u64;
+        }
+    }
+    let grep = Command::new("grep").args(["-qaF", text]).arg(dump).status();
+    std::fs::remove_file(dump).expect("it is there");
+    grep.expect("grep runs").success()
+}
+
+#[tokio::test]
+async fn within_a_minute_of_a_purge_the_content_is_in_no_replica_s_memory() {
+    if std::env::var_os("VOICECALL_TEST_LONG").is_none() {
+        println!("skipped: memory after a purge; VOICECALL_TEST_LONG=1 runs it");
+        return;
+    }
+    let cluster = Cluster::start(Durability::Fast);
+    let url = cluster.database().await;
+    let replicas = [(); 2].map(|()| Process::start(&[("DATABASE_URL", &url)]));
+    let secret = secret();
+    let uid = leave_traces(&mut replicas[0].client(), &secret).await;
+    let mut watcher = Watcher::start(&mut replicas[1].client(), from(snapshot()))
+        .await
+        .expect("it starts");
+    let (_, revision) = watcher.snapshot().await;
+    let dump = cluster.dir().join("memory");
+    let hold_it = || {
+        let found = replicas
+            .iter()
+            .map(|replica| is_in_memory(replica.child.id(), &secret, &dump));
+        found.collect::<Vec<_>>()
+    };
+    assert_eq!(hold_it(), [true, true]);
+    purge_of(&uid)
+        .send(&mut replicas[0].client())
+        .await
+        .expect("it is purged");
+    watcher.until(revision + 1).await;
+    let mut left = vec![true];
+    let erased = async {
+        let mut looks = interval(Duration::from_secs(1));
+        while left.contains(&true) {
+            looks.tick().await;
+            // Others go on working.
+            for replica in &replicas {
+                create(&mut replica.client(), inbound()).await;
+            }
+            left = hold_it();
+        }
+    };
+    let erased = timeout(ERASED_WITHIN, erased).await;
+    assert!(erased.is_ok(), "still in memory of replicas: {left:?}");
+}
