@@ -1,7 +1,7 @@
 -- The time of the log has evidence. A step of the database's clock by hours stopped writes
 -- until real time had come as far, and let request ids be forgotten: the log's time follows
--- the clock and never runs backwards. Now it follows it only as far as the caller's own
--- steady clock bears it out, give or take a quarter of an hour.
+-- the clock and never runs backwards. Now it follows it only as far as the caller's
+-- memory of that clock bears it out, give or take some seconds.
 --
 -- It is also a proof. `committed_at` is taken under the lock that orders commits, so no
 -- change to come is earlier than the last one. While nothing is written, `confirmed_at` of
@@ -32,7 +32,7 @@ ALTER TABLE request_records REPLICA IDENTITY FULL;
 CREATE FUNCTION commit_batch_v2(
     -- The random stamp of the batch.
     p_stamp bigint,
-    -- The time as the caller knows it.
+    -- The time of this database's clock, as far as the caller believes it.
     p_now timestamptz,
     -- Calls that were read, and the revision that each was at.
     p_read_uids uuid[],
@@ -87,7 +87,10 @@ DECLARE
     refusing_constraint text;
 BEGIN
     -- As an expression it costs a tenth of what it does as a statement.
-    IF pg_advisory_xact_lock(8642101, 1) IS NULL THEN
+    -- Each schema is an installation of its own, with locks of its own.
+    IF pg_advisory_xact_lock(
+        CASE current_schema() WHEN 'public' THEN 8642101 ELSE hashtext(current_schema()) END, 1
+    ) IS NULL THEN
         RETURN;
     END IF;
 
@@ -96,10 +99,12 @@ BEGIN
         FROM voice_call_batches b ORDER BY b.last_revision DESC LIMIT 1;
     head_revision := coalesce(head_revision, 0);
     head_stamp := coalesce(head_stamp, 0);
-    -- The clock may step back; the log's times do not. It may step ahead too, and is then
-    -- not believed: what it says must not be far from what the caller knows.
+    -- The clock may step either way, and is then not believed: the log's time is not far
+    -- from what the caller knows. And it never runs backwards.
     clock := clock_timestamp();
-    committed_at := greatest(least(clock, p_now + interval '15 minutes'), committed_at);
+    committed_at := greatest(
+        least(clock, p_now + interval '5 seconds'), p_now - interval '5 seconds', committed_at
+    );
 
     IF cardinality(p_record_ids) > 0 THEN
         -- Subqueries that cannot become joins, in which a table that was small when
@@ -261,7 +266,10 @@ BEGIN
         FROM generate_series(1, cardinality(p_record_ids)) AS i (place)
         WHERE p_recorded[i.place];
     END IF;
-EXCEPTION WHEN OTHERS THEN
+
+    -- What is deferred to the commit is asked now, so that it refuses like all else.
+    SET CONSTRAINTS ALL IMMEDIATE;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
     GET STACKED DIAGNOSTICS refusing_constraint = CONSTRAINT_NAME;
     refusal := SQLSTATE;
     -- The same SQLSTATE as that of a rule, but there is none that refuses.

@@ -10,14 +10,11 @@ use super::{
     batch::{self, Batch, Known, Pending, States},
     commit::{self, Reply},
     commit_outcome::{self, LostCommit},
-    database::{Failure, Session},
+    database::{Failure, Lock, Session},
     log::Position,
     reader, records,
     writer_session::{WriterSession, lost},
 };
-
-/// What `commit_batch` locks first; taken ahead by a batch that keeps losing.
-const BEGIN_LOCKED: &str = "BEGIN; SELECT pg_advisory_xact_lock(8642101, 1)";
 
 /// How often a group has been tried, and failed in which way.
 #[derive(Debug, Default)]
@@ -36,8 +33,9 @@ impl Effort {
     /// After so many stale batches one takes the lock before it reads.
     const MAX_STALE: u32 = 3;
     pub(super) const MAX_LOST: u32 = 3;
-    /// An administrator's cancel looks like any refusal, but does not strike twice.
-    pub(super) const MAX_REFUSED: u32 = 2;
+    /// An administrator's cancel looks like any refusal where the commit function does not
+    /// see it, but does not strike again and again.
+    pub(super) const MAX_REFUSED: u32 = 4;
     pub(super) const MAX_NO_PARTITION: u32 = 3;
 }
 
@@ -104,7 +102,12 @@ pub(super) async fn attempt(
     postponed: &mut Vec<Pending>,
 ) -> Result<Attempt, Lost> {
     let locked = effort.stale >= Effort::MAX_STALE;
-    if locked && let Err(error) = session.session.batch(BEGIN_LOCKED).await {
+    // What the commit locks first is taken ahead by a batch that keeps losing.
+    let begin = format!(
+        "BEGIN; SELECT pg_advisory_xact_lock{}",
+        Lock::Commits.arguments()
+    );
+    if locked && let Err(error) = session.session.batch(&begin).await {
         return refused_before(session, group, error).await;
     }
     let repeated = effort.stale > 0;
@@ -148,7 +151,7 @@ pub(super) async fn attempt(
 /// standby was cancelled: then the batch has reached it when a later commit has.
 async fn commit(session: &WriterSession, stamp: i64, batch: &Batch) -> QueryResult<Reply> {
     let warnings = session.session.warnings();
-    let reply = commit::commit(&session.session, stamp, session.clock.now(), batch).await?;
+    let reply = commit::commit(&session.session, stamp, session.clock.log_now(), batch).await?;
     if let Reply::Committed { clock, .. } = &reply {
         session.clock.database_says(*clock);
     }
@@ -307,22 +310,33 @@ async fn settle(
     }
 }
 
-/// Whether what the database refuses has nothing to do with the batch, named one by one:
+/// SQLSTATEs that have nothing to do with the batch, and what they mean. Named one by one:
 /// others of the same classes are refused whenever they are repeated.
+const PASSING: [(&str, &str); 16] = [
+    ("25006", "it is read-only"),
+    ("40001", "another transaction came between"),
+    ("40P01", "another transaction waited for this one"),
+    ("53000", "it lacks resources"),
+    ("53100", "its disk is full"),
+    ("53200", "it has no memory left"),
+    ("53300", "it has no connections left"),
+    ("53400", "a limit of its configuration is reached"),
+    ("54000", "no transaction ids are left: it needs VACUUM"),
+    ("55P03", "a lock was not to be had in time"),
+    ("57014", "an administrator cancelled it"),
+    ("57P01", "it is shutting down"),
+    ("57P02", "it has crashed"),
+    ("57P03", "it is starting"),
+    ("58000", "a system error, see its log"),
+    ("58030", "an input or output error, see its log"),
+];
+
 fn is_passing(sqlstate: &str) -> bool {
-    matches!(
-        sqlstate,
-        // Read-only; serialization, deadlock.
-        "25006" | "40001" | "40P01"
-        // No resources: disk, memory, connections, a configured limit.
-        | "53000" | "53100" | "53200" | "53300" | "53400"
-        // No transaction ids are left until the tables are vacuumed.
-        | "54000"
-        // A lock that was not to be had in time.
-        | "55P03"
-        // Cancelled, or going down.
-        | "57014" | "57P01" | "57P02" | "57P03" | "57P05"
-        // Input and output of the server.
-        | "58000" | "58030"
-    )
+    PASSING.iter().any(|(passing, _)| *passing == sqlstate)
+}
+
+/// What a passing SQLSTATE means.
+pub(super) fn meaning(sqlstate: &str) -> &'static str {
+    let passing = PASSING.iter().find(|(passing, _)| *passing == sqlstate);
+    passing.map_or("unknown", |(_, meaning)| meaning)
 }

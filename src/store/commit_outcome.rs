@@ -22,7 +22,7 @@ use super::{
 use crate::domain::{Revision, Timestamp};
 
 /// How long callers wait for the database to come back and tell.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(8);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A commit whose session was lost.

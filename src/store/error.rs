@@ -76,6 +76,16 @@ impl From<ReadError> for WriteError {
     }
 }
 
+impl OpenError {
+    /// What stands behind the words that all errors of its kind begin with.
+    pub(super) fn reason(self) -> String {
+        match self {
+            Self::Connect(reason) => reason,
+            other => other.to_string(),
+        }
+    }
+}
+
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

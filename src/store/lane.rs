@@ -1,20 +1,29 @@
 //! A lane of the writer: runs batches against the database, as often as each
 //! takes, and finds out what became of one whose session was lost.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{
+    convert::Infallible,
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     runtime::Handle,
     sync::{Mutex, mpsc},
+    time::sleep,
 };
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use super::{
-    attempt::{Attempt, Effort, Lost, attempt},
+    attempt::{self, Attempt, Effort, Lost, attempt},
     batch::{Batch, Pending},
     commit_outcome::{self, CommitOutcome},
-    database::Availability,
+    database::{Availability, Throttle},
     error::WriteError,
     head::Head,
     import_halves::{self, Halves},
@@ -25,6 +34,11 @@ use super::{
     writer_session::{WriterSession, WriterSessions},
 };
 
+/// How often a lane looks whether something has become different.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long a lane without a session leaves the work to the others.
+const REST: Duration = Duration::from_millis(500);
+
 /// Where committed batches go besides their callers: bounded, and never waited
 /// for.
 pub(super) type Commits = mpsc::Sender<Commit>;
@@ -33,17 +47,23 @@ pub(super) type Commits = mpsc::Sender<Commit>;
 /// empty.
 pub(super) struct Lane {
     /// Whoever holds the queue has the turn.
-    turn: Arc<Mutex<Queue>>,
-    sessions: WriterSessions,
-    upkeep: Upkeep,
-    availability: Availability,
-    head: Head,
+    pub(super) turn: Arc<Mutex<Queue>>,
+    /// Which lanes have a session, and which of them this is.
+    pub(super) ready: Arc<[AtomicBool]>,
+    pub(super) place: usize,
+    pub(super) sessions: WriterSessions,
+    pub(super) upkeep: Upkeep,
+    pub(super) availability: Availability,
+    pub(super) head: Head,
     /// Who wants to hear of commits.
-    commits: Commits,
+    pub(super) commits: Commits,
     /// Owns the lane, and what it starts.
-    tasks: TaskTracker,
+    pub(super) tasks: TaskTracker,
+    /// What is said of batches, and of single writes, that the database refuses.
+    pub(super) refusals: Throttle,
+    pub(super) poison: Throttle,
     /// Kept from batch to batch, unless it breaks.
-    session: Option<WriterSession>,
+    pub(super) session: Option<WriterSession>,
 }
 
 /// What became of a group of writes.
@@ -57,49 +77,57 @@ enum Written {
 }
 
 impl Lane {
-    pub(super) fn new(
-        turn: Arc<Mutex<Queue>>,
-        sessions: WriterSessions,
-        upkeep: Upkeep,
-        availability: Availability,
-        head: Head,
-        commits: Commits,
-        tasks: TaskTracker,
-    ) -> Self {
-        Self {
-            turn,
-            sessions,
-            upkeep,
-            availability,
-            head,
-            commits,
-            tasks,
-            session: None,
-        }
-    }
-
     pub(super) async fn run(mut self) {
         let turn = Arc::clone(&self.turn);
         loop {
+            // One that finds no connection must not take what another one can commit.
+            while !self.is_ready().await && self.others_are_ready() {
+                sleep(REST).await;
+            }
             let mut queue = turn.lock().await;
+            if self.session.is_none() && self.others_are_ready() {
+                continue;
+            }
             let taken = queue.take().await;
             if taken.is_empty() {
+                self.tell_ready(false);
                 return;
             }
             let mut groups = vec![taken];
             let mut committed = Vec::new();
             while let Some(group) = groups.pop() {
-                match self.write(group, &mut queue.postponed).await {
+                match self.write(group, &mut queue).await {
                     Written::Committed(batch) => committed.push(batch),
                     Written::Answered => {}
                     Written::Poisoned(group) => groups.extend(self.halve(group)),
                 }
             }
+            self.tell_ready(self.session.is_some());
             drop(queue);
             for batch in committed {
                 self.answer(batch);
             }
         }
+    }
+
+    /// Makes a session ahead, while the database is there; whether there is one.
+    async fn is_ready(&mut self) -> bool {
+        if self.session.is_none() && self.availability.is_up() {
+            self.session = self.session().await;
+        }
+        self.tell_ready(self.session.is_some());
+        self.session.is_some()
+    }
+
+    fn tell_ready(&self, is_ready: bool) {
+        self.ready[self.place].store(is_ready, Ordering::Relaxed);
+    }
+
+    fn others_are_ready(&self) -> bool {
+        let ready = self.ready.iter().enumerate();
+        ready
+            .filter(|(place, _)| *place != self.place)
+            .any(|(_, ready)| ready.load(Ordering::Relaxed))
     }
 
     /// Answers the callers of a batch, each thread's by a task on that thread: it wakes
@@ -126,14 +154,14 @@ impl Lane {
     }
 
     /// Writes a group, however often that takes.
-    async fn write(&mut self, mut group: Vec<Pending>, postponed: &mut Vec<Pending>) -> Written {
+    async fn write(&mut self, mut group: Vec<Pending>, queue: &mut Queue) -> Written {
         let mut effort = Effort::default();
         loop {
             let Some(mut session) = self.session().await else {
                 answer_all(group, &WriteError::Unavailable);
                 return Written::Answered;
             };
-            let outcome = attempt(&mut session, group, &effort, postponed).await;
+            let outcome = attempt(&mut session, group, &effort, &mut queue.postponed).await;
             let outcome = match outcome {
                 Ok(outcome) => {
                     self.keep(session, &outcome);
@@ -144,7 +172,7 @@ impl Lane {
                     // Its socket is closed before anything else is tried.
                     drop(session.session);
                     self.availability.suspect();
-                    self.after_loss(lost).await
+                    self.after_loss(lost, queue).await
                 }
             };
             match self.after(outcome, &mut effort).await {
@@ -189,18 +217,50 @@ impl Lane {
             }
             Attempt::Refused(again, reason) => {
                 effort.refused += 1;
-                warn!(reason, "the database refuses a batch; trying again");
+                if let Some(kept_back) = self.refusals.may_say() {
+                    warn!(
+                        reason,
+                        kept_back, "the database refuses a batch; trying again"
+                    );
+                }
                 if effort.refused > Effort::MAX_REFUSED {
-                    return ControlFlow::Break(poisoned(again, &reason));
+                    return ControlFlow::Break(self.poisoned(again, &reason));
                 }
                 ControlFlow::Continue(again)
             }
             Attempt::Passing(group, sqlstate) => {
-                warn!(sqlstate, "the database cannot commit a batch now");
+                if let Some(kept_back) = self.refusals.may_say() {
+                    let meaning = attempt::meaning(&sqlstate);
+                    warn!(
+                        sqlstate,
+                        kept_back, "the database cannot commit a batch now: {meaning}"
+                    );
+                }
                 again_if(false, group)
             }
-            Attempt::Poisoned(group, sqlstate) => ControlFlow::Break(poisoned(group, &sqlstate)),
+            Attempt::Poisoned(group, sqlstate) => {
+                ControlFlow::Break(self.poisoned(group, &sqlstate))
+            }
         }
+    }
+
+    /// The writes one of which the database refuses: alone it is answered.
+    fn poisoned(&self, mut group: Vec<Pending>, reason: &str) -> Written {
+        if can_be_halved(&group) {
+            return Written::Poisoned(group);
+        }
+        if let Some(kept_back) = self.poison.may_say() {
+            error!(reason, kept_back, "the database refuses a write");
+        }
+        if let Some(pending) = group.pop() {
+            let is_import = matches!(pending.write.action, Action::Import(..));
+            pending.answer(if is_import {
+                Ok(import_halves::refused())
+            } else {
+                Err(WriteError::Internal)
+            });
+        }
+        Written::Answered
     }
 
     /// The halves of a group, or of the import that stands alone. The last is taken first.
@@ -253,12 +313,15 @@ impl Lane {
     }
 
     /// What is left to do after the session was lost.
-    async fn after_loss(&mut self, lost: Lost) -> Attempt {
+    async fn after_loss(&mut self, lost: Lost, queue: &mut Queue) -> Attempt {
         let (mut batch, commit) = match lost {
             Lost::Before(group) => return Attempt::Lost(group),
             Lost::During(batch, commit) => (batch, commit),
         };
-        let (outcome, session) = commit_outcome::find(&mut self.sessions, &commit).await;
+        let (outcome, session) = tokio::select! {
+            found = commit_outcome::find(&mut self.sessions, &commit) => found,
+            never = refuse_meanwhile(queue, &self.availability) => match never {},
+        };
         self.session = session;
         match outcome {
             CommitOutcome::Committed {
@@ -289,9 +352,20 @@ impl Lane {
         match self.sessions.open().await {
             Ok(session) => Some(session),
             Err(reason) => {
-                self.availability.cannot_connect(&reason);
+                self.availability.no_session("writes", &reason);
                 None
             }
+        }
+    }
+}
+
+/// What waits for its turn has not been sent, and need not wait for the outcome of what has
+/// while the database is unavailable.
+async fn refuse_meanwhile(queue: &mut Queue, availability: &Availability) -> Infallible {
+    loop {
+        sleep(LOOK_EVERY).await;
+        if !availability.is_up() {
+            answer_all(queue.drain(), &WriteError::Unavailable);
         }
     }
 }
@@ -303,23 +377,6 @@ fn again_if(is_worth_it: bool, group: Vec<Pending>) -> ControlFlow<Written, Vec<
     }
     answer_all(group, &WriteError::Unavailable);
     ControlFlow::Break(Written::Answered)
-}
-
-/// The writes one of which the database refuses: alone it is answered.
-fn poisoned(mut group: Vec<Pending>, reason: &str) -> Written {
-    if can_be_halved(&group) {
-        return Written::Poisoned(group);
-    }
-    error!(reason, "the database refuses a write");
-    if let Some(pending) = group.pop() {
-        let is_import = matches!(pending.write.action, Action::Import(..));
-        pending.answer(if is_import {
-            Ok(import_halves::refused())
-        } else {
-            Err(WriteError::Internal)
-        });
-    }
-    Written::Answered
 }
 
 fn can_be_halved(group: &[Pending]) -> bool {

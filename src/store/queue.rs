@@ -24,6 +24,15 @@ impl Queue {
         }
     }
 
+    /// Takes all that is there, without waiting.
+    pub(super) fn drain(&mut self) -> Vec<Pending> {
+        let mut taken = mem::take(&mut self.postponed);
+        while let Ok(pending) = self.receiver.try_recv() {
+            taken.push(pending);
+        }
+        taken
+    }
+
     /// Takes what is waiting, and waits only if nothing is. Empty: the queue is
     /// closed and all is done.
     pub(super) async fn take(&mut self) -> Vec<Pending> {

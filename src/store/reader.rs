@@ -157,7 +157,7 @@ impl Sessions {
         match self.connector.connect(Role::Read).await {
             Ok(session) => Some(session),
             Err(error) => {
-                self.availability.cannot_connect(&error);
+                self.availability.no_session("look-ups", &error.reason());
                 None
             }
         }

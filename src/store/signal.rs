@@ -100,13 +100,19 @@ impl Signal {
                 () = stop.cancelled() => return,
                 () = self.committed.notified() => {}
             }
-            if session.is_none() {
-                session = connector.connect(Role::Notify).await.ok();
-            }
-            if let Some(open) = &session
-                && others.tell(open, &self.own).await.is_err()
-            {
-                session = None;
+            let tell = async {
+                if session.is_none() {
+                    session = connector.connect(Role::Notify).await.ok();
+                }
+                if let Some(open) = &session
+                    && others.tell(open, &self.own).await.is_err()
+                {
+                    session = None;
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tell => {}
             }
             tokio::select! {
                 () = stop.cancelled() => return,

@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    database::{Availability, Clock, Connector, Role, Session},
+    database::{Availability, Clock, Connector, Lock, Role, Session},
+    error::OpenError,
     log_partitions::{self, Retention},
     record_partitions,
     writer_session::WriterSessions,
@@ -35,10 +36,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How long a process waits while another one makes partitions.
 const MAKE_WAIT: Duration = Duration::from_secs(10);
 const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_millis(20);
-
-/// Held by the one process that drops, and by the one that makes.
-const DROPS: &str = "(8642101, 3)";
-const MAKES: &str = "(8642101, 4)";
 
 /// See the module. Clones share what they know.
 #[derive(Debug, Clone)]
@@ -82,7 +79,11 @@ impl Upkeep {
             .min(self.retention.keep / 4)
             .max(MIN_CHECK_EVERY);
         loop {
-            let pause = match self.tend().await {
+            let tended = tokio::select! {
+                () = stop.cancelled() => return,
+                tended = self.tend() => tended,
+            };
+            let pause = match tended {
                 Ok(()) => check_every,
                 Err(error) => {
                     if availability.is_up() {
@@ -104,7 +105,7 @@ impl Upkeep {
         self.make_partitions().await?;
         let session = self.session().await?;
         // What drops at the moment elsewhere need not be dropped here.
-        if !takes(&session, DROPS).await.map_err(text)? {
+        if !takes(&session, Lock::Drops).await.map_err(text)? {
             return Ok(());
         }
         let now = self.clock.log_now();
@@ -117,7 +118,7 @@ impl Upkeep {
     pub(super) async fn make_partitions(&self) -> Result<(), String> {
         let session = self.session().await?;
         let give_up = Instant::now() + MAKE_WAIT;
-        while !takes(&session, MAKES).await.map_err(text)? {
+        while !takes(&session, Lock::Makes).await.map_err(text)? {
             if Instant::now() >= give_up {
                 return Err("another process makes partitions all the time".to_owned());
             }
@@ -133,7 +134,7 @@ impl Upkeep {
     /// One whose locks go with it.
     async fn session(&self) -> Result<Session, String> {
         let session = self.connector.connect(Role::Maintain).await;
-        session.map_err(|error| error.to_string())
+        session.map_err(OpenError::reason)
     }
 }
 
@@ -143,8 +144,9 @@ struct Taken {
     taken: bool,
 }
 
-async fn takes(session: &Session, lock: &str) -> QueryResult<bool> {
-    let query = sql_query(format!("SELECT pg_try_advisory_lock{lock} AS taken"));
+async fn takes(session: &Session, lock: Lock) -> QueryResult<bool> {
+    let arguments = lock.arguments();
+    let query = sql_query(format!("SELECT pg_try_advisory_lock{arguments} AS taken"));
     let row: Taken = session.row(query).await?;
     Ok(row.taken)
 }

@@ -10,7 +10,7 @@
 //! and a batch that was computed from a state that is no longer so is computed
 //! again.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use tokio::{
     runtime::Handle,
@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     batch::Pending,
-    database::Availability,
+    database::{Availability, Throttle},
     error::WriteError,
     head::Head,
     lane::{Commits, Lane},
@@ -52,16 +52,22 @@ impl Writer {
     ) -> Self {
         let (sender, receiver) = mpsc::channel(queue_len);
         let turn = Arc::new(Mutex::new(Queue::new(receiver)));
-        for _ in 0..LANES {
-            let lane = Lane::new(
-                Arc::clone(&turn),
-                upkeep.writer_sessions(),
-                upkeep.clone(),
-                availability.clone(),
-                head.clone(),
-                commits.clone(),
-                tasks.clone(),
-            );
+        let ready: Arc<[AtomicBool]> = (0..LANES).map(|_| AtomicBool::default()).collect();
+        for place in 0..LANES {
+            let lane = Lane {
+                turn: Arc::clone(&turn),
+                ready: Arc::clone(&ready),
+                place,
+                sessions: upkeep.writer_sessions(),
+                upkeep: upkeep.clone(),
+                availability: availability.clone(),
+                head: head.clone(),
+                commits: commits.clone(),
+                tasks: tasks.clone(),
+                refusals: Throttle::default(),
+                poison: Throttle::default(),
+                session: None,
+            };
             tasks.spawn(lane.run());
         }
         Self {

@@ -26,7 +26,9 @@ use diesel::{
 
 use super::{
     database::{Clock, Connector, Role, Session},
+    error::OpenError,
     log::Position,
+    row::from_sql_time,
 };
 
 /// Looks at a backend that is to end, each of which gives it a second.
@@ -47,6 +49,9 @@ pub(super) struct Backend {
     started_at: PgTimestamp,
     #[diesel(sql_type = Text)]
     pub(super) timeline: String,
+    /// What the database's clock said then.
+    #[diesel(sql_type = Timestamptz)]
+    clock: PgTimestamp,
 }
 
 /// A session that writes.
@@ -127,11 +132,19 @@ impl WriterSessions {
         }
         let text = |error: Error| error.to_string();
         let session = self.connector.connect(Role::Write).await;
-        let session = session.map_err(|error| error.to_string())?;
+        let session = session.map_err(OpenError::reason)?;
         let backend = backend(&session).await.map_err(text)?;
+        self.clock.database_says(from_sql_time(backend.clock));
         // Whatever happens from here on, it may wait for a standby.
         self.former = Some(backend.clone());
-        reach_standby(&session).await.map_err(text)?;
+        if let Err(error) = reach_standby(&session).await {
+            // Another host may be the primary by now, whose standby answers.
+            self.connector.try_others_first();
+            return Err(format!(
+                "it is reached, but a commit is not confirmed, as by its synchronous standby: \
+                 {error}"
+            ));
+        }
         let known = end_of_log(&session).await.map_err(text)?;
         self.former = None;
         // Not needed while all is well.
@@ -152,7 +165,7 @@ impl WriterSessions {
             Some(watch) => watch,
             None => {
                 let watch = self.connector.connect(Role::Maintain).await;
-                watch.map_err(|error| error.to_string())?
+                watch.map_err(OpenError::reason)?
             }
         };
         for _ in 0..MAX_LOOKS {
@@ -181,7 +194,8 @@ async fn backend(session: &Session) -> QueryResult<Backend> {
     session
         .row(sql_query(
             "SELECT pid, backend_start AS started_at, \
-             left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline \
+             left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline, \
+             clock_timestamp() AS clock \
              FROM pg_stat_activity WHERE pid = pg_backend_pid()",
         ))
         .await

@@ -2,11 +2,7 @@
 //! broken connection only asks it to look at once, because a connection may break while
 //! the database is well.
 
-use std::{
-    fmt::Display,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, watch},
@@ -17,7 +13,7 @@ use tracing::{info, warn};
 
 use diesel::{QueryableByName, data_types::PgTimestamp, pg::sql_types::Timestamptz, sql_query};
 
-use super::{clock::Clock, connector::Connector, role::Role, session::Session};
+use super::{clock::Clock, connector::Connector, role::Role, session::Session, throttle::Throttle};
 use crate::store::row::from_sql_time;
 
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -30,15 +26,13 @@ const CUT_OFF_WITHIN: Duration = Duration::from_millis(500);
 const PING_ATTEMPTS: u32 = 3;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
-/// Between two lines in the log that say that no connection can be made.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Whether the database can be reached, for all who need it. Clones share it.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Availability {
     up: watch::Sender<bool>,
     suspected: Arc<Notify>,
-    complained_at: Arc<Mutex<Option<Instant>>>,
+    complaints: Throttle,
 }
 
 impl Availability {
@@ -47,7 +41,7 @@ impl Availability {
         Self {
             up: watch::Sender::new(false),
             suspected: Arc::default(),
-            complained_at: Arc::default(),
+            complaints: Throttle::default(),
         }
     }
 
@@ -65,18 +59,15 @@ impl Availability {
         self.suspected.notify_one();
     }
 
-    /// The same, because no connection could be made; why is in the log, every now and then.
-    pub(in crate::store) fn cannot_connect(&self, reason: &impl Display) {
-        let now = Instant::now();
-        let mut complained_at = self
-            .complained_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if complained_at.is_none_or(|at| now.duration_since(at) >= COMPLAIN_EVERY) {
-            *complained_at = Some(now);
-            warn!("cannot connect to the database: {reason}");
+    /// The same, because there is no connection for what is to be done; why is in the log,
+    /// every now and then.
+    pub(in crate::store) fn no_session(&self, purpose: &str, reason: &str) {
+        if let Some(kept_back) = self.complaints.may_say() {
+            warn!(
+                kept_back,
+                "no connection to the database for {purpose}: {reason}"
+            );
         }
-        drop(complained_at);
         self.suspect();
     }
 
@@ -165,7 +156,7 @@ async fn ping(
 
 async fn connect(connector: &Connector, clock: &Clock) -> Result<Session, String> {
     let session = connector.connect(Role::Maintain).await;
-    let session = session.map_err(|error| error.to_string())?;
+    let session = session.map_err(|error| error.reason())?;
     match answer(&session, clock).await {
         Ok(()) => Ok(session),
         Err(Silence::Ended(reason)) => Err(reason),

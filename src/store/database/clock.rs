@@ -1,11 +1,12 @@
 //! The time, with evidence: a clock that steps is not believed at once.
 //!
-//! The system's clock is compared with the time that has passed since it was read before,
-//! which no setting of the clock changes. While they differ, the time goes on as it was; a
-//! difference that lasts is believed: the clock was wrong before, or the machine slept.
+//! Two clocks are watched, the system's and the database's. What each says is compared with
+//! what it said before and the time that has passed since, which no setting of a clock
+//! changes. While they differ, the time goes on as it was; a difference that lasts is
+//! believed: the clock was wrong before, or the machine slept.
 //!
-//! The database's clock has the same said of it by the commit, which takes this time as
-//! evidence.
+//! The log goes by the database's clock, because all replicas have that in common. What is
+//! believed of it is the evidence that each commit brings along.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -16,94 +17,115 @@ use tracing::warn;
 
 use crate::domain::Timestamp;
 
-/// What the clock may be off by without having stepped: it is slewed, and read late.
+/// What a clock may be off by without having stepped: it is slewed, and read late.
 const NO_STEP_MICROS: i64 = 1_000_000;
 /// After how long another time is believed.
 const BELIEVED_AFTER: Duration = Duration::from_secs(15 * 60);
-/// How far ahead the database's clock may be and still be right; `commit_batch_v2` has the
-/// same.
-const MAX_AHEAD_MICROS: i64 = 15 * 60 * 1_000_000;
+/// By how much the database's clock may differ from ours when they first meet.
+const MAX_DIFFERENCE_MICROS: i64 = 15 * 60 * 1_000_000;
 
 /// The time. Clones share it.
 #[derive(Debug, Clone)]
-pub(in crate::store) struct Clock(Arc<Mutex<State>>);
+pub(in crate::store) struct Clock(Arc<Mutex<Clocks>>);
 
 #[derive(Debug)]
-struct State {
-    /// The time at some instant.
-    micros: i64,
-    at: Instant,
-    /// Since when the system's clock tells another time.
-    stepped_at: Option<Instant>,
-    /// By how much the database's clock is ahead.
-    database_ahead: i64,
+struct Clocks {
+    system: Steady,
+    /// `None` until the database was asked.
+    database: Option<Steady>,
 }
 
 impl Clock {
     pub(in crate::store) fn new() -> Self {
-        Self(Arc::new(Mutex::new(State {
-            micros: system_micros(),
-            at: Instant::now(),
-            stepped_at: None,
-            database_ahead: 0,
+        Self(Arc::new(Mutex::new(Clocks {
+            system: Steady::new("system", system_micros(), Instant::now()),
+            database: None,
         })))
-    }
-
-    /// The time as this process knows it.
-    pub(in crate::store) fn now(&self) -> Timestamp {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Timestamp::clamped(state.read(system_micros(), Instant::now()))
     }
 
     /// The time by which the log goes: the database's, as far as it is believed.
     pub(in crate::store) fn log_now(&self) -> Timestamp {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = state.read(system_micros(), Instant::now());
-        let ahead = state.database_ahead.min(MAX_AHEAD_MICROS);
-        Timestamp::clamped(now.saturating_add(ahead))
+        let mut clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let system = clocks.system.read(system_micros(), now);
+        let database = clocks.database.as_ref();
+        Timestamp::clamped(database.map_or(system, |database| database.goes_on(now)))
     }
 
     /// Takes note of what the database's clock says just now.
     pub(in crate::store) fn database_says(&self, clock: Timestamp) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = state.read(system_micros(), Instant::now());
-        let before = state.database_ahead;
-        state.database_ahead = clock.micros().saturating_sub(now);
-        let is_implausible = state.database_ahead > MAX_AHEAD_MICROS;
-        if is_implausible && before <= MAX_AHEAD_MICROS {
-            warn!(
-                "the database's clock is {} s ahead and is not believed: times in the log \
-                 follow it for a quarter of an hour at most",
-                state.database_ahead / 1_000_000
-            );
+        let mut clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let system = clocks.system.read(system_micros(), now);
+        if let Some(database) = &mut clocks.database {
+            database.read(clock.micros(), now);
+            return;
         }
+        let difference = clock.micros().saturating_sub(system);
+        let first = if difference.abs() <= MAX_DIFFERENCE_MICROS {
+            clock.micros()
+        } else {
+            warn!(
+                "the database's clock is {} s ahead of ours and is not believed yet",
+                difference / 1_000_000
+            );
+            system
+        };
+        let mut database = Steady::new("database", first, now);
+        database.read(clock.micros(), now);
+        clocks.database = Some(database);
     }
 }
 
-impl State {
-    /// The time, where the system's clock says `system` at `now`.
-    fn read(&mut self, system: i64, now: Instant) -> i64 {
+/// A clock that does not step.
+#[derive(Debug)]
+struct Steady {
+    /// Whose it is.
+    name: &'static str,
+    /// The time at some instant.
+    micros: i64,
+    at: Instant,
+    /// Since when another time is read.
+    stepped_at: Option<Instant>,
+}
+
+impl Steady {
+    fn new(name: &'static str, micros: i64, at: Instant) -> Self {
+        Self {
+            name,
+            micros,
+            at,
+            stepped_at: None,
+        }
+    }
+
+    /// The time, without a look at the clock.
+    fn goes_on(&self, now: Instant) -> i64 {
         let passed = now.saturating_duration_since(self.at);
         let passed = i64::try_from(passed.as_micros()).unwrap_or(i64::MAX);
-        let steady = self.micros.saturating_add(passed);
-        let step = system.saturating_sub(steady);
+        self.micros.saturating_add(passed)
+    }
+
+    /// The time, where the clock says `micros`.
+    fn read(&mut self, micros: i64, now: Instant) -> i64 {
+        let steady = self.goes_on(now);
+        let step = micros.saturating_sub(steady);
         if step.abs() <= NO_STEP_MICROS {
-            (self.micros, self.at, self.stepped_at) = (system, now, None);
-            return system;
+            (self.micros, self.at, self.stepped_at) = (micros, now, None);
+            return micros;
         }
+        let name = self.name;
         let stepped_at = *self.stepped_at.get_or_insert_with(|| {
-            warn!(
-                "the system's clock has stepped by {} s and is not believed yet",
-                step / 1_000_000
-            );
+            let seconds = step / 1_000_000;
+            warn!("the {name}'s clock has stepped by {seconds} s and is not believed yet");
             now
         });
         if now.saturating_duration_since(stepped_at) < BELIEVED_AFTER {
             return steady;
         }
-        warn!("the system's clock is believed again");
-        (self.micros, self.at, self.stepped_at) = (system, now, None);
-        system
+        warn!("the {name}'s clock is believed again");
+        (self.micros, self.at, self.stepped_at) = (micros, now, None);
+        micros
     }
 }
 
@@ -119,13 +141,8 @@ mod tests {
 
     const SECOND: i64 = 1_000_000;
 
-    fn state(at: Instant) -> State {
-        State {
-            micros: 100 * SECOND,
-            at,
-            stepped_at: None,
-            database_ahead: 0,
-        }
+    fn state(at: Instant) -> Steady {
+        Steady::new("test", 100 * SECOND, at)
     }
 
     #[test]

@@ -160,6 +160,14 @@ impl Connector {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has the next sessions look at the other servers before the present one.
+    pub(in crate::store) fn try_others_first(&self) {
+        let servers = self.0.servers.len();
+        let last_good = self.0.last_good.load(Ordering::Acquire);
+        let next = (last_good + 1) % servers.max(1);
+        self.0.last_good.store(next, Ordering::Release);
+    }
+
     /// The places of the servers in the order in which they are tried.
     fn order(&self) -> Vec<usize> {
         let last_good = self.0.last_good.load(Ordering::Acquire);
@@ -181,14 +189,14 @@ impl Connector {
 
     /// Connects to one server, by any of its addresses.
     async fn connect_to(&self, server: &Server, role: Role) -> Result<Session, String> {
-        let (name, Host::Tcp(host)) = (&server.host, &server.host) else {
+        let Host::Tcp(host) = &server.host else {
             return self.connect_at(server, None, role).await;
         };
         if server.address.is_some() {
             return self.connect_at(server, server.address, role).await;
         }
         let addresses = lookup_host((host.as_str(), server.port)).await;
-        let addresses = addresses.map_err(|error| format!("cannot resolve {name:?}: {error}"))?;
+        let addresses = addresses.map_err(|error| format!("cannot resolve {host}: {error}"))?;
         let addresses: Vec<IpAddr> = addresses.map(|address: SocketAddr| address.ip()).collect();
         let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         let share = self.share() / count.max(1);
@@ -280,6 +288,10 @@ fn servers(config: &Config) -> Result<Vec<Server>, OpenError> {
     }
     if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
         return bad("it has not as many hosts as addresses of hosts");
+    }
+    let has_at = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+    if hosts.iter().any(has_at) {
+        return bad("a host has an @ in it: in a password it is written %40");
     }
     if ports.len() > 1 && ports.len() != count {
         return bad("it has not as many ports as hosts");

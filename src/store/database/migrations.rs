@@ -13,11 +13,12 @@ use diesel::{
 };
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use super::{
     connector::Connector,
+    lock::Lock,
     role::Role,
     session::{Session, breaks_connection},
 };
@@ -25,10 +26,11 @@ use crate::store::error::OpenError;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
 
-/// Held while migrating; the number means nothing elsewhere. Looked for again and again,
-/// because no limit on a statement is right for how long another process migrates.
-const TRY_LOCK: &str = "SELECT pg_try_advisory_lock(8642101, 2) AS taken";
+/// The lock is looked for again and again, because no limit on a statement is right for how
+/// long another process migrates.
 const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_millis(200);
+/// Between two lines in the log about migrations that are not done.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs the migrations that are missing, and answers how many there were.
 ///
@@ -123,9 +125,16 @@ async fn with_harness<T: Send + 'static>(
     let unlimited = session.batch("SET statement_timeout = 0; SET lock_timeout = 0");
     unlimited.await.map_err(|error| lost(&error))?;
     let mut migrations = session.into_migrations();
-    tokio::task::spawn_blocking(move || work(&mut migrations.harness))
-        .await
-        .map_err(|error| OpenError::Migrate(error.to_string()))?
+    let mut working = tokio::task::spawn_blocking(move || work(&mut migrations.harness));
+    loop {
+        match timeout(SAY_EVERY, &mut working).await {
+            Ok(done) => return done.map_err(|error| OpenError::Migrate(error.to_string()))?,
+            Err(_) => info!(
+                "still looking at the migrations: they take long, or wait for a lock that \
+                 pg_stat_activity and pg_locks show"
+            ),
+        }
+    }
 }
 
 #[derive(QueryableByName)]
@@ -135,7 +144,9 @@ struct Taken {
 }
 
 async fn takes_lock(session: &Session) -> Result<bool, OpenError> {
-    let row: QueryResult<Taken> = session.row(sql_query(TRY_LOCK)).await;
+    let arguments = Lock::Migrations.arguments();
+    let query = sql_query(format!("SELECT pg_try_advisory_lock{arguments} AS taken"));
+    let row: QueryResult<Taken> = session.row(query).await;
     row.map(|row| row.taken).map_err(|error| lost(&error))
 }
 

@@ -7,7 +7,7 @@
 //!   each of them has a limit on our side
 //! - `pool` lends sessions for reads, and repeats a read that failed because of its session
 //! - `availability` is whether the database can be reached, `clock` the time with
-//!   evidence; `migrations` bring it to
+//!   evidence, `lock` what is locked; `migrations` bring it to
 //!   this release's schema; `durability` tells of settings that lose what is committed
 //!
 //! It deliberately knows nothing of calls, or of what is read and written.
@@ -16,19 +16,23 @@ mod availability;
 mod clock;
 mod connector;
 pub(super) mod durability;
+mod lock;
 mod migrations;
 mod pool;
 mod role;
 mod session;
+mod throttle;
 mod tls;
 mod url;
 
 pub(super) use self::{
     availability::Availability,
     clock::Clock,
+    lock::Lock,
     pool::{Attempts, Pool},
     role::Role,
     session::{Failure, Session},
+    throttle::Throttle,
 };
 pub use self::{
     connector::Connector,

@@ -6,14 +6,14 @@
 
 use std::time::Duration;
 
-use deadpool::managed::{self, Manager, Metrics, Object, RecycleError, RecycleResult};
+use deadpool::managed::{self, Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
 use diesel::{
     QueryResult,
     result::{DatabaseErrorKind, Error},
 };
 use futures_util::future;
 use tokio::time::{Instant, timeout_at};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::{
     availability::Availability,
@@ -37,8 +37,9 @@ impl Attempts {
     /// New sessions for one read, after the one it had was lost.
     const LOST: u32 = 1;
     /// New sessions for one read that was refused. An administrator's cancel looks like
-    /// any refusal, but does not strike the same read three times.
-    const REFUSED: u32 = 2;
+    /// any refusal, because the driver keeps the SQLSTATE to itself, but does not strike the
+    /// same read again and again.
+    const REFUSED: u32 = 5;
 
     /// Whether the read is to be repeated on a new session; else what it is answered.
     pub(in crate::store) fn after(&mut self, failure: &Failure) -> Result<(), ReadError> {
@@ -54,7 +55,7 @@ impl Attempts {
             Failure::Refused(error) => {
                 self.refused += 1;
                 if self.refused <= Self::REFUSED {
-                    warn!(%error, "the database refuses a read; trying again on a new connection");
+                    debug!(%error, "the database refuses a read; trying again on a new connection");
                     return Ok(());
                 }
                 error!(%error, "the database refuses a read");
@@ -179,7 +180,11 @@ impl Pool {
                 .await
                 .map_err(|_| ReadError::DeadlineExceeded)?
                 .map_err(|error| {
-                    self.availability.cannot_connect(&error);
+                    let reason = match error {
+                        PoolError::Backend(error) => error.reason(),
+                        other => other.to_string(),
+                    };
+                    self.availability.no_session("reads", &reason);
                     ReadError::Unavailable
                 })?;
             let created = Object::metrics(&session).created;

@@ -1,0 +1,26 @@
+//! Advisory locks. Each schema is an installation of its own, with locks of its own: two in
+//! one database do not wait for each other.
+
+/// What is locked.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) enum Lock {
+    /// The order of commits; `commit_batch_v2` takes it too.
+    Commits = 1,
+    /// Migrating.
+    Migrations = 2,
+    /// Dropping what is past keeping.
+    Drops = 3,
+    /// Making partitions.
+    Makes = 4,
+}
+
+impl Lock {
+    /// The lock as the arguments of PostgreSQL's functions.
+    pub(in crate::store) fn arguments(self) -> String {
+        format!(
+            "(CASE current_schema() WHEN 'public' THEN 8642101 \
+             ELSE coalesce(hashtext(current_schema()), 0) END, {})",
+            self as i32
+        )
+    }
+}
