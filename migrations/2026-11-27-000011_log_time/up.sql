@@ -34,6 +34,8 @@ CREATE FUNCTION commit_batch_v2(
     p_stamp bigint,
     -- The time of this database's clock, as far as the caller believes it.
     p_now timestamptz,
+    -- Requests that were recorded a day before this are forgotten.
+    p_expiry timestamptz,
     -- Calls that were read, and the revision that each was at.
     p_read_uids uuid[],
     p_read_revisions bigint[],
@@ -115,7 +117,7 @@ BEGIN
                 SELECT FROM request_records r
                 WHERE r.request_id = p_record_ids[i.place]
                     AND r.principal = p_principals[i.place]
-                    AND r.recorded_at > committed_at - interval '24 hours'
+                    AND r.recorded_at > p_expiry - interval '24 hours'
                 OFFSET 0
             );
     END IF;

@@ -151,7 +151,7 @@ pub(super) async fn attempt(
 /// standby was cancelled: then the batch has reached it when a later commit has.
 async fn commit(session: &WriterSession, stamp: i64, batch: &Batch) -> QueryResult<Reply> {
     let warnings = session.session.warnings();
-    let reply = commit::commit(&session.session, stamp, session.clock.log_now(), batch).await?;
+    let reply = commit::commit(&session.session, stamp, &session.clock, batch).await?;
     if let Reply::Committed { clock, .. } = &reply {
         session.clock.database_says(*clock);
     }
@@ -292,7 +292,8 @@ async fn settle(
             continue;
         };
         let principal = pending.write.principal_name();
-        match records::recorded_answer(&session.session, principal, request).await {
+        let expiry = session.clock.expiry_now();
+        match records::recorded_answer(&session.session, principal, request, expiry).await {
             Ok(Some(answer)) => pending.answer(answer),
             // The record has expired since; the request is a new one now.
             Ok(None) => again.push(pending),

@@ -11,7 +11,7 @@ use diesel::{
 
 use super::{
     batch::{Batch, Entry, Outcome},
-    database::Session,
+    database::{Clock, Session},
     log::Position,
     row::{from_sql_time, old_values, to_sql_time},
 };
@@ -44,10 +44,10 @@ pub(super) enum Reply {
 pub(super) async fn commit(
     session: &Session,
     stamp: i64,
-    now: Timestamp,
+    clock: &Clock,
     batch: &Batch,
 ) -> QueryResult<Reply> {
-    let statement = CommitBatch::new(stamp, now, batch);
+    let statement = CommitBatch::new(stamp, clock, batch);
     let requests = statement.request_places.clone();
     let row: ReplyRow = session.row(statement).await?;
     let (head_revision, head_stamp, times, repeated, stale, refusal, lacks_partition) = row;
@@ -93,6 +93,7 @@ type ReplyRow = (
 struct CommitBatch<'a> {
     stamp: i64,
     now: Option<PgTimestamp>,
+    expiry: Option<PgTimestamp>,
     read_uids: Vec<Uuid>,
     read_revisions: Vec<i64>,
     /// The entries that the requests belong to; not sent.
@@ -129,10 +130,11 @@ struct CommitBatch<'a> {
 }
 
 impl<'a> CommitBatch<'a> {
-    fn new(stamp: i64, now: Timestamp, batch: &'a Batch) -> Self {
+    fn new(stamp: i64, clock: &Clock, batch: &'a Batch) -> Self {
         let mut this = Self {
             stamp,
-            now: Some(to_sql_time(now)),
+            now: Some(to_sql_time(clock.log_now())),
+            expiry: Some(to_sql_time(clock.expiry_now())),
             ..Self::default()
         };
         (this.read_uids, this.read_revisions) = batch.reads.iter().copied().unzip();
@@ -248,6 +250,7 @@ impl QueryFragment<Pg> for CommitBatch<'_> {
         out.push_bind_param::<BigInt, _>(&self.stamp)?;
         bind! {
             Nullable<Timestamptz> => now,
+            Nullable<Timestamptz> => expiry,
             Array<SqlUuid> => read_uids,
             Array<BigInt> => read_revisions,
             Array<Text> => principals,

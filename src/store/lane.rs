@@ -217,7 +217,7 @@ impl Lane {
             }
             Attempt::Refused(again, reason) => {
                 effort.refused += 1;
-                if let Some(kept_back) = self.refusals.may_say() {
+                if let Some(kept_back) = self.refusals.may_say(&reason) {
                     warn!(
                         reason,
                         kept_back, "the database refuses a batch; trying again"
@@ -229,7 +229,7 @@ impl Lane {
                 ControlFlow::Continue(again)
             }
             Attempt::Passing(group, sqlstate) => {
-                if let Some(kept_back) = self.refusals.may_say() {
+                if let Some(kept_back) = self.refusals.may_say(&sqlstate) {
                     let meaning = attempt::meaning(&sqlstate);
                     warn!(
                         sqlstate,
@@ -249,7 +249,7 @@ impl Lane {
         if can_be_halved(&group) {
             return Written::Poisoned(group);
         }
-        if let Some(kept_back) = self.poison.may_say() {
+        if let Some(kept_back) = self.poison.may_say(reason) {
             error!(reason, kept_back, "the database refuses a write");
         }
         if let Some(pending) = group.pop() {

@@ -3,16 +3,19 @@
 
 use std::sync::Arc;
 
-use diesel::{dsl::sql, prelude::*, sql_types::Bool};
+use diesel::prelude::*;
 
 use super::{
     database::Session,
     error::WriteError,
-    row::{CallRow, ChangeRow},
+    row::{CallRow, ChangeRow, to_sql_time},
     schema::{feed, purged_calls, request_records, voice_call_changes, voice_calls},
     write::{RequestKey, Written},
 };
-use crate::domain::{Call, ChangeKind, Revision, Uuid, machine::Rejection};
+use crate::domain::{Call, ChangeKind, Revision, Timestamp, Uuid, machine::Rejection};
+
+/// How long a request id is known: a day.
+const KEPT_MICROS: i64 = 24 * 3600 * 1_000_000;
 
 /// What was answered to this request of this principal; `None` when there is no
 /// record of it (any more).
@@ -20,14 +23,13 @@ pub(super) async fn recorded_answer(
     session: &Session,
     principal: &str,
     request: RequestKey,
+    expiry: Timestamp,
 ) -> QueryResult<Option<Result<Written, WriteError>>> {
+    let forgotten = Timestamp::clamped(expiry.micros().saturating_sub(KEPT_MICROS));
     let query = request_records::table
         .filter(request_records::request_id.eq(request.id))
         .filter(request_records::principal.eq(principal))
-        .filter(sql::<Bool>(
-            "recorded_at > (SELECT greatest(committed_at, confirmed_at) FROM voice_call_batches \
-             ORDER BY last_revision DESC LIMIT 1) - interval '24 hours'",
-        ))
+        .filter(request_records::recorded_at.gt(to_sql_time(forgotten)))
         .order(request_records::recorded_at.desc())
         .select((
             request_records::fingerprint,

@@ -108,7 +108,7 @@ impl Upkeep {
         if !takes(&session, Lock::Drops).await.map_err(text)? {
             return Ok(());
         }
-        let now = self.clock.log_now();
+        let now = self.clock.expiry_now();
         let log = log_partitions::drop_expired(&session, self.retention, now).await;
         let records = record_partitions::drop_expired(&session, now).await;
         log.and(records).map_err(text)

@@ -86,7 +86,7 @@ impl WriterSession {
     /// searched for from there on, and what is known must not have been dropped since.
     pub(super) async fn refresh(&mut self) -> QueryResult<()> {
         if self.known_at.elapsed() > KNOWN_FOR {
-            self.known = end_of_log(&self.session).await?;
+            self.known = end_of_log(&self.session, &self.clock).await?;
             self.known_at = Instant::now();
         }
         Ok(())
@@ -145,7 +145,7 @@ impl WriterSessions {
                  {error}"
             ));
         }
-        let known = end_of_log(&session).await.map_err(text)?;
+        let known = end_of_log(&session, &self.clock).await.map_err(text)?;
         self.former = None;
         // Not needed while all is well.
         self.watch = None;
@@ -235,22 +235,27 @@ struct End {
     revision: i64,
     #[diesel(sql_type = BigInt)]
     stamp: i64,
+    #[diesel(sql_type = Timestamptz)]
+    log_time: PgTimestamp,
 }
 
-/// Where the log ends.
-async fn end_of_log(session: &Session) -> QueryResult<Position> {
+/// Where the log ends; its time is taken note of.
+async fn end_of_log(session: &Session, clock: &Clock) -> QueryResult<Position> {
     let end: Option<End> = session
         .optional_row(sql_query(
-            "SELECT last_revision AS revision, stamp FROM voice_call_batches \
-             ORDER BY last_revision DESC LIMIT 1",
+            "SELECT last_revision AS revision, stamp, \
+                greatest(committed_at, confirmed_at) AS log_time \
+             FROM voice_call_batches ORDER BY last_revision DESC LIMIT 1",
         ))
         .await?;
-    Ok(
-        end.map_or_else(Position::default, |End { revision, stamp }| Position {
-            revision,
-            stamp,
-        }),
-    )
+    let Some(end) = end else {
+        return Ok(Position::default());
+    };
+    clock.log_says(from_sql_time(end.log_time));
+    Ok(Position {
+        revision: end.revision,
+        stamp: end.stamp,
+    })
 }
 
 #[derive(QueryableByName)]

@@ -62,7 +62,7 @@ impl Availability {
     /// The same, because there is no connection for what is to be done; why is in the log,
     /// every now and then.
     pub(in crate::store) fn no_session(&self, purpose: &str, reason: &str) {
-        if let Some(kept_back) = self.complaints.may_say() {
+        if let Some(kept_back) = self.complaints.may_say(reason) {
             warn!(
                 kept_back,
                 "no connection to the database for {purpose}: {reason}"

@@ -33,6 +33,9 @@ struct Clocks {
     system: Steady,
     /// `None` until the database was asked.
     database: Option<Steady>,
+    started_at: Instant,
+    /// The log's time when it was first seen, and when that was.
+    log: Option<Steady>,
 }
 
 impl Clock {
@@ -40,6 +43,8 @@ impl Clock {
         Self(Arc::new(Mutex::new(Clocks {
             system: Steady::new("system", system_micros(), Instant::now()),
             database: None,
+            started_at: Instant::now(),
+            log: None,
         })))
     }
 
@@ -50,6 +55,28 @@ impl Clock {
         let system = clocks.system.read(system_micros(), now);
         let database = clocks.database.as_ref();
         Timestamp::clamped(database.map_or(system, |database| database.goes_on(now)))
+    }
+
+    /// The time by which what is kept expires. A process that has just started cannot tell a
+    /// clock that is ahead from a log that was left alone: until it can, time passes from
+    /// the log's own on, so that nothing is forgotten or dropped too early.
+    pub(in crate::store) fn expiry_now(&self) -> Timestamp {
+        let log_now = self.log_now();
+        let clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_young = now.saturating_duration_since(clocks.started_at) < BELIEVED_AFTER;
+        match &clocks.log {
+            Some(log) if is_young => log_now.min(Timestamp::clamped(log.goes_on(now))),
+            _ => log_now,
+        }
+    }
+
+    /// Takes note of the log's time, if it is the first that is seen.
+    pub(in crate::store) fn log_says(&self, time: Timestamp) {
+        let mut clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks
+            .log
+            .get_or_insert_with(|| Steady::new("log", time.micros(), Instant::now()));
     }
 
     /// Takes note of what the database's clock says just now.

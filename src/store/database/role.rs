@@ -89,7 +89,7 @@ impl Role {
     /// How long a statement waits for one lock.
     fn lock_timeout(self) -> Duration {
         match self {
-            Self::Write => Duration::from_secs(4),
+            Self::Write => Duration::from_secs(5),
             // What it waits for, writers may queue behind.
             Self::Maintain => Duration::from_millis(500),
             _ => Duration::ZERO,

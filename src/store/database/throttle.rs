@@ -1,12 +1,14 @@
-//! Lines in the log that would come with every request, every now and then.
+//! Lines in the log that would come with every request: every now and then, and when they
+//! say something else.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Between two lines of one kind.
+/// Between two lines that say the same, and between any two.
 const EVERY: Duration = Duration::from_secs(10);
+const AT_LEAST: Duration = Duration::from_secs(1);
 
 /// One kind of line. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -15,23 +17,26 @@ pub(in crate::store) struct Throttle(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     said_at: Option<Instant>,
+    said: String,
     /// What was not said since.
     kept_back: u64,
 }
 
 impl Throttle {
     /// Whether the line may be said now, and how many of its kind were kept back before.
-    pub(in crate::store) fn may_say(&self) -> Option<u64> {
+    pub(in crate::store) fn may_say(&self, line: &str) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
+        let pause = if state.said == line { EVERY } else { AT_LEAST };
         if state
             .said_at
-            .is_some_and(|at| now.saturating_duration_since(at) < EVERY)
+            .is_some_and(|at| now.saturating_duration_since(at) < pause)
         {
             state.kept_back += 1;
             return None;
         }
         state.said_at = Some(now);
+        line.clone_into(&mut state.said);
         Some(std::mem::take(&mut state.kept_back))
     }
 }
