@@ -10,7 +10,10 @@ use voicecall::api::proto::{
 };
 
 use crate::support::{
-    Client, Server, get, inbound, ledger::check_ledger, postgres::connect, request_id,
+    Client, Server, get, inbound,
+    ledger::check_ledger,
+    postgres::{connect, hold_commits, waiting_backend},
+    request_id,
 };
 
 /// Imports these calls, the first of which is number 0; returns the answers in that order.
@@ -77,6 +80,7 @@ async fn the_newer_record_wins_although_the_database_refuses_one_beside_the_olde
         .batch_execute(rule)
         .await
         .expect("the table is empty");
+    let hold = connect(&server.database_url).await;
     let mut client = server.client();
     let poison = || VoiceCall {
         staff_uid: Some("poison".into()),
@@ -86,21 +90,34 @@ async fn the_newer_record_wins_although_the_database_refuses_one_beside_the_olde
     for round in 0..5 {
         let uid = request_id();
         // No uid comes twice in what is written at once, so these are parts of three.
+        let other = request_id();
         let calls = [
             record(&uid, 1),
             poison(),
             record(&uid, 2),
-            poison(),
-            record(&request_id(), 0),
-            record(&uid, 3),
+            record(&other, 1),
+            record(&other, 2),
         ];
-        let answers = import(&mut client, ImportConflictPolicy::Replace, calls).await;
+        // All of them wait when the first is refused.
+        hold_commits(&hold).await;
+        let mut importer = client.clone();
+        let importing = tokio::spawn(async move {
+            import(&mut importer, ImportConflictPolicy::Replace, calls).await
+        });
+        waiting_backend(&database).await;
+        for _ in 0..20 {
+            get(&mut client, &uid).await.expect_err("it is not in yet");
+        }
+        hold.batch_execute("COMMIT").await.expect("it is open");
+        let answers = importing.await.expect("no panic");
         let successes: Vec<_> = answers.iter().map(is_success).collect();
-        assert_eq!(successes, [true, false, true, false, true, true]);
-        let stored = get(&mut client, &uid).await.expect("it is there").duration;
-        let revisions = [0, 2, 5].map(|place| revision(&answers[place]));
-        if stored != Some(3) || !revisions.is_sorted() {
-            wrong.push(format!("round {round}: {stored:?} at {revisions:?}"));
+        assert_eq!(successes, [true, false, true, true, true]);
+        for (uid, places) in [(uid, [0, 2]), (other, [3, 4])] {
+            let stored = get(&mut client, &uid).await.expect("it is there").duration;
+            let revisions = places.map(|place| revision(&answers[place]));
+            if stored != Some(2) || !revisions.is_sorted() {
+                wrong.push(format!("round {round}: {stored:?} at {revisions:?}"));
+            }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
