@@ -7,7 +7,7 @@ use diesel::{
 };
 
 use super::{
-    database::Session,
+    database::{Clock, Session},
     partitions::{self, Link, Partition},
     row::from_sql_time,
 };
@@ -28,14 +28,18 @@ struct LogTime {
 }
 
 /// Makes the partitions that commits may need from now on: they go by the time of the log,
-/// which may be ahead of `now`.
-pub(super) async fn make(session: &Session, now: Timestamp) -> QueryResult<()> {
+/// which may be ahead of the clock, and which the clock takes note of.
+pub(super) async fn make(session: &Session, clock: &Clock) -> QueryResult<()> {
     let query = sql_query(
         "SELECT greatest(committed_at, confirmed_at) AS log_time FROM voice_call_batches \
          ORDER BY last_revision DESC LIMIT 1",
     );
     let row: Option<LogTime> = session.optional_row(query).await?;
     let log_time = row.and_then(|row| row.log_time).map(from_sql_time);
+    if let Some(log_time) = log_time {
+        clock.log_says(log_time);
+    }
+    let now = clock.log_now();
     let partitions = all(session).await?;
     let starts = [Some(slot(now)), log_time.map(slot)];
     for start in starts.into_iter().flatten() {

@@ -125,7 +125,7 @@ impl Upkeep {
             sleep(LOOK_FOR_LOCK_EVERY).await;
         }
         let make_from = log_partitions::make(&session, self.retention).await;
-        let records = record_partitions::make(&session, self.clock.log_now()).await;
+        let records = record_partitions::make(&session, &self.clock).await;
         self.make_from
             .store(make_from.map_err(text)?, Ordering::Relaxed);
         records.map_err(text)

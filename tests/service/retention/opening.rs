@@ -45,11 +45,11 @@ async fn a_server_starts_and_works_with_any_retention() {
     settings.store.retention.keep = Duration::from_secs(u64::MAX);
     settings.store.retention.partition_len = 1000;
     let server = start(&url, settings).await;
-    fill(&mut server.client(), 1100).await;
+    fill(&mut server.client(), 2000).await;
     server.stop().await;
     let server = start(&url, settings).await;
     // More than the partitions hold that a start makes.
-    assert_eq!(fill(&mut server.client(), 8000).await, 9100);
+    assert_eq!(fill(&mut server.client(), 8000).await, 10_000);
     let created = create_of(inbound()).send(&mut server.client()).await;
     created.expect("it is created");
 }

@@ -1,17 +1,9 @@
-//! What a purge erases: no answer tells the content afterwards, on any replica, and after
-//! a minute it is neither on the disk nor in memory, the write-ahead log apart.
+//! What a purge erases: no answer tells the content afterwards, on any replica.
 
-use std::{
-    fs::File,
-    io::Write as _,
-    os::unix::fs::FileExt,
-    path::Path,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{process::Command, time::Duration};
 
 use futures_util::future::{BoxFuture, join_all};
-use tokio::time::{interval, timeout};
+use tokio::time::timeout;
 use tokio_postgres::Client as Database;
 use voicecall::api::proto::{
     HandleVoiceCallRequest, ListVoiceCallChangesRequest, UpdateVoiceCallRequest, VoiceCall,
@@ -24,14 +16,11 @@ use crate::support::{
     postgres::{Cluster, Durability, connect},
     reads::every_read_within,
     request_id,
-    server::{Process, settings},
-    update,
+    server::settings,
     watcher::{Watcher, from, live, snapshot},
     writes::{Write, purge_of},
 };
 
-/// How long after a purge the content may still be on the disk and in memory.
-const ERASED_WITHIN: Duration = Duration::from_secs(60);
 /// How long a read may take whose replica cannot follow the log.
 const READ_TIME: Duration = Duration::from_secs(2);
 
@@ -267,163 +256,4 @@ async fn a_replica_that_cannot_follow_the_log_does_not_tell_what_another_has_pur
     get(&mut second.client(), &uid)
         .await
         .expect_err("it is purged");
-}
-
-/// The files of a cluster that hold the text, but for its write-ahead log.
-fn files_with(cluster: &Cluster, text: &str) -> Vec<String> {
-    let mut grep = Command::new("grep");
-    grep.args(["-rlaF", "--exclude-dir=pg_wal", text]);
-    // Files may go while it looks.
-    let output = grep
-        .arg(cluster.dir().join("data"))
-        .stderr(Stdio::null())
-        .output();
-    let found = String::from_utf8(output.expect("grep runs").stdout);
-    found
-        .expect("paths are text")
-        .lines()
-        .map(str::to_owned)
-        .collect()
-}
-
-/// Creates a call with this text, changes it, and returns its uid.
-async fn leave_traces(client: &mut Client, secret: &str) -> String {
-    let call = VoiceCall {
-        call_summary: Some(secret.to_owned()),
-        external_app_url: Some(format!("https://example.com/{secret}")),
-        ..inbound()
-    };
-    let call = create(client, call).await;
-    for duration in 0..3 {
-        let changed = VoiceCall {
-            duration: Some(duration),
-            call_summary: Some(format!("{secret} {duration}")),
-            ..call.clone()
-        };
-        update(client, changed, &["duration", "call_summary"])
-            .await
-            .expect("it is there");
-    }
-    call.uid
-}
-
-#[tokio::test]
-async fn within_a_minute_of_a_purge_the_content_is_nowhere_on_the_disk() {
-    let cluster = Cluster::start(Durability::Fast);
-    let url = cluster.database().await;
-    let database = connect(&url).await;
-    let mut settings = settings();
-    // Upkeep comes around every second.
-    settings.store.retention.keep = Duration::from_secs(4);
-    let server = Server::start_on(&url, settings).await;
-    let mut client = server.client();
-    let secret = secret();
-    // Calls that stay, before and behind it.
-    create(&mut client, inbound()).await;
-    let uid = leave_traces(&mut client, &secret).await;
-    create(&mut client, inbound()).await;
-    let checkpoint = async || {
-        database
-            .batch_execute("CHECKPOINT")
-            .await
-            .expect("the role may");
-    };
-    checkpoint().await;
-    let before = files_with(&cluster, &secret);
-    assert!(before.len() > 1, "only in {before:?}");
-    purge_of(&uid)
-        .send(&mut client)
-        .await
-        .expect("it is purged");
-    let mut left = before;
-    let erased = async {
-        let mut looks = interval(Duration::from_secs(1));
-        while !left.is_empty() {
-            looks.tick().await;
-            checkpoint().await;
-            left = files_with(&cluster, &secret);
-        }
-    };
-    let erased = timeout(ERASED_WITHIN, erased).await;
-    let query = "SELECT relname::text FROM pg_class \
-        WHERE pg_relation_filepath(oid) = ANY ($1) ORDER BY 1";
-    let paths: Vec<_> = left
-        .iter()
-        .filter_map(|path| path.find("base/").map(|at| path[at..].to_owned()))
-        .collect();
-    let names = database.query(query, &[&paths]).await.expect("it answers");
-    let names: Vec<String> = names.iter().map(|row| row.get(0)).collect();
-    assert!(erased.is_ok(), "still in {names:?}, {left:?}");
-}
-
-/// Whether the memory of a process holds the text.
-fn is_in_memory(pid: u32, text: &str, dump: &Path) -> bool {
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("it runs");
-    let memory = File::open(format!("/proc/{pid}/mem")).expect("it is ours");
-    let mut dumped = File::create(dump).expect("the directory is there");
-    let mut buffer = vec![0; 1024 * 1024];
-    for map in maps.lines().filter(|map| !map.ends_with("[vvar]")) {
-        let range = map.split(' ').next().expect("there is a range");
-        let (from, to) = range.split_once('-').expect("from and to");
-        let address = |text| u64::from_str_radix(text, 16).expect("a number");
-        let (mut at, end) = (address(from), address(to));
-        while at < end {
-            let wanted = usize::try_from(end - at)
-                .expect("64 bits")
-                .min(buffer.len());
-            // What cannot be read holds nothing.
-            let Ok(read @ 1..) = memory.read_at(&mut buffer[..wanted], at) else {
-                break;
-            };
-            dumped.write_all(&buffer[..read]).expect("there is room");
-            at += read as u64;
-        }
-    }
-    let grep = Command::new("grep").args(["-qaF", text]).arg(dump).status();
-    std::fs::remove_file(dump).expect("it is there");
-    grep.expect("grep runs").success()
-}
-
-#[tokio::test]
-async fn within_a_minute_of_a_purge_the_content_is_in_no_replica_s_memory() {
-    if std::env::var_os("VOICECALL_TEST_LONG").is_none() {
-        println!("skipped: memory after a purge; VOICECALL_TEST_LONG=1 runs it");
-        return;
-    }
-    let cluster = Cluster::start(Durability::Fast);
-    let url = cluster.database().await;
-    let replicas = [(); 2].map(|()| Process::start(&[("DATABASE_URL", &url)]));
-    let secret = secret();
-    let uid = leave_traces(&mut replicas[0].client(), &secret).await;
-    let mut watcher = Watcher::start(&mut replicas[1].client(), from(snapshot()))
-        .await
-        .expect("it starts");
-    let (_, revision) = watcher.snapshot().await;
-    let dump = cluster.dir().join("memory");
-    let hold_it = || {
-        let found = replicas
-            .iter()
-            .map(|replica| is_in_memory(replica.child.id(), &secret, &dump));
-        found.collect::<Vec<_>>()
-    };
-    assert_eq!(hold_it(), [true, true]);
-    purge_of(&uid)
-        .send(&mut replicas[0].client())
-        .await
-        .expect("it is purged");
-    watcher.until(revision + 1).await;
-    let mut left = vec![true];
-    let erased = async {
-        let mut looks = interval(Duration::from_secs(1));
-        while left.contains(&true) {
-            looks.tick().await;
-            // Others go on working.
-            for replica in &replicas {
-                create(&mut replica.client(), inbound()).await;
-            }
-            left = hold_it();
-        }
-    };
-    let erased = timeout(ERASED_WITHIN, erased).await;
-    assert!(erased.is_ok(), "still in memory of replicas: {left:?}");
 }
