@@ -97,7 +97,8 @@ impl Bench {
     fn start_services(&mut self, needs: impl Fn(Server) -> bool) -> Result<()> {
         let postgres = &self.postgres;
         if let Some(program) = &self.options.before {
-            postgres.sql("postgres", "CREATE DATABASE before TEMPLATE ours")?;
+            // With the schema that it knows.
+            make_database_with(program, postgres, "before", self.options.rows)?;
             let before = Service::of(program, &postgres.url("before"))?;
             self.services.insert(Server::Before, before);
         }
@@ -342,8 +343,14 @@ fn word(value: impl clap::ValueEnum) -> Result<String> {
 
 /// A database with the present schema and this many calls.
 fn make_database(postgres: &Postgres, name: &str, calls: u64) -> Result<()> {
+    let program = Path::new(env!("CARGO_BIN_EXE_voicecall"));
+    make_database_with(program, postgres, name, calls)
+}
+
+/// The same with the schema of another build.
+fn make_database_with(program: &Path, postgres: &Postgres, name: &str, calls: u64) -> Result<()> {
     postgres.sql("postgres", &format!("CREATE DATABASE {name}"))?;
-    let mut migrate = Command::new(Path::new(env!("CARGO_BIN_EXE_voicecall")));
+    let mut migrate = Command::new(program);
     migrate
         .arg("migrate")
         .env("DATABASE_URL", postgres.url(name));

@@ -21,8 +21,8 @@ pub(crate) struct Options {
     /// Only rows whose name has one of these words.
     #[arg(long, value_name = "WORD", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
-    /// Compare with this program alone, another build of the service, on a copy of the
-    /// database: what a change costs. Best with --rounds 7 or more, and --only.
+    /// Compare with this program alone, another build of the service, on a database of
+    /// its own with as many calls: what a change costs. Best with --rounds 7 or more, and --only.
     #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["warm", "docs"])]
     pub(crate) before: Option<PathBuf>,
     /// Measure and draw the plots too, and put them and the table into the
