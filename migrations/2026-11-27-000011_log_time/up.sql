@@ -118,6 +118,9 @@ BEGIN
                 WHERE r.request_id = p_record_ids[i.place]
                     AND r.principal = p_principals[i.place]
                     AND r.recorded_at > p_expiry - interval '24 hours'
+                    -- What was recorded was committed no later than this, and partitions of
+                    -- the time to come need not be looked at.
+                    AND r.recorded_at <= committed_at
                 OFFSET 0
             );
     END IF;
