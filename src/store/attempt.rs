@@ -30,7 +30,7 @@ pub(super) struct Effort {
 }
 
 impl Effort {
-    /// After so many stale batches one takes the lock before it reads.
+    /// After this many stale batches one takes the lock before it reads.
     const MAX_STALE: u32 = 3;
     pub(super) const MAX_LOST: u32 = 3;
     /// An administrator's cancel looks like any refusal where the commit function does not

@@ -40,6 +40,7 @@ mod row;
 mod schema;
 mod signal;
 mod stats;
+mod tasks;
 mod upkeep;
 mod write;
 mod writer;
@@ -53,7 +54,6 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::warn;
 
 pub use database::{Connector, check_migrations, migrate};
 pub use error::{OpenError, ReadError, WriteError};
@@ -62,6 +62,7 @@ pub use log::{Commit, Entry, Log, LogError, LogPage, Position, Tail};
 pub use log_partitions::Retention;
 pub use signal::Signal;
 pub use stats::{Stats, StatsQuery};
+pub use tasks::StoreTasks;
 pub use write::{Action, ImportOutcome, Imported, RecordError, RequestKey, Write, Written};
 
 use self::{
@@ -88,8 +89,6 @@ pub const PLANNED_ONCE_FROM: Revision = 100_000;
 
 /// How long a read waits for its min_revision at most.
 const MAX_REVISION_WAIT: Duration = Duration::from_secs(5);
-const FIRST_OPEN_RETRY: Duration = Duration::from_millis(100);
-const LAST_OPEN_RETRY: Duration = Duration::from_secs(5);
 const LOOK_FOR_REVISION_EVERY: Duration = Duration::from_millis(20);
 /// How long before the deadline the wait ends, so that the client hears why
 /// rather than nothing.
@@ -153,18 +152,6 @@ impl LogTime {
     pub async fn confirm(&self) -> Result<(), WriteError> {
         self.0.confirm_time().await
     }
-}
-
-/// Opens the store and ends its tasks, which it owns.
-#[derive(Debug)]
-pub struct StoreTasks {
-    connector: Connector,
-    availability: Availability,
-    clock: Clock,
-    upkeep: Upkeep,
-    signal: Signal,
-    tasks: TaskTracker,
-    stop: CancellationToken,
 }
 
 impl Store {
@@ -450,57 +437,4 @@ impl Store {
 fn give_up(deadline: Instant) -> Instant {
     let in_time = deadline.checked_sub(TIME_TO_ANSWER).unwrap_or(deadline);
     in_time.min(Instant::now() + MAX_REVISION_WAIT)
-}
-
-impl StoreTasks {
-    /// Opens the store: waits for the database, with a line in the log for each
-    /// attempt, brings it to this release's schema (or only checks it, without
-    /// `migrate`), and watches it from then on.
-    ///
-    /// # Errors
-    /// [`OpenError`], for what waiting does not mend.
-    pub async fn open(&self, migrate: bool) -> Result<(), OpenError> {
-        let mut retry_after = FIRST_OPEN_RETRY;
-        while let Err(error) = self.prepare(migrate).await {
-            let OpenError::Connect(_) = error else {
-                return Err(error);
-            };
-            warn!("{error}; trying again in {} ms", retry_after.as_millis());
-            sleep(retry_after).await;
-            retry_after = (retry_after * 2).min(LAST_OPEN_RETRY);
-        }
-        let (connector, stop) = (&self.connector, &self.stop);
-        let watch = self.availability.clone();
-        self.availability.report_up();
-        self.tasks
-            .spawn(watch.watch(connector.clone(), self.clock.clone(), stop.clone()));
-        let upkeep = self.upkeep.clone();
-        self.tasks
-            .spawn(upkeep.keep(self.availability.clone(), stop.clone()));
-        let (listen, notify) = (self.signal.clone(), self.signal.clone());
-        self.tasks
-            .spawn(listen.listen(connector.clone(), stop.clone()));
-        self.tasks
-            .spawn(notify.notify(connector.clone(), stop.clone()));
-        Ok(())
-    }
-
-    async fn prepare(&self, migrate: bool) -> Result<(), OpenError> {
-        database::durability::check(&self.connector).await?;
-        if migrate {
-            database::migrate(&self.connector).await?;
-        } else {
-            check_migrations(&self.connector).await?;
-        }
-        let made = self.upkeep.make_partitions().await;
-        made.map_err(OpenError::Connect)
-    }
-
-    /// Waits until what was accepted is done and the tasks have ended. Every
-    /// [`Store`] must be gone, or this waits for it.
-    pub async fn finish(self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
 }

@@ -8,7 +8,7 @@
 //! No session is made before the backend of the one before has ended: it may still hold
 //! the lock that orders commits, or commit yet. A backend that waits for a standby
 //! cannot be ended without hiding what it has committed, so it is waited for; while the
-//! standby is away, a lane has this one connection and one to look at it.
+//! standby is unavailable, a lane has this one connection and one to look at it.
 
 use std::{
     fmt::Display,

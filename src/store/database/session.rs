@@ -7,7 +7,7 @@
 //!
 //! The connection is driven by a task of our own, for what the driver throws away:
 //! warnings, by which the database tells that a commit has not reached its standby, and
-//! notifications, of which only so many wait as are of use.
+//! notifications, which wait in a queue that has a bound.
 
 use std::{
     sync::{
