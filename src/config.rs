@@ -198,6 +198,7 @@ pub struct Migrate {
 #[derive(Debug, Args)]
 pub struct Database {
     /// PostgreSQL to use, version 14 or later: postgres://user:password@host/database.
+    /// Several hosts may be named (host1,host2): the primary among them is used.
     /// With ?sslmode=verify-full&sslrootcert=FILE the connection is encrypted and the server
     /// verified; the other modes, sslcert and sslkey are libpq's, and the default is prefer.
     /// Unset: run an embedded PostgreSQL, from the machine's server binaries.
