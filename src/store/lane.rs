@@ -161,7 +161,11 @@ impl Lane {
                 answer_all(group, &WriteError::Unavailable);
                 return Written::Answered;
             };
+            session.learn(queue.last_commit.as_ref());
             let outcome = attempt(&mut session, group, &effort, &mut queue.postponed).await;
+            if let Ok(Attempt::Committed { .. }) = &outcome {
+                queue.last_commit = Some((session.backend.timeline.clone(), session.known));
+            }
             let outcome = match outcome {
                 Ok(outcome) => {
                     self.keep(session, &outcome);

@@ -4,7 +4,7 @@ use std::mem;
 
 use tokio::{sync::mpsc, task::yield_now};
 
-use super::batch::Pending;
+use super::{batch::Pending, log::Position};
 
 /// The most changes in a batch; a single write may exceed it.
 const MAX_BATCH_CHANGES: usize = 512;
@@ -14,6 +14,9 @@ pub(super) struct Queue {
     receiver: mpsc::Receiver<Pending>,
     /// Writes that the last batch had no room for; fewer than a batch holds.
     pub(super) postponed: Vec<Pending>,
+    /// Where the log ended after the last commit, on which timeline of the database: the
+    /// next one has its place behind it.
+    pub(super) last_commit: Option<(String, Position)>,
 }
 
 impl Queue {
@@ -21,6 +24,7 @@ impl Queue {
         Self {
             receiver,
             postponed: Vec::new(),
+            last_commit: None,
         }
     }
 

@@ -82,6 +82,17 @@ impl WriterSession {
         self.refusals = 0;
     }
 
+    /// Takes note of a commit over another session, if it was of the same history.
+    pub(super) fn learn(&mut self, commit: Option<&(String, Position)>) {
+        if let Some((timeline, position)) = commit
+            && *timeline == self.backend.timeline
+            && position.revision > self.known.revision
+        {
+            self.known = *position;
+            self.known_at = Instant::now();
+        }
+    }
+
     /// Looks where the log ends, if it has not done so for a while: a lost commit is
     /// searched for from there on, and what is known must not have been dropped since.
     pub(super) async fn refresh(&mut self) -> QueryResult<()> {
