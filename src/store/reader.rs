@@ -129,16 +129,8 @@ impl Sessions {
                 Err(error) => session.judge(error).await,
             };
             drop(session);
-            // A lock that is held for longer is no fault of the look-up.
-            let limit = Role::Read.statement_timeout();
-            let was_slow = limit.is_some_and(|limit| started.elapsed() >= limit);
-            if let Err(error) = attempts.after(&failure) {
+            if let Err(error) = attempts.after(&failure, started.elapsed()) {
                 self.availability.suspect();
-                let error = if was_slow {
-                    ReadError::Unavailable
-                } else {
-                    error
-                };
                 return refuse(lookups, &error);
             }
             lookups.retain(|lookup| !lookup.reply.is_closed());

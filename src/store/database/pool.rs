@@ -31,6 +31,8 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(in crate::store) struct Attempts {
     lost: u32,
     refused: u32,
+    /// One of them had waited, for a lock say, before it was refused.
+    has_waited: bool,
 }
 
 impl Attempts {
@@ -40,9 +42,17 @@ impl Attempts {
     /// any refusal, because the driver keeps the SQLSTATE to itself, but does not strike the
     /// same read again and again.
     const REFUSED: u32 = 5;
+    /// What the database refuses because of a fault in the statement it refuses at once.
+    const FAULT_TIME: Duration = Duration::from_millis(100);
 
-    /// Whether the read is to be repeated on a new session; else what it is answered.
-    pub(in crate::store) fn after(&mut self, failure: &Failure) -> Result<(), ReadError> {
+    /// Whether the read is to be repeated on a new session, after it failed when it had run
+    /// for so long; else what it is answered.
+    pub(in crate::store) fn after(
+        &mut self,
+        failure: &Failure,
+        ran_for: Duration,
+    ) -> Result<(), ReadError> {
+        self.has_waited |= ran_for >= Self::FAULT_TIME;
         match failure {
             Failure::Lost(error) => {
                 self.lost += 1;
@@ -65,6 +75,7 @@ impl Attempts {
                         | DatabaseErrorKind::ReadOnlyTransaction,
                         _,
                     ) => ReadError::Unavailable,
+                    _ if self.has_waited => ReadError::Unavailable,
                     _ => ReadError::Internal,
                 })
             }
@@ -144,7 +155,8 @@ impl Pool {
         let mut failed_at = None;
         loop {
             let session = self.session(deadline, failed_at).await?;
-            let left = deadline.saturating_duration_since(Instant::now());
+            let started = Instant::now();
+            let left = deadline.saturating_duration_since(started);
             let read = future::try_join(set_timeout(&session, left), statement.clone()(&session));
             let Ok(read) = timeout_at(deadline + GRACE, read).await else {
                 // What becomes of the statement is for the database to end.
@@ -161,7 +173,7 @@ impl Pool {
             if Instant::now() >= deadline {
                 return Err(ReadError::DeadlineExceeded);
             }
-            if let Err(error) = attempts.after(&failure) {
+            if let Err(error) = attempts.after(&failure, started.elapsed()) {
                 self.availability.suspect();
                 return Err(error);
             }

@@ -6,9 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Between two lines that say the same, and between any two.
+/// Between two lines that say the same.
 const EVERY: Duration = Duration::from_secs(10);
-const AT_LEAST: Duration = Duration::from_secs(1);
 
 /// One kind of line. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -27,11 +26,8 @@ impl Throttle {
     pub(in crate::store) fn may_say(&self, line: &str) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let pause = if state.said == line { EVERY } else { AT_LEAST };
-        if state
-            .said_at
-            .is_some_and(|at| now.saturating_duration_since(at) < pause)
-        {
+        let is_recent = |at| now.saturating_duration_since(at) < EVERY;
+        if state.said == line && state.said_at.is_some_and(is_recent) {
             state.kept_back += 1;
             return None;
         }
