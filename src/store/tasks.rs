@@ -74,7 +74,7 @@ impl StoreTasks {
     }
 
     /// Waits until what was accepted is done and the tasks have ended. Every
-    /// [`Store`] must be gone, or this waits for it.
+    /// [`Store`](super::Store) must be gone, or this waits for it.
     pub async fn finish(self) {
         self.stop.cancel();
         self.tasks.close();
