@@ -107,7 +107,7 @@ impl Role {
     fn settings(self) -> &'static str {
         match self {
             // PL/pgSQL keeps the plans of its first calls, made when tables were
-            // empty. These see to plans by index, and `commit_batch` to it that the
+            // empty. These see to plans by index, and the commit function to it that the
             // index is looked into and not read whole.
             Self::Write => {
                 "; SET idle_in_transaction_session_timeout = '10s'; \
