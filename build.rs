@@ -26,9 +26,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?;
     tonic_prost_build::configure()
         .build_transport(false)
-        .codec_path("crate::api::codec::Codec")
+        .codec_path("crate::proto::codec::Codec")
         // Written by hand, to send events that were encoded once for all watchers.
-        .extern_path(".voicecall.v1.EventBatch", "crate::api::proto::EventBatch")
+        .extern_path(".voicecall.v1.EventBatch", "crate::proto::EventBatch")
         .compile_fds(descriptors)?;
     Ok(())
 }

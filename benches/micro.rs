@@ -6,11 +6,11 @@ use std::{error::Error, hint::black_box};
 use criterion::Criterion;
 use prost::Message;
 use voicecall::{
-    api::proto,
     domain::{
         Attributes, Call, Command, Direction, Draft, Field, Filter, Identifier, Patch, PhoneNumber,
         Seconds, Status, Summary, Timestamp, Url, Uuid, command::WhenMissing, machine,
     },
+    proto,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;

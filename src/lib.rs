@@ -27,5 +27,6 @@ pub mod config;
 pub mod domain;
 pub mod feed;
 pub mod postgres;
+pub mod proto;
 pub mod server;
 pub mod store;

@@ -34,7 +34,7 @@ pub(crate) trait Routes: Clone + Send + Sync + 'static {
 pub(crate) struct Named<R>(pub(crate) R);
 
 impl<R> NamedService for Named<R> {
-    const NAME: &'static str = voicecall::api::SERVICE_NAME;
+    const NAME: &'static str = voicecall::proto::SERVICE_NAME;
 }
 
 impl<R: Routes> tower::Service<Request<Body>> for Named<R> {

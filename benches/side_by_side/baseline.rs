@@ -10,7 +10,7 @@ use diesel_async::{
 use http::Request;
 use tonic::{Status, body::Body};
 use uuid::Uuid;
-use voicecall::api::proto;
+use voicecall::proto;
 
 use crate::{
     Result,

@@ -12,7 +12,7 @@ use diesel::{
 };
 use prost_types::Timestamp;
 use uuid::Uuid;
-use voicecall::api::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
+use voicecall::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
 
 mod sql_types {
     #[derive(diesel::sql_types::SqlType)]

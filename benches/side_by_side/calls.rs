@@ -3,7 +3,7 @@
 
 use prost::bytes::Bytes;
 use uuid::Uuid;
-use voicecall::api::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
+use voicecall::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
 
 /// Members of staff, clients, and numbers on either side, that calls are spread
 /// over.

@@ -15,7 +15,7 @@ use tonic::{
     body::Body,
     server::{Grpc, ServerStreamingService},
 };
-use voicecall::api::proto;
+use voicecall::proto;
 
 use crate::{
     Result,

@@ -2,14 +2,13 @@
 
 use tonic::transport::Channel;
 use voicecall::{
-    api::{
-        page_token::{self, ListKey},
-        proto::{self, VoiceCallFilter, VoiceCallStatus, voice_call_service_client as client},
-    },
+    api::tokens::{page_token, page_token::ListKey},
     domain::{
         Timestamp,
         list::{Order, OrderField, PageKey},
     },
+    proto,
+    proto::{VoiceCallFilter, VoiceCallStatus, voice_call_service_client as client},
 };
 
 use crate::{Result, calls};

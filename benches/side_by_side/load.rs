@@ -19,7 +19,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use voicecall::{
-    api::proto::{
+    proto::{
         self, VoiceCallStatsGroup, VoiceCallStatus,
         voice_call_service_client::VoiceCallServiceClient as VoiceCalls,
     },

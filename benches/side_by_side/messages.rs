@@ -7,7 +7,7 @@ use prost::{
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
 };
 
-use voicecall::api::proto::{self, watch_voice_calls_request};
+use voicecall::proto::{self, watch_voice_calls_request};
 
 use crate::{etcd, load::Target, plan::Server};
 

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tonic::Code;
-use voicecall::api::SERVICE_NAME;
+use voicecall::proto::SERVICE_NAME;
 
 use crate::{
     Result,

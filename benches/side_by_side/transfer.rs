@@ -7,7 +7,7 @@ use futures_util::stream;
 use tokio::time::{Instant, sleep};
 use tonic::{Streaming, transport::Channel};
 use uuid::Uuid;
-use voicecall::api::proto::{
+use voicecall::proto::{
     self, ImportVoiceCallsRequest, VoiceCall, import_voice_calls_request::Message as ImportMessage,
     import_voice_calls_response::Result as Imported,
     voice_call_service_client::VoiceCallServiceClient as VoiceCalls, watch_voice_calls_request,

@@ -3,7 +3,7 @@
 //! to the database maps a page into its memory when it reads it first.
 
 use tokio::task::JoinSet;
-use voicecall::api::proto::{
+use voicecall::proto::{
     BatchGetVoiceCallsRequest, voice_call_service_client::VoiceCallServiceClient,
 };
 

@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tonic::{Request, Status, Streaming, client::Grpc, transport::Channel};
-use voicecall::api::proto;
+use voicecall::proto;
 
 use crate::{
     Result,

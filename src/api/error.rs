@@ -9,18 +9,14 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{
-    proto::{self, ErrorReason},
-    violations::Violations,
-};
+use super::violations::Violations;
 use crate::{
     domain::{Revision, machine::Rejection},
     feed::SnapshotError,
+    proto,
+    proto::{ERROR_DOMAIN, ErrorReason},
     store::{LogError, ReadError, WriteError},
 };
-
-/// The domain of every `google.rpc.ErrorInfo` that the service sends.
-pub const DOMAIN: &str = "voicecall.v1";
 
 /// How long to wait before a retry, by what has to pass.
 const RETRY_OVERLOAD: Duration = Duration::from_millis(100);
@@ -151,7 +147,7 @@ impl From<Error> for Status {
         let mut details = ErrorDetails::new();
         let reason = parts.reason.as_str_name();
         let reason = reason.strip_prefix("ERROR_REASON_").unwrap_or(reason);
-        details.set_error_info(reason, DOMAIN, parts.metadata);
+        details.set_error_info(reason, ERROR_DOMAIN, parts.metadata);
         if parts.retry_after.is_some() {
             details.set_retry_info(parts.retry_after);
         }

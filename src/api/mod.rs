@@ -15,54 +15,24 @@
 //!
 //! It deliberately knows nothing of SQL, of sockets, or of rules of life.
 
-pub(crate) mod codec;
 mod context;
-mod convert;
-mod edge;
 pub mod error;
-mod event_batch;
-mod events;
-mod export;
-mod fields;
-mod filter;
-mod import;
-pub mod page_token;
-mod parse;
-pub mod resume_token;
-mod service;
-mod size;
-mod stats;
-mod uids;
+mod handlers;
+mod middleware;
+mod request;
+mod response;
+pub mod tokens;
 pub mod violations;
-mod watch;
-
-/// The API's messages and its server, generated from `proto/`.
-#[expect(
-    clippy::allow_attributes_without_reason,
-    clippy::large_enum_variant,
-    clippy::too_many_lines,
-    reason = "generated"
-)]
-pub mod proto {
-    tonic::include_proto!("voicecall.v1");
-
-    pub use super::event_batch::EventBatch;
-
-    /// The compiled descriptors of `proto/`, with everything they import.
-    pub const DESCRIPTORS: &[u8] =
-        include_bytes!(concat!(env!("OUT_DIR"), "/voicecall_descriptors.bin"));
-}
 
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};
 use tonic_health::server::HealthReporter;
 use tower::util::BoxCloneSyncService;
 
-use self::{edge::Edge, proto::voice_call_service_server::VoiceCallServiceServer};
-use crate::{feed::Feed, store::Store};
-
-/// The full name of the service, for health checks.
-pub const SERVICE_NAME: &str = "voicecall.v1.VoiceCallService";
+use self::middleware::Edge;
+use crate::{
+    feed::Feed, proto, proto::voice_call_service_server::VoiceCallServiceServer, store::Store,
+};
 
 /// What the API takes on.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +63,7 @@ pub fn api(
     limits: Limits,
     draining: CancellationToken,
 ) -> Result<(Api, HealthReporter), tonic_reflection::server::Error> {
-    let service = service::Service::new(store, feed, limits, draining.clone());
+    let service = handlers::service::Service::new(store, feed, limits, draining.clone());
     let service =
         VoiceCallServiceServer::new(service).max_decoding_message_size(limits.max_request_bytes);
     let (health_reporter, health) = tonic_health::server::health_reporter();

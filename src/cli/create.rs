@@ -4,7 +4,7 @@ use clap::Args;
 use prost_types::Timestamp;
 
 use super::{EXIT_CODES, failure::Failure, fields::Fields, output::Output, service::Service, time};
-use crate::api::proto::{CreateVoiceCallRequest, VoiceCallDirection};
+use crate::proto::{CreateVoiceCallRequest, VoiceCallDirection};
 
 /// Record a new call, and show it as recorded.
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{EXIT_CODES, failure::Failure, output::Output, service::Service};
-use crate::api::proto::{DeleteVoiceCallRequest, UndeleteVoiceCallRequest};
+use crate::proto::{DeleteVoiceCallRequest, UndeleteVoiceCallRequest};
 
 /// Delete a call, and show it as it is then. It can be undeleted.
 #[derive(Debug, Args)]

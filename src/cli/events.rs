@@ -13,7 +13,7 @@ use super::{
     time::{self, Rfc3339},
     view::{self, Screen},
 };
-use crate::api::proto::{
+use crate::proto::{
     VoiceCall, VoiceCallChange, VoiceCallChangeKind, VoiceCallEvent, VoiceCallEventType,
 };
 

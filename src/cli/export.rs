@@ -15,8 +15,8 @@ use super::{
     EXIT_CODES, failure::Failure, filter::Filter, json, progress::Progress, service::Service,
 };
 use crate::{
-    api::proto::{ExportVoiceCallsRequest, GetVoiceCallStatsRequest, VoiceCall},
     client::Client,
+    proto::{ExportVoiceCallsRequest, GetVoiceCallStatsRequest, VoiceCall},
 };
 
 /// Write out calls, oldest first.

@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    api::proto::ErrorReason,
     client::{self, Code, SettingsError},
+    proto::ErrorReason,
 };
 
 const OTHER: u8 = 1;

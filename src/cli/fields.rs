@@ -4,7 +4,7 @@ use clap::Args;
 use prost_types::Timestamp;
 
 use super::time;
-use crate::api::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
+use crate::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
 
 /// A flag for each field that can be written and be absent.
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use clap::{ArgAction, Args};
 use prost_types::Timestamp;
 
 use super::time;
-use crate::api::proto::{VoiceCallDirection, VoiceCallFilter, VoiceCallStatus};
+use crate::proto::{VoiceCallDirection, VoiceCallFilter, VoiceCallStatus};
 
 /// Which calls. A flag that takes values can be repeated: any of them matches.
 #[derive(Debug, Args)]

@@ -4,8 +4,8 @@ use clap::Args;
 
 use super::{EXIT_CODES, failure::Failure, output::Output, service::Service};
 use crate::{
-    api::proto::{BatchGetVoiceCallsRequest, GetVoiceCallRequest},
     client::Client,
+    proto::{BatchGetVoiceCallsRequest, GetVoiceCallRequest},
 };
 
 /// How many uids one request takes.

@@ -13,7 +13,7 @@ use super::{
     time::Rfc3339,
     view::{self, Screen},
 };
-use crate::api::proto::{VoiceCallStatsKey, VoiceCallStatsRow};
+use crate::proto::{VoiceCallStatsKey, VoiceCallStatsRow};
 
 /// What calls are counted by.
 pub(super) struct Layout {

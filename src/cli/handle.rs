@@ -4,7 +4,7 @@ use clap::Args;
 use prost_types::Timestamp;
 
 use super::{EXIT_CODES, failure::Failure, output::Output, service::Service, time};
-use crate::api::proto::HandleVoiceCallRequest;
+use crate::proto::HandleVoiceCallRequest;
 
 /// Mark a call as handled, and show it as it is then.
 #[derive(Debug, Args)]

@@ -20,7 +20,7 @@ use super::{
     service::Service,
     source::{Source, State, cannot_read},
 };
-use crate::api::proto::{
+use crate::proto::{
     ImportConflictPolicy, ImportError, ImportOutcome, ImportRecord, ImportSettings,
     ImportVoiceCallsResponse, import_voice_calls_response::Result as Answer,
 };

@@ -16,7 +16,7 @@ use super::{
     time::{self, Rfc3339},
     words,
 };
-use crate::api::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
+use crate::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
 
 /// A call that is written in the reference's shape.
 #[derive(Debug, Serialize)]

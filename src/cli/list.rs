@@ -12,7 +12,7 @@ use super::{
     output::Output,
     service::Service,
 };
-use crate::api::proto::ListVoiceCallsRequest;
+use crate::proto::ListVoiceCallsRequest;
 
 /// How many calls are shown unless more are asked for.
 const DEFAULT_LIMIT: u64 = 50;

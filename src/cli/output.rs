@@ -11,7 +11,7 @@ use super::{
     table::Table,
     view::{self, Screen},
 };
-use crate::api::proto::VoiceCall;
+use crate::proto::VoiceCall;
 
 /// The width of a terminal that does not tell its own.
 const USUAL_WIDTH: usize = 80;

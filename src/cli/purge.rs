@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{EXIT_CODES, failure::Failure, service::Service};
-use crate::api::proto::PurgeVoiceCallRequest;
+use crate::proto::PurgeVoiceCallRequest;
 
 /// Erase a call for good, and all that the change log holds of it. It cannot be
 /// undone, and the uid cannot be used again.

@@ -17,7 +17,7 @@ use super::{
     json,
     records::{Piece, Records},
 };
-use crate::api::proto::ImportRecord;
+use crate::proto::ImportRecord;
 
 /// So many refused records are told of one by one.
 const MAX_TOLD: usize = 1000;

@@ -16,7 +16,7 @@ use super::{
     groups::{self, Layout},
     service::Service,
 };
-use crate::api::proto::{GetVoiceCallStatsRequest, VoiceCallStatsGroup};
+use crate::proto::{GetVoiceCallStatsRequest, VoiceCallStatsGroup};
 
 /// How many rows a page has at most.
 const MAX_PAGE: i32 = 1000;

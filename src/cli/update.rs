@@ -10,7 +10,7 @@ use super::{
     output::Output,
     service::Service,
 };
-use crate::api::proto::{UpdateVoiceCallRequest, VoiceCallDirection};
+use crate::proto::{UpdateVoiceCallRequest, VoiceCallDirection};
 
 /// Correct a call, and show it as it is then. Only the fields that are named
 /// change.

@@ -8,7 +8,7 @@ use super::{
     time::{self, Rfc3339},
     words,
 };
-use crate::api::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
+use crate::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
 
 /// From this width on a list has a column for each field.
 const WIDE: usize = 140;

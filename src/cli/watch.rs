@@ -7,11 +7,11 @@ use futures_util::TryStreamExt;
 
 use super::{EXIT_CODES, events::EventOutput, failure::Failure, filter::Filter, service::Service};
 use crate::{
-    api::proto::{
+    client::Watched,
+    proto::{
         self, ListVoiceCallChangesRequest, Live, Snapshot, VoiceCallFilter, WatchVoiceCallsRequest,
         list_voice_call_changes_request, watch_voice_calls_request::Start,
     },
-    client::Watched,
 };
 
 /// Watch calls change, until you stop it: one line for each change.

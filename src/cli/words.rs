@@ -2,7 +2,7 @@
 
 use clap::{ValueEnum, builder::PossibleValue};
 
-use crate::api::proto::{VoiceCallDirection, VoiceCallStatus};
+use crate::proto::{VoiceCallDirection, VoiceCallStatus};
 
 /// The word for a status; `None` for one that is not given.
 pub(super) const fn status(status: VoiceCallStatus) -> Option<&'static str> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, error, fmt, time::Duration};
 use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::StatusExt;
 
-use crate::api::proto::ErrorReason;
+use crate::proto::ErrorReason;
 
 /// Why a request was not answered: refused by the service, or not reached it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Streaming;
 
 use super::{Client, Error, retry};
-use crate::api::proto::{ExportVoiceCallsRequest, ExportVoiceCallsResponse, VoiceCall};
+use crate::proto::{ExportVoiceCallsRequest, ExportVoiceCallsResponse, VoiceCall};
 
 impl Client {
     /// All calls that match, as they are at one revision, ordered by `created_at`.

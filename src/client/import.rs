@@ -10,7 +10,7 @@ use tokio::{
 use tonic::{Code, Status, Streaming};
 
 use super::{Client, Error, retry, window::Window};
-use crate::api::proto::{
+use crate::proto::{
     ImportRecord, ImportSettings, ImportVoiceCallsRequest, ImportVoiceCallsResponse,
     import_voice_calls_request::Message,
 };

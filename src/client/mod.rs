@@ -1,6 +1,6 @@
 //! The client library: typed calls with deadlines, retries and pages.
 //!
-//! - [`Client`] has a method for each RPC, over the messages of [`api::proto`]
+//! - [`Client`] has a method for each RPC, over the messages of [`proto`]
 //! - [`Settings`] say where the service is and how to reach it
 //! - [`Error`] is what an answer that is none says, typed
 //! - [`Client::watch`] streams changes and resumes by itself, [`Client::import`]
@@ -11,7 +11,7 @@
 //! ```no_run
 //! use futures_util::TryStreamExt;
 //! use voicecall::{
-//!     api::proto::{ListVoiceCallsRequest, VoiceCallFilter, VoiceCallStatus},
+//!     proto::{ListVoiceCallsRequest, VoiceCallFilter, VoiceCallStatus},
 //!     client::{Client, Settings},
 //! };
 //!
@@ -35,7 +35,7 @@
 //!
 //! It deliberately knows nothing of the service but its API.
 //!
-//! [`api::proto`]: crate::api::proto
+//! [`proto`]: crate::proto
 
 mod error;
 mod export;
@@ -61,7 +61,7 @@ use tonic::{
     transport::Channel,
 };
 
-use crate::api::proto::{
+use crate::proto::{
     BatchGetVoiceCallsRequest, BatchGetVoiceCallsResponse, GetVoiceCallRequest,
     GetVoiceCallStatsRequest, GetVoiceCallStatsResponse, ListVoiceCallChangesRequest,
     ListVoiceCallChangesResponse, ListVoiceCallsRequest, ListVoiceCallsResponse, VoiceCall,

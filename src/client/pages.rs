@@ -6,7 +6,7 @@ use futures_util::{
 };
 
 use super::{Client, Error};
-use crate::api::proto::{
+use crate::proto::{
     GetVoiceCallStatsRequest, GetVoiceCallStatsResponse, ListVoiceCallsRequest,
     ListVoiceCallsResponse, VoiceCall,
 };

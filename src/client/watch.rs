@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tonic::{Code, Streaming};
 
 use super::{Client, Error, retry};
-use crate::api::proto::{
+use crate::proto::{
     Checkpoint, EventBatch, SnapshotComplete, VoiceCall, VoiceCallEvent, WatchVoiceCallsRequest,
     WatchVoiceCallsResponse, watch_voice_calls_request::Start, watch_voice_calls_response::Message,
 };

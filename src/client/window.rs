@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use prost::Message as _;
 
-use crate::api::proto::{
+use crate::proto::{
     ImportRecord, ImportVoiceCallsRequest, ImportVoiceCallsResponse,
     import_voice_calls_request::Message,
 };
@@ -145,7 +145,7 @@ mod tests {
         assert!(!window(&many[1..]).is_full());
         assert!(window(&many).is_full());
         let mut window = Window::default();
-        let long = crate::api::proto::VoiceCall {
+        let long = crate::proto::VoiceCall {
             call_summary: Some("a".repeat(MAX_WINDOW_BYTES / 2)),
             ..Default::default()
         };

@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{Client, Error, Stub, answered};
-use crate::api::proto::{
+use crate::proto::{
     BatchCreateVoiceCallsRequest, CreateVoiceCallRequest, DeleteVoiceCallRequest,
     HandleVoiceCallRequest, PurgeVoiceCallRequest, UndeleteVoiceCallRequest,
     UpdateVoiceCallRequest, VoiceCall,

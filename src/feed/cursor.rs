@@ -13,9 +13,9 @@ use tokio::sync::watch;
 
 use super::{
     Entry, Scan,
-    delivery::{Delivery, Shared},
     hub::{Head, Hub},
-    index::{Index, Mailbox},
+    shared_batch::{Delivery, Shared},
+    subscriptions::{Index, Mailbox},
 };
 use crate::{
     domain::{Filter, Revision, Timestamp, view::EventType},

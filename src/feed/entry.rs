@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::encoded::Encoded;
 use crate::{
     domain::{Call, Change, Identifier, PhoneNumber, Revision, Summary, Url},
-    store::{self, Position},
+    store,
+    store::Position,
 };
 
 /// One change, decoded once and encoded once for all who want it.

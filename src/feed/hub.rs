@@ -8,7 +8,12 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Entry, delivery::Latest, index::Index, index::Mailbox, ring::Ring};
+use super::{
+    Entry,
+    ring::Ring,
+    shared_batch::Latest,
+    subscriptions::{Index, Mailbox},
+};
 use crate::{
     domain::{ChangeKind, Filter, Timestamp},
     store::Position,

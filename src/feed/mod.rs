@@ -16,16 +16,16 @@
 //! deliveries are encoded once for all, and nothing of rates or rights.
 
 mod cursor;
-mod delivery;
 mod encoded;
 mod entry;
 mod follower;
 mod hub;
-mod index;
+mod log_reader;
 mod read_ahead;
 mod ring;
-mod scan;
+mod shared_batch;
 mod snapshot;
+mod subscriptions;
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,10 +33,10 @@ use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use cursor::{Cursor, Point};
-pub use delivery::Delivery;
 pub use entry::Entry;
+pub use log_reader::Scan;
 pub use read_ahead::ReadAhead;
-pub use scan::Scan;
+pub use shared_batch::Delivery;
 pub use snapshot::{Page, Snapshot, SnapshotError};
 
 use self::{follower::Follower, hub::Hub};

@@ -8,10 +8,10 @@
 //! It deliberately knows nothing of what the API does.
 
 mod connection;
-mod gather;
 mod workers;
+mod write_coalescing;
 
-pub use gather::Gather;
+pub use write_coalescing::Gather;
 
 use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -26,8 +26,11 @@ use tracing::{info, warn};
 
 use self::workers::Workers;
 use crate::{
-    api::{self, Api},
-    feed::{self, Feed},
+    api,
+    api::Api,
+    feed,
+    feed::Feed,
+    proto,
     store::{Connector, OpenError, Store, StoreTasks},
 };
 
@@ -160,7 +163,7 @@ async fn report_health(
             ServingStatus::NotServing
         };
         health.set_service_status("", status).await;
-        health.set_service_status(api::SERVICE_NAME, status).await;
+        health.set_service_status(proto::SERVICE_NAME, status).await;
         if draining.is_cancelled() {
             return;
         }

@@ -16,35 +16,15 @@
 //! It deliberately knows nothing of gRPC, of deadlines' origin, or of who may do
 //! what.
 
-mod attempt;
-mod batch;
+mod change_log;
 mod commit;
-mod commit_outcome;
-mod condition;
 mod database;
 mod error;
-mod filter_sql;
-mod head;
-mod import_halves;
-mod lane;
-mod list;
-mod local;
-mod log;
-mod log_partitions;
-mod partitions;
-mod queue;
-mod reader;
-mod record_partitions;
-mod records;
+mod maintenance;
+mod read;
 mod row;
 mod schema;
-mod signal;
-mod stats;
 mod tasks;
-mod upkeep;
-mod write;
-mod writer;
-mod writer_session;
 
 use std::{sync::Arc, time::Duration};
 
@@ -55,26 +35,30 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use change_log::{
+    log::{Commit, Entry, Log, LogError, LogPage, Position, Tail},
+    notification::Signal,
+};
+pub use commit::write::{Action, ImportOutcome, Imported, RecordError, RequestKey, Write, Written};
 pub use database::{Connector, check_migrations, migrate};
 pub use error::{OpenError, ReadError, WriteError};
-pub use list::{Page, PageQuery};
-pub use log::{Commit, Entry, Log, LogError, LogPage, Position, Tail};
-pub use log_partitions::Retention;
-pub use signal::Signal;
-pub use stats::{Stats, StatsQuery};
+pub use maintenance::log_partitions::Retention;
+pub use read::{
+    lists::{Page, PageQuery},
+    statistics::{Stats, StatsQuery},
+};
 pub use tasks::StoreTasks;
-pub use write::{Action, ImportOutcome, Imported, RecordError, RequestKey, Write, Written};
 
 use self::{
+    change_log::head::Head,
+    commit::writer::Writer,
     database::{Availability, Clock, Pool, Role},
-    head::Head,
-    local::Locals,
-    upkeep::Upkeep,
-    writer::Writer,
+    maintenance::upkeep::Upkeep,
+    read::worker::Locals,
 };
 use crate::domain::{
-    Call, Command, ConflictPolicy, Record, Revision, Timestamp, Uuid,
-    machine::{self, State, Step},
+    Call, Command, ConflictPolicy, Record, Revision, Timestamp, Uuid, machine,
+    machine::{State, Step},
 };
 
 /// Commits that wait to be taken by who follows them; the rest is in the log.

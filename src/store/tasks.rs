@@ -7,11 +7,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use super::{
-    check_migrations,
-    database::{self, Availability, Clock, Connector},
+    change_log::notification::Signal,
+    check_migrations, database,
+    database::{Availability, Clock, Connector},
     error::OpenError,
-    signal::Signal,
-    upkeep::Upkeep,
+    maintenance::upkeep::Upkeep,
 };
 
 const FIRST_OPEN_RETRY: Duration = Duration::from_millis(100);

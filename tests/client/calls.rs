@@ -3,12 +3,12 @@
 use futures_util::TryStreamExt;
 use tonic::Code;
 use voicecall::{
-    api::proto::{
+    client::{Client, FieldViolation, Settings, SettingsError, Tls},
+    proto::{
         BatchCreateVoiceCallsRequest, BatchGetVoiceCallsRequest, CreateVoiceCallRequest,
         DeleteVoiceCallRequest, ErrorReason, GetVoiceCallRequest, HandleVoiceCallRequest,
         ListVoiceCallsRequest, UndeleteVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall,
     },
-    client::{Client, FieldViolation, Settings, SettingsError, Tls},
 };
 
 use crate::{

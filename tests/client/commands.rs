@@ -1,7 +1,7 @@
 //! Each command does its work, by flags alone.
 
 use serde_json::{Value, json};
-use voicecall::api::proto::CreateVoiceCallRequest;
+use voicecall::proto::CreateVoiceCallRequest;
 
 use crate::{
     gate::Gate,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use voicecall::api::proto::CreateVoiceCallRequest;
+use voicecall::proto::CreateVoiceCallRequest;
 
 use crate::{
     gate::{Act, Gate},

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use voicecall::api::proto::{VoiceCall, VoiceCallStatus};
+use voicecall::proto::{VoiceCall, VoiceCallStatus};
 
 use crate::{
     json::EXAMPLE,

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use voicecall::{
-    api::proto::{ListVoiceCallsRequest, VoiceCall},
     client::Client,
+    proto::{ListVoiceCallsRequest, VoiceCall},
 };
 
 use crate::{

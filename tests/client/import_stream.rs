@@ -7,11 +7,11 @@ use std::{
 
 use futures_util::{TryStreamExt, stream};
 use voicecall::{
-    api::proto::{
+    client::{Client, Code},
+    proto::{
         ExportVoiceCallsRequest, ImportConflictPolicy, ImportRecord, ImportSettings, VoiceCall,
         import_voice_calls_response::Result as Answer,
     },
-    client::{Client, Code},
 };
 
 use crate::{

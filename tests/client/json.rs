@@ -2,8 +2,8 @@
 
 use prost_types::Timestamp;
 use voicecall::{
-    api::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus},
     cli::json::{ShapeError, parse, write},
+    proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus},
 };
 
 use crate::support::{inbound, reference};

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use prost_types::Timestamp;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use voicecall::api::proto::{
+use voicecall::proto::{
     BatchCreateVoiceCallsRequest, VoiceCall, VoiceCallDirection, VoiceCallStatus,
 };
 

@@ -6,12 +6,12 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use voicecall::{
-    api::proto::{
+    client::{Client, Error, Settings},
+    proto::{
         CreateVoiceCallRequest, DeleteVoiceCallRequest, ErrorReason, GetVoiceCallRequest,
         HandleVoiceCallRequest, ListVoiceCallsRequest, UndeleteVoiceCallRequest,
         UpdateVoiceCallRequest, VoiceCall,
     },
-    client::{Client, Error, Settings},
 };
 
 use crate::{
@@ -89,7 +89,7 @@ async fn every_write_gets_a_request_id_of_its_own_unless_the_caller_has_one() {
     let uid = reference().uid;
     client.create(creation(&given)).await.expect_err("refused");
     client.create(creation("")).await.expect_err("refused");
-    let batch = voicecall::api::proto::BatchCreateVoiceCallsRequest {
+    let batch = voicecall::proto::BatchCreateVoiceCallsRequest {
         voice_calls: vec![inbound()],
         ..Default::default()
     };
@@ -122,7 +122,7 @@ async fn every_write_gets_a_request_id_of_its_own_unless_the_caller_has_one() {
         seen[0].message::<CreateVoiceCallRequest>().request_id,
         seen[1].message::<CreateVoiceCallRequest>().request_id,
         seen[2]
-            .message::<voicecall::api::proto::BatchCreateVoiceCallsRequest>()
+            .message::<voicecall::proto::BatchCreateVoiceCallsRequest>()
             .request_id,
         seen[3].message::<UpdateVoiceCallRequest>().request_id,
         seen[4].message::<HandleVoiceCallRequest>().request_id,

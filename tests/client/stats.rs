@@ -5,11 +5,11 @@ use prost_types::Timestamp;
 use serde_json::json;
 use unicode_width::UnicodeWidthStr;
 use voicecall::{
-    api::proto::{
+    client::{Client, Settings},
+    proto::{
         GetVoiceCallStatsRequest, VoiceCall, VoiceCallDirection, VoiceCallStatsGroup,
         VoiceCallStatus,
     },
-    client::{Client, Settings},
 };
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use prost_types::Timestamp;
 use unicode_width::UnicodeWidthStr;
-use voicecall::api::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
+use voicecall::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
 
 use crate::{
     program::run_in_terminal,

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 use voicecall::{
-    api::proto::{
+    client::{Client, Settings},
+    proto::{
         GetVoiceCallStatsRequest, ListVoiceCallChangesRequest, ListVoiceCallsRequest, VoiceCall,
         VoiceCallStatsGroup,
     },
-    client::{Client, Settings},
 };
 
 use crate::{

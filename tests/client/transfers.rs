@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use prost_types::Timestamp;
 use tokio::io::AsyncWriteExt;
 use voicecall::{
-    api::proto::{GetVoiceCallStatsRequest, VoiceCall, VoiceCallDirection, VoiceCallStatus},
     cli::json,
     client::{Client, Settings},
+    proto::{GetVoiceCallStatsRequest, VoiceCall, VoiceCallDirection, VoiceCallStatus},
 };
 
 use crate::{

@@ -6,11 +6,11 @@ use futures_util::{Stream, TryStreamExt};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use voicecall::{
-    api::proto::{
+    client::{Client, Error, Watched},
+    proto::{
         CreateVoiceCallRequest, ErrorReason, Live, PurgeVoiceCallRequest, Snapshot,
         VoiceCallEventType, WatchVoiceCallsRequest, watch_voice_calls_request::Start,
     },
-    client::{Client, Error, Watched},
 };
 
 use crate::{

@@ -3,14 +3,12 @@
 use proptest::{collection::vec, option, prelude::*};
 use uuid::Uuid;
 use voicecall::{
-    api::{
-        page_token::{self, ListKey},
-        proto::VoiceCallFilter,
-    },
+    api::tokens::{page_token, page_token::ListKey},
     domain::{
         Identifier, PhoneNumber, Summary, Timestamp, Url,
         list::{Order, OrderField, PageKey},
     },
+    proto::VoiceCallFilter,
 };
 
 use crate::{any_time, config};

@@ -3,7 +3,7 @@
 
 use prost_types::Timestamp;
 use tonic::Code;
-use voicecall::api::proto::{
+use voicecall::proto::{
     self, CreateVoiceCallRequest, DeleteVoiceCallRequest, GetVoiceCallRequest,
     HandleVoiceCallRequest, ListVoiceCallsRequest, UndeleteVoiceCallRequest,
     UpdateVoiceCallRequest, VoiceCall, VoiceCallFilter,

@@ -4,7 +4,7 @@
 use prost_types::Timestamp;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
-use voicecall::api::proto::{self, VoiceCall, VoiceCallFilter};
+use voicecall::proto::{self, VoiceCall, VoiceCallFilter};
 
 use crate::support::{
     Client, Server, assert_refused,

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 use tokio_postgres::Row;
 use uuid::Uuid;
-use voicecall::api::proto::{
+use voicecall::proto::{
     BatchCreateVoiceCallsRequest, CreateVoiceCallRequest, HandleVoiceCallRequest, VoiceCall,
 };
 
@@ -213,7 +213,7 @@ async fn what_many_clients_do_at_once_folds_to_the_table() {
                     duration: Some(number),
                     ..inbound()
                 };
-                let request = voicecall::api::proto::UpdateVoiceCallRequest {
+                let request = voicecall::proto::UpdateVoiceCallRequest {
                     voice_call: Some(call),
                     allow_missing: true,
                     ..Default::default()

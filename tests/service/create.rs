@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 use uuid::Uuid;
-use voicecall::api::proto::{
+use voicecall::proto::{
     self, BatchCreateVoiceCallsRequest, CreateVoiceCallRequest, VoiceCall, VoiceCallDirection,
     VoiceCallStatus,
 };

@@ -5,8 +5,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Code;
 use tower::{Service, ServiceExt};
 use voicecall::{
-    api::{self, proto},
+    api,
     feed::Feed,
+    proto,
     store::{Connector, Store},
 };
 

@@ -16,11 +16,11 @@ use tokio::{
     time::timeout,
 };
 use voicecall::{
-    api::proto::{
+    client::Client,
+    proto::{
         GetVoiceCallRequest, ListVoiceCallsRequest, PurgeVoiceCallRequest, VoiceCall,
         VoiceCallStatus,
     },
-    client::Client,
 };
 
 use crate::support::{

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use tonic::Code;
-use voicecall::api::proto::{
+use voicecall::proto::{
     BatchCreateVoiceCallsRequest, ExportVoiceCallsRequest, ExportVoiceCallsResponse, VoiceCall,
     VoiceCallFilter,
 };

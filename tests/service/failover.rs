@@ -2,7 +2,7 @@
 //! its own way.
 
 use tonic::Code;
-use voicecall::api::proto::watch_voice_calls_request::Start;
+use voicecall::proto::watch_voice_calls_request::Start;
 
 use crate::support::{
     Server, assert_refused, create, eventually, get, inbound,
@@ -71,7 +71,7 @@ async fn a_standby_promoted_without_the_last_commits_resets_streams_and_tokens()
     // The server finds the new primary by itself, and writes overtake the old head.
     let mut revision = 0;
     while revision < 5 {
-        let request = voicecall::api::proto::CreateVoiceCallRequest {
+        let request = voicecall::proto::CreateVoiceCallRequest {
             voice_call: Some(inbound()),
             ..Default::default()
         };

@@ -14,14 +14,14 @@ use prost_types::Timestamp as ProtoTime;
 use tokio::{runtime::Runtime, time::Instant};
 use uuid::Uuid;
 use voicecall::{
-    api::proto::{
-        BatchCreateVoiceCallsRequest, ListVoiceCallsRequest, VoiceCall, VoiceCallDirection,
-        VoiceCallFilter, VoiceCallStatus,
-    },
     domain::{
         Call, Direction, Filter, Identifier, PhoneNumber, Revision, Seconds, Status, Timestamp,
         filter::TimeRange,
         list::{Order, OrderField},
+    },
+    proto::{
+        BatchCreateVoiceCallsRequest, ListVoiceCallsRequest, VoiceCall, VoiceCallDirection,
+        VoiceCallFilter, VoiceCallStatus,
     },
     server::Settings,
     store::{Connector, PageQuery, Store, StoreTasks},

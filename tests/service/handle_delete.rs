@@ -2,7 +2,7 @@
 
 use prost_types::Timestamp;
 use tonic::{Code, Status};
-use voicecall::api::proto::{
+use voicecall::proto::{
     DeleteVoiceCallRequest, HandleVoiceCallRequest, UndeleteVoiceCallRequest, VoiceCall,
 };
 

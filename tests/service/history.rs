@@ -19,12 +19,12 @@ use tokio::{
 };
 use tonic::Status;
 use voicecall::{
-    api::proto::{
+    domain::{self, Change, Filter, Identifier, Uuid},
+    proto::{
         self, VoiceCall, VoiceCallEventType, VoiceCallFilter, VoiceCallStatus,
         WatchVoiceCallsRequest, watch_voice_calls_request::Start,
         watch_voice_calls_response::Message,
     },
-    domain::{self, Change, Filter, Identifier, Uuid},
     store::{Connector, Position, Store},
 };
 

@@ -4,7 +4,7 @@ use futures_util::{StreamExt, stream};
 use prost_types::Timestamp;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
-use voicecall::api::proto::{
+use voicecall::proto::{
     self, ErrorReason, ImportConflictPolicy as Policy, ImportOutcome as Outcome, ImportRecord,
     ImportSettings, ImportVoiceCallsRequest, ImportVoiceCallsResponse, VoiceCall, VoiceCallStatus,
     import_voice_calls_request::Message, import_voice_calls_response::Result as Answer,

@@ -146,7 +146,7 @@ async fn servers_that_start_together_on_an_empty_database_all_serve() {
     let start = || Server::start_on(&url, settings());
     let servers = tokio::join!(start(), start(), start());
     for server in [servers.0, servers.1, servers.2] {
-        let call = voicecall::api::proto::VoiceCall {
+        let call = voicecall::proto::VoiceCall {
             uid: String::new(),
             ..reference()
         };

@@ -3,7 +3,7 @@
 
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Response, Status};
-use voicecall::api::proto::{self, VoiceCall};
+use voicecall::proto::{self, VoiceCall};
 
 use crate::support::{
     Client, Server, assert_refused, create, inbound,

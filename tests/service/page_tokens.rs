@@ -1,7 +1,7 @@
 //! Page tokens: changed ones and those of other lists are refused.
 
 use tonic::Code;
-use voicecall::api::proto::{ListVoiceCallsRequest, VoiceCallFilter};
+use voicecall::proto::{ListVoiceCallsRequest, VoiceCallFilter};
 
 use crate::support::{Server, assert_refused, create, inbound, request_id};
 

@@ -1,6 +1,6 @@
 //! What a commit reads of tables that have grown since it was planned.
 
-use voicecall::api::proto::{CreateVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall};
+use voicecall::proto::{CreateVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall};
 
 use crate::support::{Server, eventually, postgres::connect, reference, request_id};
 

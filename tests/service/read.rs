@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tonic::{Code, Status};
 use uuid::Uuid;
-use voicecall::api::proto::{
+use voicecall::proto::{
     BatchCreateVoiceCallsRequest, BatchGetVoiceCallsRequest, BatchGetVoiceCallsResponse,
     GetVoiceCallRequest, ListVoiceCallsRequest, ListVoiceCallsResponse, VoiceCall, VoiceCallFilter,
 };

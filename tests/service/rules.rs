@@ -3,7 +3,7 @@
 
 use prost_types::Timestamp;
 use tonic::Code;
-use voicecall::api::proto::{
+use voicecall::proto::{
     CreateVoiceCallRequest, HandleVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall,
     VoiceCallStatus,
 };
@@ -273,7 +273,7 @@ async fn a_status_that_a_newer_release_wrote_is_passed_on_and_stops_nothing() {
     let read = get(&mut client, &created.uid).await.expect("it is there");
     assert_eq!(read.status, 0);
     let list = client
-        .list_voice_calls(voicecall::api::proto::ListVoiceCallsRequest::default())
+        .list_voice_calls(voicecall::proto::ListVoiceCallsRequest::default())
         .await;
     assert_eq!(list.expect("a page").into_inner().voice_calls, [read]);
     let patch = VoiceCall {

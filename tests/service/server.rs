@@ -4,7 +4,7 @@
 use std::{process::Command, time::Duration};
 
 use tonic::Code;
-use voicecall::api::proto::ListVoiceCallsRequest;
+use voicecall::proto::ListVoiceCallsRequest;
 
 use crate::support::{
     Server, assert_refused, create, eventually, get, inbound,
@@ -211,7 +211,7 @@ async fn list(server: &Server) -> Result<(), tonic::Status> {
 /// Every kind of request says that the database is away, and when to retry.
 async fn assert_away(server: &Server) {
     let mut client = server.client();
-    let write = voicecall::api::proto::CreateVoiceCallRequest {
+    let write = voicecall::proto::CreateVoiceCallRequest {
         voice_call: Some(inbound()),
         ..Default::default()
     };
@@ -266,7 +266,7 @@ async fn a_get_and_a_queued_list_end_at_their_deadline() {
     let mut second = Raw::connect(&server.endpoint).await;
     let mut third = Raw::connect(&server.endpoint).await;
     let request = ListVoiceCallsRequest::default();
-    let read = voicecall::api::proto::GetVoiceCallRequest {
+    let read = voicecall::proto::GetVoiceCallRequest {
         uid: reference().uid,
         ..Default::default()
     };

@@ -11,7 +11,7 @@ use proptest::{
 };
 use prost_types::Timestamp;
 use tonic::Code;
-use voicecall::api::proto::{
+use voicecall::proto::{
     BatchCreateVoiceCallsRequest, ExportVoiceCallsRequest, GetVoiceCallStatsRequest,
     GetVoiceCallStatsResponse, VoiceCall, VoiceCallDirection, VoiceCallFilter,
     VoiceCallStatsGroup as Group, VoiceCallStatsRow, VoiceCallStatus,

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use voicecall::{api::proto, domain::Filter};
+use voicecall::{domain::Filter, proto};
 
 use crate::{
     history::final_log,

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost_types::Timestamp;
 use tonic::Code;
-use voicecall::api::proto::{CreateVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall};
+use voicecall::proto::{CreateVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall};
 
 use crate::support::{
     Server, assert_refused, create, delete, get, handle, inbound, micros,

@@ -2,9 +2,7 @@
 
 use prost_types::FieldMask;
 use tonic::{Code, Status};
-use voicecall::api::proto::{
-    UpdateVoiceCallRequest, VoiceCall, VoiceCallDirection, VoiceCallStatus,
-};
+use voicecall::proto::{UpdateVoiceCallRequest, VoiceCall, VoiceCallDirection, VoiceCallStatus};
 
 use crate::support::{
     Client, Server, assert_refused, create, delete, get, inbound, mask, metadata, micros,

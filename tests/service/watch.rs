@@ -4,7 +4,7 @@
 use prost_types::FieldMask;
 use tonic::Code;
 use uuid::Uuid;
-use voicecall::api::proto::{
+use voicecall::proto::{
     self, ListVoiceCallChangesRequest, PurgeVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall,
     VoiceCallChangeKind, VoiceCallEvent, VoiceCallEventType as Type, VoiceCallFilter,
     VoiceCallStatus, list_voice_call_changes_request, watch_voice_calls_request::Start,

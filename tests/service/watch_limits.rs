@@ -7,13 +7,12 @@ use std::{fs, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
 use tonic::Code;
 use voicecall::{
-    api::{
-        proto::{
-            self, ListVoiceCallChangesRequest, VoiceCall, VoiceCallEventType, VoiceCallFilter,
-            WatchVoiceCallsRequest, list_voice_call_changes_request,
-            watch_voice_calls_request::Start, watch_voice_calls_response::Message,
-        },
-        resume_token::ResumeToken,
+    api::tokens::resume_token::ResumeToken,
+    proto,
+    proto::{
+        ListVoiceCallChangesRequest, VoiceCall, VoiceCallEventType, VoiceCallFilter,
+        WatchVoiceCallsRequest, list_voice_call_changes_request, watch_voice_calls_request::Start,
+        watch_voice_calls_response::Message,
     },
     store::Position,
 };

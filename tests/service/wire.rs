@@ -2,7 +2,7 @@
 //! the limit, methods that are none. The connection lives on.
 
 use tonic::Code;
-use voicecall::api::proto;
+use voicecall::proto;
 
 use crate::{
     bad_input::Fixture,

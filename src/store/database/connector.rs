@@ -25,7 +25,8 @@ use tracing::warn;
 use super::{
     role::Role,
     session::{Session, SessionError},
-    tls::{self, Tls},
+    tls,
+    tls::Tls,
     url::Parameters,
 };
 use crate::store::error::OpenError;

@@ -3,7 +3,7 @@
 
 use prost_types::Timestamp;
 use tonic::Code;
-use voicecall::api::proto::{CreateVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall};
+use voicecall::proto::{CreateVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall};
 
 use super::{MINUTE, NEAR, start, true_time};
 use crate::support::{

@@ -22,7 +22,7 @@ use std::{
 use futures_util::stream;
 use tokio::time::{Instant, interval};
 use tonic::{Code, Status};
-use voicecall::api::proto::{
+use voicecall::proto::{
     ImportRecord, ImportSettings, ImportVoiceCallsRequest, VoiceCall,
     import_voice_calls_request::Message, import_voice_calls_response::Result as Answer,
 };

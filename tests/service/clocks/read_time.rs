@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, interval},
 };
 use tokio_util::sync::CancellationToken;
-use voicecall::api::proto::{VoiceCall, watch_voice_calls_request::Start};
+use voicecall::proto::{VoiceCall, watch_voice_calls_request::Start};
 
 use super::{
     HOUR, Installation, MINUTE, NEAR, Wrong, YEAR, accepted, attempt, expect_creates, pause, start,

@@ -10,7 +10,7 @@ use tokio::{
 use tokio_postgres::Client as Database;
 use tonic::Code;
 use voicecall::{
-    api::proto::{
+    proto::{
         ListVoiceCallChangesRequest, VoiceCall, VoiceCallEvent, VoiceCallFilter,
         list_voice_call_changes_request::Start,
     },

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use voicecall::api::proto::VoiceCall;
+use voicecall::proto::VoiceCall;
 
 use super::{
     HOUR, Installation, NEAR, Wrong, YEAR, attempt, attempt_import, expect_creates, true_time,

@@ -2,7 +2,7 @@
 //! plans that sessions keep are of no more use, and no request may notice.
 
 use tonic::Status;
-use voicecall::api::proto::VoiceCall;
+use voicecall::proto::VoiceCall;
 
 use super::{PATIENCE, create_within, send};
 use crate::support::{

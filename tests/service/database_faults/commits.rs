@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use tokio_postgres::Client as Database;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
-use voicecall::api::proto::{
+use voicecall::proto::{
     ErrorReason, ImportRecord, ImportSettings, ImportVoiceCallsRequest, UpdateVoiceCallRequest,
     VoiceCall, import_voice_calls_request::Message, import_voice_calls_response::Result as Answer,
 };

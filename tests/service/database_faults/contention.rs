@@ -4,7 +4,7 @@
 use tokio_postgres::Client as Database;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
-use voicecall::api::proto::VoiceCall;
+use voicecall::proto::VoiceCall;
 
 use super::{
     assert_passing,

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
-use voicecall::api::proto::{
+use voicecall::proto::{
     VoiceCall, watch_voice_calls_request::Start, watch_voice_calls_response::Message,
 };
 

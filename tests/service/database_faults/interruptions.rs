@@ -14,7 +14,7 @@ use tokio::time::{interval, timeout};
 use tokio_postgres::Client as Database;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::Code;
-use voicecall::api::proto::VoiceCall;
+use voicecall::proto::VoiceCall;
 
 use super::{PATIENCE, assert_passing, commits::check_at_commit, send};
 use crate::support::{

@@ -2,7 +2,7 @@
 //! orders commits and finds repeated requests needs read committed.
 
 use tokio_util::task::AbortOnDropHandle;
-use voicecall::api::proto::VoiceCall;
+use voicecall::proto::VoiceCall;
 
 use super::send;
 use crate::support::{

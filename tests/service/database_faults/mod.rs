@@ -29,7 +29,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 use tonic::{Code, Request, Status};
-use voicecall::api::proto::{CreateVoiceCallRequest, VoiceCall};
+use voicecall::proto::{CreateVoiceCallRequest, VoiceCall};
 
 use crate::support::{
     Client, Server, create, facts, inbound,

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Code, Request, Status};
-use voicecall::api::proto::GetVoiceCallRequest;
+use voicecall::proto::GetVoiceCallRequest;
 
 use super::{
     PATIENCE, assert_first_requests, assert_passing, create_within, interruptions::written_at_last,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{interval, timeout};
 use tokio_postgres::Client as Database;
-use voicecall::api::proto::VoiceCall;
+use voicecall::proto::VoiceCall;
 
 use super::{PATIENCE, assert_first_requests, assert_passing, create_within, send, warm_clients};
 use crate::support::{

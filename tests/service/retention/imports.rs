@@ -3,7 +3,7 @@
 
 use futures_util::{StreamExt, stream};
 use prost_types::Timestamp;
-use voicecall::api::proto::{
+use voicecall::proto::{
     ImportConflictPolicy, ImportRecord, ImportSettings, ImportVoiceCallsRequest,
     ImportVoiceCallsResponse, VoiceCall, import_voice_calls_request::Message,
     import_voice_calls_response::Result as Answer,

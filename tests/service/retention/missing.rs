@@ -3,7 +3,7 @@
 
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, Streaming};
-use voicecall::api::proto::{
+use voicecall::proto::{
     ExportVoiceCallsRequest, ExportVoiceCallsResponse, ListVoiceCallChangesRequest,
     ListVoiceCallChangesResponse, VoiceCall, VoiceCallFilter, WatchVoiceCallsResponse,
     list_voice_call_changes_request::Start, watch_voice_calls_response::Message,

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
-use voicecall::api::proto::ImportConflictPolicy;
+use voicecall::proto::ImportConflictPolicy;
 
 use super::{imports, nothing_kept};
 use crate::support::{
@@ -88,7 +88,7 @@ async fn an_import_that_is_faster_than_upkeep_finds_a_partition_for_every_change
     let mut settings = settings();
     settings.store.retention.partition_len = 1000;
     let server = Server::start_with(settings).await;
-    let records = (0..RECORDS).map(|_| voicecall::api::proto::VoiceCall {
+    let records = (0..RECORDS).map(|_| voicecall::proto::VoiceCall {
         uid: request_id(),
         ..inbound()
     });

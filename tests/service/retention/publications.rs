@@ -2,7 +2,7 @@
 //! of a published table that has no replica identity.
 
 use futures_util::future::join_all;
-use voicecall::api::proto::{ImportConflictPolicy, VoiceCall};
+use voicecall::proto::{ImportConflictPolicy, VoiceCall};
 
 use super::{imports, nothing_kept, write_until_gone};
 use crate::support::{

@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use futures_util::future::{BoxFuture, join_all};
 use tokio::time::timeout;
 use tokio_postgres::Client as Database;
-use voicecall::api::proto::{
+use voicecall::proto::{
     HandleVoiceCallRequest, ListVoiceCallChangesRequest, UpdateVoiceCallRequest, VoiceCall,
     VoiceCallFilter, list_voice_call_changes_request, watch_voice_calls_request::Start,
     watch_voice_calls_response::Message,

@@ -1,7 +1,7 @@
 //! Values that are refused wherever they stand.
 
 use prost_types::Timestamp;
-use voicecall::api::proto::VoiceCall;
+use voicecall::proto::VoiceCall;
 
 use super::inbound;
 

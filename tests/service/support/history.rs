@@ -8,14 +8,12 @@ use std::{
 };
 
 use voicecall::{
-    api::{
-        proto::{
-            VoiceCall, VoiceCallChange, VoiceCallEvent, VoiceCallEventType as Type,
-            watch_voice_calls_response::Message,
-        },
-        resume_token::ResumeToken,
-    },
+    api::tokens::resume_token::ResumeToken,
     domain::{Call, Change, ChangeKind, Filter, Identifier, Timestamp, Uuid},
+    proto::{
+        VoiceCall, VoiceCallChange, VoiceCallEvent, VoiceCallEventType as Type,
+        watch_voice_calls_response::Message,
+    },
 };
 
 use super::{micros, watcher::change};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use tokio_postgres::{Client, Row};
-use voicecall::api::proto::VoiceCall;
+use voicecall::proto::VoiceCall;
 
 const STATE: &str = "uid, duration, created_at, updated_at, status, direction, staff_uid, client_uid, \
     from_number, to_number, recording_url, call_summary, external_app_url, handled_by_staff_uid, \

@@ -13,7 +13,7 @@ use tokio::{task::JoinSet, time::interval};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
-use voicecall::api::proto::{self, VoiceCall, VoiceCallStatus};
+use voicecall::proto::{self, VoiceCall, VoiceCallStatus};
 
 use super::{
     Client, finish_within, inbound, load_reads,

@@ -8,7 +8,7 @@ use futures_util::stream;
 use rand::Rng;
 use tokio::time::timeout;
 use tonic::{Code, Status};
-use voicecall::api::proto::{
+use voicecall::proto::{
     self, ErrorReason, ImportRecord, ImportSettings, ImportVoiceCallsRequest, VoiceCall,
     VoiceCallFilter, import_voice_calls_request::Message,
     import_voice_calls_response::Result as Answer,

@@ -25,7 +25,7 @@ use prost_types::{FieldMask, Timestamp};
 use tokio::time::{interval, timeout};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
-use voicecall::api::proto::{self, VoiceCall, VoiceCallDirection, VoiceCallStatus};
+use voicecall::proto::{self, VoiceCall, VoiceCallDirection, VoiceCallStatus};
 
 pub(crate) use server::{Client, Server};
 

@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use tokio::task::JoinHandle;
-use voicecall::api::proto::{
+use voicecall::proto::{
     WatchVoiceCallsRequest, watch_voice_calls_request::Start, watch_voice_calls_response::Message,
 };
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use tonic::{Request, Status};
-use voicecall::api::proto::{
+use voicecall::proto::{
     BatchGetVoiceCallsRequest, ExportVoiceCallsRequest, GetVoiceCallRequest,
     GetVoiceCallStatsRequest, ListVoiceCallChangesRequest, ListVoiceCallsRequest, VoiceCallFilter,
     VoiceCallStatsGroup, watch_voice_calls_response::Message,

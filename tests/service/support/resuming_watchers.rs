@@ -9,11 +9,11 @@ use tokio::{
 };
 use tonic::{Code, Status};
 use voicecall::{
-    api::proto::{
+    domain::{self, Filter},
+    proto::{
         VoiceCallFilter, VoiceCallStatus, WatchVoiceCallsRequest, watch_voice_calls_request::Start,
         watch_voice_calls_response::Message,
     },
-    domain::{self, Filter},
 };
 
 use super::{

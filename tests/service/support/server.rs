@@ -19,10 +19,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use voicecall::{
-    api::{self, proto::voice_call_service_client::VoiceCallServiceClient},
-    feed,
-    server::{self, Settings},
-    store::{self, Connector},
+    api, feed, proto::voice_call_service_client::VoiceCallServiceClient, server, server::Settings,
+    store, store::Connector,
 };
 
 use super::postgres::Cluster;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
-use voicecall::api::proto::{
+use voicecall::proto::{
     self, Checkpoint, EventBatch, Live, Snapshot, VoiceCall, VoiceCallEvent, VoiceCallEventType,
     VoiceCallFilter, WatchVoiceCallsRequest, WatchVoiceCallsResponse,
     watch_voice_calls_request::Start, watch_voice_calls_response::Message,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tonic::{Request, Status};
-use voicecall::api::proto::{
+use voicecall::proto::{
     BatchCreateVoiceCallsRequest, CreateVoiceCallRequest, DeleteVoiceCallRequest,
     HandleVoiceCallRequest, PurgeVoiceCallRequest, UndeleteVoiceCallRequest,
     UpdateVoiceCallRequest, VoiceCall,

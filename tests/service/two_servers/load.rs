@@ -11,7 +11,7 @@ use tokio_postgres::Client as Database;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
-use voicecall::api::proto::{CreateVoiceCallRequest, VoiceCall};
+use voicecall::proto::{CreateVoiceCallRequest, VoiceCall};
 
 use super::{LONGEST_PAUSE, within};
 use crate::support::{Client, inbound, ledger::check_ledger, request_id, server::Process};

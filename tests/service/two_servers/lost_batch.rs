@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Client as Database;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
-use voicecall::api::proto::{CreateVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall};
+use voicecall::proto::{CreateVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall};
 
 use super::{
     blocking,

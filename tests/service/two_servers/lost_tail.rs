@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, Streaming};
-use voicecall::api::proto::{
+use voicecall::proto::{
     BatchCreateVoiceCallsRequest, ExportVoiceCallsRequest, ExportVoiceCallsResponse, VoiceCall,
     watch_voice_calls_response::Message,
 };

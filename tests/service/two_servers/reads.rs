@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tonic::{Code, Request, Status};
-use voicecall::api::proto::{
+use voicecall::proto::{
     BatchGetVoiceCallsRequest, ExportVoiceCallsRequest, GetVoiceCallRequest,
     GetVoiceCallStatsRequest, ListVoiceCallChangesRequest, ListVoiceCallsRequest, VoiceCall,
     VoiceCallFilter,
@@ -122,7 +122,7 @@ async fn last_change(
         if page.caught_up {
             return Ok(last);
         }
-        use voicecall::api::proto::list_voice_call_changes_request::Start;
+        use voicecall::proto::list_voice_call_changes_request::Start;
         start = Some(Start::ResumeToken(page.resume_token));
     }
 }

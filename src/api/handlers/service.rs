@@ -1,0 +1,402 @@
+//! The handlers: parse, call, convert.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::{Stream, StreamExt};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{changes, export, import, statistics, watch};
+use crate::{
+    api::{
+        Limits,
+        context::{Context, Ends},
+        error::{Error, TooLarge},
+        request::{commands, commands::Parsed, filter, uids},
+        response::{budget::Room, calls},
+        tokens::{page_token, page_token::ListKey},
+        violations::Violations,
+    },
+    domain::{Revision, Uuid},
+    feed::Feed,
+    proto,
+    proto::voice_call_service_server::VoiceCallService,
+    store::{PageQuery, Store, Written},
+};
+
+/// Uids of a batch look-up that are read at once: it ends at 2 MiB, and what is
+/// read beyond that is read in vain.
+const LOOKUP_CHUNK: usize = 250;
+
+/// The service, over a store.
+#[derive(Clone)]
+pub(crate) struct Service {
+    store: Store,
+    feed: Feed,
+    /// Watches that may be open, all together.
+    watches: Arc<Semaphore>,
+    /// The same for imports and exports.
+    transfers: Arc<Semaphore>,
+    draining: CancellationToken,
+}
+
+impl Service {
+    pub(crate) fn new(
+        store: Store,
+        feed: Feed,
+        limits: Limits,
+        draining: CancellationToken,
+    ) -> Self {
+        Self {
+            store,
+            feed,
+            watches: Arc::new(Semaphore::new(limits.max_watches)),
+            transfers: Arc::new(Semaphore::new(limits.max_transfers)),
+            draining,
+        }
+    }
+
+    fn ends(&self, context: Context) -> Ends {
+        Ends {
+            draining: self.draining.clone(),
+            deadline: context.deadline,
+        }
+    }
+
+    async fn write(&self, parsed: Parsed, context: Context) -> Result<Written, Error> {
+        let has_request_id = parsed.write.request.is_some();
+        let written = if parsed.validate_only {
+            let deadline = context.read_deadline();
+            let preview = self.store.preview(parsed.write, self.store.now(), deadline);
+            preview.await
+        } else {
+            self.store.write(parsed.write).await
+        };
+        written.map_err(|error| Error::Write {
+            error,
+            has_request_id,
+        })
+    }
+
+    async fn write_one(
+        &self,
+        parsed: Parsed,
+        context: Context,
+    ) -> Result<Option<proto::VoiceCall>, Error> {
+        let written = self.write(parsed, context).await?;
+        Ok(written.calls.into_iter().next().map(calls::shared))
+    }
+
+    /// Looks up calls in chunks until they fill the answer.
+    async fn batch_get(
+        &self,
+        uids: &[Uuid],
+        min_revision: Revision,
+        deadline: Instant,
+    ) -> Result<proto::BatchGetVoiceCallsResponse, Error> {
+        let mut answer = proto::BatchGetVoiceCallsResponse::default();
+        let mut room = Room::new();
+        let mut uids = uids.iter();
+        while !uids.as_slice().is_empty() {
+            let chunk = uids.as_slice().iter().take(LOOKUP_CHUNK).copied().collect();
+            // In the order of the chunk, without those that do not exist.
+            let calls = self.store.get(chunk, min_revision, deadline).await?;
+            let mut calls = calls.into_iter().peekable();
+            for _ in 0..LOOKUP_CHUNK {
+                let rest = uids.as_slice();
+                let Some(uid) = uids.next() else { break };
+                let Some(call) = calls.next_if(|call| call.uid == *uid) else {
+                    answer.missing_uids.push(uid.to_string());
+                    continue;
+                };
+                let call = calls::shared(call);
+                if !room.take(&call) {
+                    answer.remaining_uids = rest.iter().map(Uuid::to_string).collect();
+                    return Ok(answer);
+                }
+                answer.voice_calls.push(call);
+            }
+        }
+        Ok(answer)
+    }
+}
+
+#[tonic::async_trait]
+impl VoiceCallService for Service {
+    async fn create_voice_call(
+        &self,
+        request: Request<proto::CreateVoiceCallRequest>,
+    ) -> Result<Response<proto::CreateVoiceCallResponse>, Status> {
+        let context = Context::of(&request);
+        let request = request.into_inner();
+        let uid_is_ours = request
+            .voice_call
+            .as_ref()
+            .is_some_and(|call| call.uid.is_empty());
+        let parsed = commands::create(request, self.store.now()).map_err(Error::from)?;
+        let preview = parsed.validate_only;
+        let mut voice_call = self.write_one(parsed, context).await?;
+        if preview && uid_is_ours {
+            // The call will get another uid than the one it was tried with.
+            voice_call.iter_mut().for_each(|call| call.uid.clear());
+        }
+        Ok(Response::new(proto::CreateVoiceCallResponse { voice_call }))
+    }
+
+    async fn batch_create_voice_calls(
+        &self,
+        request: Request<proto::BatchCreateVoiceCallsRequest>,
+    ) -> Result<Response<proto::BatchCreateVoiceCallsResponse>, Status> {
+        let context = Context::of(&request);
+        let request = request.into_inner();
+        let mut room = Room::for_calls_to_create();
+        if !request.voice_calls.iter().all(|call| room.take(call)) {
+            return Err(Error::MessageTooLarge(TooLarge::Answer).into());
+        }
+        let parsed = commands::batch_create(request, self.store.now()).map_err(Error::from)?;
+        let written = self.write(parsed, context).await?;
+        Ok(Response::new(proto::BatchCreateVoiceCallsResponse {
+            voice_calls: written.calls.into_iter().map(calls::shared).collect(),
+        }))
+    }
+
+    async fn get_voice_call(
+        &self,
+        request: Request<proto::GetVoiceCallRequest>,
+    ) -> Result<Response<proto::GetVoiceCallResponse>, Status> {
+        let context = Context::of(&request);
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let uid = uids::uid(&request.uid, "uid", &mut violations);
+        let min_revision = commands::min_revision(request.min_revision, &mut violations);
+        let uid = violations.or(uid).map_err(Error::from)?;
+        let deadline = context.read_deadline();
+        let calls = self.store.get(vec![uid], min_revision, deadline).await;
+        let Some(call) = calls.map_err(Error::from)?.into_iter().next() else {
+            let purged = self.store.is_purged(uid, deadline).await;
+            return Err(match purged.map_err(Error::from)? {
+                true => Error::Purged(uid).into(),
+                false => Error::NotFound(uid).into(),
+            });
+        };
+        Ok(Response::new(proto::GetVoiceCallResponse {
+            voice_call: Some(calls::shared(call)),
+        }))
+    }
+
+    async fn batch_get_voice_calls(
+        &self,
+        request: Request<proto::BatchGetVoiceCallsRequest>,
+    ) -> Result<Response<proto::BatchGetVoiceCallsResponse>, Status> {
+        let context = Context::of(&request);
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let uids = uids::batch_uids(&request.uids, &mut violations);
+        let min_revision = commands::min_revision(request.min_revision, &mut violations);
+        let uids = violations.or(Some(uids)).map_err(Error::from)?;
+        let deadline = context.read_deadline();
+        let answer = self.batch_get(&uids, min_revision, deadline).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn list_voice_calls(
+        &self,
+        request: Request<proto::ListVoiceCallsRequest>,
+    ) -> Result<Response<proto::ListVoiceCallsResponse>, Status> {
+        let context = Context::of(&request);
+        let request = request.into_inner();
+        let min_revision = request.min_revision;
+        let (list, query) = page_query(request)?;
+        let deadline = context.read_deadline();
+        let page = self.store.page(&query, min_revision, deadline).await;
+        let page = page.map_err(Error::from)?;
+        let (read, revision) = (page.calls.len(), page.position.revision);
+        let mut room = Room::new();
+        let mut last = None;
+        let mut voice_calls = Vec::with_capacity(read);
+        for call in page.calls.into_iter().take(query.limit - 1) {
+            let key = query.order.key(&call);
+            let call = calls::call(call);
+            if !room.take(&call) {
+                break;
+            }
+            last = Some(key);
+            voice_calls.push(call);
+        }
+        let next_page_token = match last {
+            Some(key) if voice_calls.len() < read => page_token::encode(list, key),
+            _ => String::new(),
+        };
+        Ok(Response::new(proto::ListVoiceCallsResponse {
+            voice_calls,
+            next_page_token,
+            revision,
+        }))
+    }
+
+    async fn update_voice_call(
+        &self,
+        request: Request<proto::UpdateVoiceCallRequest>,
+    ) -> Result<Response<proto::UpdateVoiceCallResponse>, Status> {
+        let context = Context::of(&request);
+        let parsed =
+            commands::update(request.into_inner(), self.store.now()).map_err(Error::from)?;
+        let voice_call = self.write_one(parsed, context).await?;
+        Ok(Response::new(proto::UpdateVoiceCallResponse { voice_call }))
+    }
+
+    async fn handle_voice_call(
+        &self,
+        request: Request<proto::HandleVoiceCallRequest>,
+    ) -> Result<Response<proto::HandleVoiceCallResponse>, Status> {
+        let context = Context::of(&request);
+        let parsed = commands::handle(request.into_inner()).map_err(Error::from)?;
+        let voice_call = self.write_one(parsed, context).await?;
+        Ok(Response::new(proto::HandleVoiceCallResponse { voice_call }))
+    }
+
+    async fn delete_voice_call(
+        &self,
+        request: Request<proto::DeleteVoiceCallRequest>,
+    ) -> Result<Response<proto::DeleteVoiceCallResponse>, Status> {
+        let context = Context::of(&request);
+        let parsed = commands::delete(request.into_inner()).map_err(Error::from)?;
+        let voice_call = self.write_one(parsed, context).await?;
+        Ok(Response::new(proto::DeleteVoiceCallResponse { voice_call }))
+    }
+
+    async fn undelete_voice_call(
+        &self,
+        request: Request<proto::UndeleteVoiceCallRequest>,
+    ) -> Result<Response<proto::UndeleteVoiceCallResponse>, Status> {
+        let context = Context::of(&request);
+        let parsed = commands::undelete(request.into_inner()).map_err(Error::from)?;
+        let voice_call = self.write_one(parsed, context).await?;
+        Ok(Response::new(proto::UndeleteVoiceCallResponse {
+            voice_call,
+        }))
+    }
+
+    async fn purge_voice_call(
+        &self,
+        request: Request<proto::PurgeVoiceCallRequest>,
+    ) -> Result<Response<proto::PurgeVoiceCallResponse>, Status> {
+        let context = Context::of(&request);
+        let parsed = commands::purge(request.into_inner()).map_err(Error::from)?;
+        let revision = self.write(parsed, context).await?.revision;
+        Ok(Response::new(proto::PurgeVoiceCallResponse { revision }))
+    }
+
+    async fn list_voice_call_changes(
+        &self,
+        request: Request<proto::ListVoiceCallChangesRequest>,
+    ) -> Result<Response<proto::ListVoiceCallChangesResponse>, Status> {
+        let deadline = Context::of(&request).read_deadline();
+        let request = request.into_inner();
+        let min_revision = request.min_revision;
+        let query = changes::parse(request).map_err(Error::from)?;
+        let tail = self.store.tail(min_revision, deadline).await;
+        let tail = tail.map_err(Error::from)?;
+        let page = changes::list(&self.store, &self.feed, query, tail, deadline).await?;
+        Ok(Response::new(page))
+    }
+
+    type WatchVoiceCallsStream = Answers<proto::WatchVoiceCallsResponse>;
+
+    async fn watch_voice_calls(
+        &self,
+        request: Request<proto::WatchVoiceCallsRequest>,
+    ) -> Result<Response<Self::WatchVoiceCallsStream>, Status> {
+        let context = Context::of(&request);
+        let query = watch::parse(request.into_inner()).map_err(Error::from)?;
+        let permit = admit(&self.watches)?;
+        let ends = self.ends(context);
+        let stream = watch::start(&self.feed, query, ends, context.read_deadline()).await?;
+        Ok(Response::new(holding(permit, stream)))
+    }
+
+    async fn get_voice_call_stats(
+        &self,
+        request: Request<proto::GetVoiceCallStatsRequest>,
+    ) -> Result<Response<proto::GetVoiceCallStatsResponse>, Status> {
+        let context = Context::of(&request);
+        let stats = statistics::get(&self.store, request.into_inner(), context).await?;
+        Ok(Response::new(stats))
+    }
+
+    type ImportVoiceCallsStream = Answers<proto::ImportVoiceCallsResponse>;
+
+    async fn import_voice_calls(
+        &self,
+        request: Request<Streaming<proto::ImportVoiceCallsRequest>>,
+    ) -> Result<Response<Self::ImportVoiceCallsStream>, Status> {
+        let ends = self.ends(Context::of(&request));
+        let permit = admit(&self.transfers)?;
+        let stream = import::run(self.store.clone(), request.into_inner(), ends);
+        Ok(Response::new(holding(permit, stream)))
+    }
+
+    type ExportVoiceCallsStream = Answers<proto::ExportVoiceCallsResponse>;
+
+    async fn export_voice_calls(
+        &self,
+        request: Request<proto::ExportVoiceCallsRequest>,
+    ) -> Result<Response<Self::ExportVoiceCallsStream>, Status> {
+        let context = Context::of(&request);
+        let request = request.into_inner();
+        let min_revision = request.min_revision;
+        let filter = export::query(request).map_err(Error::from)?;
+        let permit = admit(&self.transfers)?;
+        let reached = self.store.tail(min_revision, context.read_deadline());
+        reached.await.map_err(Error::from)?;
+        let stream = export::run(&self.feed, filter, min_revision, self.ends(context));
+        Ok(Response::new(holding(permit, stream)))
+    }
+}
+
+/// The answers of a stream.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn admit(room: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+    let permit = Arc::clone(room).try_acquire_owned();
+    permit.map_err(|_| Error::Overloaded)
+}
+
+/// Holds the permit for as long as the stream lives.
+fn holding<T>(
+    permit: OwnedSemaphorePermit,
+    stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
+) -> Answers<T> {
+    Box::pin(stream.inspect(move |_| {
+        let _ = &permit;
+    }))
+}
+
+/// The page that a request asks for; its limit is one more than the page has, to
+/// see whether another page follows.
+fn page_query(request: proto::ListVoiceCallsRequest) -> Result<(ListKey, PageQuery), Error> {
+    let mut violations = Violations::default();
+    let order = filter::order(&request.order_by, &mut violations);
+    let list = ListKey::new(request.filter.as_ref(), order);
+    let filter = filter::filter(request.filter, &mut violations);
+    let page_size = commands::page_size(request.page_size, &mut violations);
+    commands::min_revision(request.min_revision, &mut violations);
+    let filter = violations.or(Some(filter))?;
+    let after = match request.page_token.as_str() {
+        "" => None,
+        token => Some(page_token::decode(list, token)?),
+    };
+    Ok((
+        list,
+        PageQuery {
+            filter,
+            order,
+            after,
+            limit: page_size + 1,
+        },
+    ))
+}

@@ -1,0 +1,131 @@
+//! GetVoiceCallStats: its query, from the wire, and its rows, to the wire.
+
+use crate::{
+    api::{
+        context::Context,
+        error::Error,
+        request::{commands, filter},
+        response::calls,
+        tokens::{page_token, page_token::StatsKey},
+        violations::Violations,
+    },
+    domain::{
+        Identifier,
+        stats::{Bucket, Group, Groups},
+    },
+    proto,
+    store::{StatsQuery, Store},
+};
+
+const UTC: &str = "UTC";
+/// Longer than the name of any time zone.
+const MAX_ZONE_LEN: usize = 64;
+
+/// Answers the request.
+pub(crate) async fn get(
+    store: &Store,
+    request: proto::GetVoiceCallStatsRequest,
+    context: Context,
+) -> Result<proto::GetVoiceCallStatsResponse, Error> {
+    let deadline = context.read_deadline();
+    let mut violations = Violations::default();
+    let min_revision = commands::min_revision(request.min_revision, &mut violations);
+    let limit = commands::page_size(request.page_size, &mut violations);
+    let groups = groups(&request.group_by, &mut violations);
+    let time_zone = match request.time_zone.as_str() {
+        "" => UTC,
+        zone => zone,
+    };
+    if time_zone != UTC
+        && (time_zone.len() > MAX_ZONE_LEN || !store.knows_time_zone(time_zone, deadline).await?)
+    {
+        violations.push("time_zone", "names no time zone of the IANA database");
+    }
+    let key = StatsKey::new(request.filter.as_ref(), groups, time_zone);
+    let filter = filter::filter(request.filter, &mut violations);
+    let filter = violations.or(Some(filter))?;
+    let after = match request.page_token.as_str() {
+        "" => None,
+        token => Some(page_token::decode_group(key, token)?),
+    };
+    // One more than the page has, to see whether another page follows.
+    let query = StatsQuery {
+        filter,
+        groups,
+        time_zone: time_zone.into(),
+        after,
+        limit: limit + 1,
+    };
+    let mut stats = store.count(&query, min_revision, deadline).await?;
+    let next_page_token = if stats.groups.len() > limit {
+        stats.groups.truncate(limit);
+        let last = stats.groups.last();
+        last.map(|group| page_token::encode_group(key, &group.key))
+    } else {
+        None
+    };
+    Ok(proto::GetVoiceCallStatsResponse {
+        rows: stats.groups.into_iter().map(row).collect(),
+        next_page_token: next_page_token.unwrap_or_default(),
+        total_count: stats.total_count,
+        revision: stats.revision,
+    })
+}
+
+fn groups(group_by: &[i32], violations: &mut Violations) -> Groups {
+    use proto::VoiceCallStatsGroup as G;
+    let mut groups = Groups::default();
+    for (place, group) in group_by.iter().enumerate() {
+        let path = || format!("group_by[{place}]");
+        let mut once = |part: &mut bool| {
+            if std::mem::replace(part, true) {
+                violations.push(path(), "is there already");
+            }
+        };
+        let bucket = match G::try_from(*group) {
+            Ok(G::Status) => {
+                once(&mut groups.status);
+                continue;
+            }
+            Ok(G::Direction) => {
+                once(&mut groups.direction);
+                continue;
+            }
+            Ok(G::Staff) => {
+                once(&mut groups.staff);
+                continue;
+            }
+            Ok(G::Hour) => Bucket::Hour,
+            Ok(G::Day) => Bucket::Day,
+            Ok(G::Week) => Bucket::Week,
+            Ok(G::Month) => Bucket::Month,
+            Ok(G::Unspecified) | Err(_) => {
+                violations.push(path(), "is nothing to group by");
+                continue;
+            }
+        };
+        if groups.bucket.replace(bucket).is_some() {
+            violations.push(path(), "is a second one of HOUR, DAY, WEEK and MONTH");
+        }
+    }
+    groups
+}
+
+fn row(group: Group) -> proto::VoiceCallStatsRow {
+    let key = group.key;
+    proto::VoiceCallStatsRow {
+        key: Some(proto::VoiceCallStatsKey {
+            status: key.status.map(|status| calls::status(&status).into()),
+            direction: key
+                .direction
+                .map(|direction| calls::direction(&direction).into()),
+            staff_uid: key.staff_uid.map(Identifier::into_string),
+            bucket_start: key.bucket_start.map(calls::timestamp),
+        }),
+        count: group.count,
+        handled_count: group.handled_count,
+        total_duration_seconds: group.total_duration_seconds,
+        mean_duration_seconds: group.mean_duration_seconds,
+        mean_seconds_to_handle: group.mean_seconds_to_handle,
+    }
+}

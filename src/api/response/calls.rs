@@ -1,0 +1,63 @@
+//! Calls to the wire.
+
+use std::sync::Arc;
+
+use crate::{
+    domain::{Call, Direction, Identifier, PhoneNumber, Seconds, Status, Summary, Timestamp, Url},
+    proto,
+};
+
+/// The message of a call that others may hold too; it is copied only if they do.
+pub(crate) fn shared(call: Arc<Call>) -> proto::VoiceCall {
+    self::call(Arc::unwrap_or_clone(call))
+}
+
+/// The call's message.
+pub(crate) fn call(call: Call) -> proto::VoiceCall {
+    let a = call.attributes;
+    proto::VoiceCall {
+        uid: call.uid.to_string(),
+        duration: a.duration.map(Seconds::get),
+        created_at: Some(timestamp(call.created_at)),
+        updated_at: Some(timestamp(call.updated_at)),
+        status: status(&a.status).into(),
+        direction: direction(&a.direction).into(),
+        staff_uid: a.staff_uid.map(Identifier::into_string),
+        client_uid: a.client_uid.map(Identifier::into_string),
+        from_number: a.from_number.map(PhoneNumber::into_string),
+        to_number: a.to_number.map(PhoneNumber::into_string),
+        recording_url: a.recording_url.map(Url::into_string),
+        call_summary: a.call_summary.map(Summary::into_string),
+        external_app_url: a.external_app_url.map(Url::into_string),
+        handled_by_staff_uid: a.handled_by_staff_uid.map(Identifier::into_string),
+        handled_at: a.handled_at.map(timestamp),
+        deleted_at: call.deleted_at.map(timestamp),
+        revision: call.revision,
+    }
+}
+
+/// The time's message.
+pub(crate) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    let (seconds, nanos) = time.parts();
+    prost_types::Timestamp { seconds, nanos }
+}
+
+/// The status; one that a newer release wrote has no number here.
+pub(crate) fn status(status: &Status) -> proto::VoiceCallStatus {
+    match status {
+        Status::IncomingCall => proto::VoiceCallStatus::IncomingCall,
+        Status::AnsweredByStaff => proto::VoiceCallStatus::AnsweredByStaff,
+        Status::Missed => proto::VoiceCallStatus::Missed,
+        Status::AnsweredByVonage => proto::VoiceCallStatus::AnsweredByVonage,
+        Status::Unrecognized(_) => proto::VoiceCallStatus::Unspecified,
+    }
+}
+
+/// The direction; one that a newer release wrote has no number here.
+pub(crate) fn direction(direction: &Direction) -> proto::VoiceCallDirection {
+    match direction {
+        Direction::Inbound => proto::VoiceCallDirection::Inbound,
+        Direction::Outbound => proto::VoiceCallDirection::Outbound,
+        Direction::Unrecognized(_) => proto::VoiceCallDirection::Unspecified,
+    }
+}

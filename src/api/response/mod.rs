@@ -1,0 +1,2 @@
+pub(super) mod budget;
+pub(super) mod calls;

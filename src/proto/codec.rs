@@ -1,0 +1,100 @@
+//! The codec of every RPC: prost's, except that bytes which are no message of
+//! ours are the client's mistake (`MALFORMED_MESSAGE`), not an internal error.
+
+use std::marker::PhantomData;
+
+use prost::Message;
+use tonic::{
+    Code, Status,
+    codec::{self, BufferSettings, DecodeBuf, EncodeBuf},
+};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::{ERROR_DOMAIN, ErrorReason};
+
+/// Encodes `T`, decodes `U`.
+#[derive(Debug)]
+pub(crate) struct Codec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for Codec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> codec::Codec for Codec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = Encoder<T>;
+    type Decoder = Decoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        Encoder(PhantomData)
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        Decoder(PhantomData)
+    }
+}
+
+/// Each answer begins with a buffer of this size, which is kept as long as a stream
+/// is: room for a call, little for ten thousand watchers. It grows as it has to.
+const BUFFER_BYTES: usize = 1024;
+/// A stream is written when so much of it is encoded, or when nothing more is ready.
+const YIELD_BYTES: usize = 32 * 1024;
+
+fn buffers() -> BufferSettings {
+    BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
+}
+
+/// Encodes `T`.
+#[derive(Debug)]
+pub(crate) struct Encoder<T>(PhantomData<T>);
+
+impl<T: Message> codec::Encoder for Encoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
+    }
+
+    fn encode(&mut self, message: T, bytes: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        // The buffer grows once, and not from step to step, copying itself.
+        bytes.reserve(message.encoded_len());
+        message.encode(bytes).expect("a buffer that grows has room");
+        Ok(())
+    }
+}
+
+/// Decodes `U`.
+#[derive(Debug)]
+pub(crate) struct Decoder<U>(PhantomData<U>);
+
+impl<U: Message + Default> codec::Decoder for Decoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
+    }
+
+    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        U::decode(bytes).map(Some).map_err(|_| malformed_message())
+    }
+}
+
+/// The status of a message that cannot be decoded.
+pub(crate) fn malformed_message() -> Status {
+    let reason = ErrorReason::MalformedMessage.as_str_name();
+    let reason = reason.trim_start_matches("ERROR_REASON_");
+    Status::with_error_details(
+        Code::InvalidArgument,
+        "the bytes are not a message of this API",
+        ErrorDetails::with_error_info(reason, ERROR_DOMAIN, []),
+    )
+}

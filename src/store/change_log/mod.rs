@@ -1,0 +1,3 @@
+pub(super) mod head;
+pub(super) mod log;
+pub(super) mod notification;

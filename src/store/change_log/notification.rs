@@ -1,0 +1,159 @@
+//! The word among replicas that there are new changes: NOTIFY, as a hint. Whoever
+//! misses it finds the changes by looking.
+//!
+//! A NOTIFY takes a lock on the whole cluster at its commit, so it is sent outside
+//! the writes, a bounded number of times a second, and only while another replica
+//! listens.
+
+use std::{sync::Arc, time::Duration};
+
+use diesel::{QueryableByName, sql_query, sql_types::BigInt};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::Uuid,
+    store::database::{Connector, Role, Session},
+};
+
+/// Between two NOTIFYs: at most a hundred a second.
+const NOTIFY_EVERY: Duration = Duration::from_millis(10);
+const COUNT_LISTENERS_EVERY: Duration = Duration::from_secs(1);
+const RECONNECT_AFTER: Duration = Duration::from_millis(500);
+/// A listener that hears nothing for so long asks whether its connection still lives.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Sends and receives the hint. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Signal {
+    /// This process's name for itself, to know its own word by.
+    own: Arc<str>,
+    /// We have committed.
+    committed: Arc<Notify>,
+    /// Another replica says that it has.
+    heard: Arc<Notify>,
+}
+
+impl Signal {
+    pub(crate) fn new() -> Self {
+        Self {
+            own: Uuid::new_v4().to_string().into(),
+            committed: Arc::default(),
+            heard: Arc::default(),
+        }
+    }
+
+    /// Waits for the word of another replica, or for one that was not waited for.
+    pub async fn heard(&self) {
+        self.heard.notified().await;
+    }
+
+    /// Tells the other replicas, soon.
+    pub fn tell(&self) {
+        self.committed.notify_one();
+    }
+
+    /// Listens: owned by the store, ends with `stop`.
+    pub(crate) async fn listen(self, connector: Connector, stop: CancellationToken) {
+        loop {
+            let listening = async {
+                if let Ok(session) = connector.connect(Role::Listen).await {
+                    self.hear(&session).await;
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = listening => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(RECONNECT_AFTER) => {}
+            }
+        }
+    }
+
+    /// Hears until the session is lost.
+    async fn hear(&self, session: &Session) {
+        if session.batch("LISTEN voicecall_changes").await.is_err() {
+            return;
+        }
+        // What was missed while nobody listened.
+        self.heard.notify_one();
+        loop {
+            match timeout(SILENCE, session.notification()).await {
+                Ok(Some(sender)) if *sender != *self.own => self.heard.notify_one(),
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(_) if session.batch("SELECT 1").await.is_err() => return,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Tells: owned by the store, ends with `stop`.
+    pub(crate) async fn notify(self, connector: Connector, stop: CancellationToken) {
+        let mut session: Option<Session> = None;
+        let mut others = Others::default();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.committed.notified() => {}
+            }
+            let tell = async {
+                if session.is_none() {
+                    session = connector.connect(Role::Notify).await.ok();
+                }
+                if let Some(open) = &session
+                    && others.tell(open, &self.own).await.is_err()
+                {
+                    session = None;
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tell => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(NOTIFY_EVERY) => {}
+            }
+        }
+    }
+}
+
+/// Whether other replicas listen, as far as is known.
+#[derive(Debug, Default)]
+struct Others {
+    listen: bool,
+    counted_at: Option<Instant>,
+}
+
+#[derive(QueryableByName)]
+struct Listeners {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+impl Others {
+    async fn tell(&mut self, session: &Session, own: &str) -> diesel::QueryResult<()> {
+        let is_old = |at: Instant| at.elapsed() >= COUNT_LISTENERS_EVERY;
+        if self.counted_at.is_none_or(is_old) {
+            let name = Role::Listen.application_name();
+            let count = sql_query(format!(
+                "SELECT count(*) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND application_name = '{name}'"
+            ));
+            let listeners: Listeners = session.row(count).await?;
+            self.listen = listeners.count > 1;
+            self.counted_at = Some(Instant::now());
+        }
+        if self.listen {
+            let notify = format!("NOTIFY voicecall_changes, '{own}'");
+            session.batch(&notify).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,404 @@
+//! A lane of the writer: runs batches against the database, as often as each
+//! takes, and finds out what became of one whose session was lost.
+
+use std::{
+    convert::Infallible,
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, mpsc},
+    time::sleep,
+};
+use tokio_util::task::TaskTracker;
+use tracing::{error, warn};
+
+use super::{
+    attempt,
+    attempt::{Attempt, Effort, Lost, attempt},
+    commit_outcome,
+    commit_outcome::CommitOutcome,
+    import_halves,
+    import_halves::Halves,
+    planner::{Batch, Pending},
+    queue::Queue,
+    session::{WriterSession, WriterSessions},
+    write::Action,
+};
+use crate::store::{
+    change_log::{
+        head::Head,
+        log::{Commit, Position},
+    },
+    database::{Availability, Throttle},
+    error::WriteError,
+    maintenance::upkeep::Upkeep,
+};
+
+/// How often a lane looks whether something has become different.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long a lane without a session leaves the work to the others.
+const REST: Duration = Duration::from_millis(500);
+
+/// Where committed batches go besides their callers: bounded, and never waited
+/// for.
+pub(crate) type Commits = mpsc::Sender<Commit>;
+
+/// One lane: a task of the store's, which ends when the queue is closed and
+/// empty.
+pub(crate) struct Lane {
+    /// Whoever holds the queue has the turn.
+    pub(crate) turn: Arc<Mutex<Queue>>,
+    /// Which lanes have a session, and which of them this is.
+    pub(crate) ready: Arc<[AtomicBool]>,
+    pub(crate) place: usize,
+    pub(crate) sessions: WriterSessions,
+    pub(crate) upkeep: Upkeep,
+    pub(crate) availability: Availability,
+    pub(crate) head: Head,
+    /// Who wants to hear of commits.
+    pub(crate) commits: Commits,
+    /// Owns the lane, and what it starts.
+    pub(crate) tasks: TaskTracker,
+    /// What is said of batches, and of single writes, that the database refuses.
+    pub(crate) refusals: Throttle,
+    pub(crate) poison: Throttle,
+    /// Kept from batch to batch, unless it breaks.
+    pub(crate) session: Option<WriterSession>,
+}
+
+/// What became of a group of writes.
+enum Written {
+    /// It is committed; the callers wait for their answers.
+    Committed(Batch),
+    /// All callers have been answered.
+    Answered,
+    /// The database refuses one of these.
+    Poisoned(Vec<Pending>),
+}
+
+impl Lane {
+    pub(crate) async fn run(mut self) {
+        let turn = Arc::clone(&self.turn);
+        loop {
+            // One that finds no connection must not take what another one can commit.
+            while !self.is_ready().await && self.others_are_ready() {
+                sleep(REST).await;
+            }
+            let mut queue = turn.lock().await;
+            if self.session.is_none() && self.others_are_ready() {
+                continue;
+            }
+            let taken = queue.take().await;
+            if taken.is_empty() {
+                self.tell_ready(false);
+                return;
+            }
+            let mut groups = vec![taken];
+            let mut committed = Vec::new();
+            while let Some(group) = groups.pop() {
+                match self.write(group, &mut queue).await {
+                    Written::Committed(batch) => committed.push(batch),
+                    Written::Answered => {}
+                    Written::Poisoned(group) => groups.extend(self.halve(group)),
+                }
+            }
+            self.tell_ready(self.session.is_some());
+            drop(queue);
+            for batch in committed {
+                self.answer(batch);
+            }
+        }
+    }
+
+    /// Makes a session ahead, while the database is there; whether there is one.
+    async fn is_ready(&mut self) -> bool {
+        if self.session.is_none() && self.availability.is_up() {
+            self.session = self.session().await;
+        }
+        self.tell_ready(self.session.is_some());
+        self.session.is_some()
+    }
+
+    fn tell_ready(&self, is_ready: bool) {
+        self.ready[self.place].store(is_ready, Ordering::Relaxed);
+    }
+
+    fn others_are_ready(&self) -> bool {
+        let ready = self.ready.iter().enumerate();
+        ready
+            .filter(|(place, _)| *place != self.place)
+            .any(|(_, ready)| ready.load(Ordering::Relaxed))
+    }
+
+    /// Answers the callers of a batch, each thread's by a task on that thread: it wakes
+    /// once, not once for each of its callers, and what they send leaves together.
+    fn answer(&self, batch: Batch) {
+        let mut threads: Vec<(Handle, Vec<_>)> = Vec::new();
+        for (pending, result) in batch.answers() {
+            let thread = pending.caller.id();
+            let place = threads.iter().position(|(caller, _)| caller.id() == thread);
+            let place = place.unwrap_or_else(|| {
+                threads.push((pending.caller.clone(), Vec::new()));
+                threads.len() - 1
+            });
+            threads[place].1.push((pending, result));
+        }
+        for (thread, answers) in threads {
+            let answer = async move {
+                for (pending, result) in answers {
+                    pending.answer(result);
+                }
+            };
+            self.tasks.spawn_on(answer, &thread);
+        }
+    }
+
+    /// Writes a group, however often that takes.
+    async fn write(&mut self, mut group: Vec<Pending>, queue: &mut Queue) -> Written {
+        let mut effort = Effort::default();
+        loop {
+            let Some(mut session) = self.session().await else {
+                answer_all(group, &WriteError::Unavailable);
+                return Written::Answered;
+            };
+            session.learn(queue.last_commit.as_ref());
+            let outcome = attempt(&mut session, group, &effort, &mut queue.postponed).await;
+            if let Ok(Attempt::Committed { .. }) = &outcome {
+                queue.last_commit = Some((session.backend.timeline.clone(), session.known));
+            }
+            let outcome = match outcome {
+                Ok(outcome) => {
+                    self.keep(session, &outcome);
+                    outcome
+                }
+                Err(lost) => {
+                    self.sessions.give_up(session.backend);
+                    // Its socket is closed before anything else is tried.
+                    drop(session.session);
+                    self.availability.suspect();
+                    self.after_loss(lost, queue).await
+                }
+            };
+            match self.after(outcome, &mut effort).await {
+                ControlFlow::Break(written) => return written,
+                ControlFlow::Continue(again) => group = again,
+            }
+        }
+    }
+
+    /// What became of the group, or what of it is to be tried again.
+    async fn after(
+        &self,
+        outcome: Attempt,
+        effort: &mut Effort,
+    ) -> ControlFlow<Written, Vec<Pending>> {
+        match outcome {
+            Attempt::Committed {
+                batch,
+                before,
+                stamp,
+            } => {
+                self.hand_over(&batch, before, stamp);
+                ControlFlow::Break(Written::Committed(batch))
+            }
+            Attempt::Done => ControlFlow::Break(Written::Answered),
+            Attempt::Stale(again) => {
+                effort.stale += 1;
+                ControlFlow::Continue(again)
+            }
+            Attempt::Lost(again) => {
+                effort.lost += 1;
+                again_if(effort.lost <= Effort::MAX_LOST, again)
+            }
+            Attempt::LacksPartition(again) => {
+                effort.no_partition += 1;
+                let made = self.upkeep.make_partitions().await;
+                if let Err(reason) = &made {
+                    warn!(reason, "cannot make partitions for a batch");
+                }
+                let may_help = effort.no_partition <= Effort::MAX_NO_PARTITION;
+                again_if(made.is_ok() && may_help, again)
+            }
+            Attempt::Refused(again, reason) => {
+                effort.refused += 1;
+                if let Some(kept_back) = self.refusals.may_say(&reason) {
+                    warn!(
+                        reason,
+                        kept_back, "the database refuses a batch; trying again"
+                    );
+                }
+                if effort.refused > Effort::MAX_REFUSED {
+                    return ControlFlow::Break(self.poisoned(again, &reason));
+                }
+                ControlFlow::Continue(again)
+            }
+            Attempt::Passing(group, sqlstate) => {
+                if let Some(kept_back) = self.refusals.may_say(&sqlstate) {
+                    let meaning = attempt::meaning(&sqlstate);
+                    warn!(
+                        sqlstate,
+                        kept_back, "the database cannot commit a batch now: {meaning}"
+                    );
+                }
+                again_if(false, group)
+            }
+            Attempt::Poisoned(group, sqlstate) => {
+                ControlFlow::Break(self.poisoned(group, &sqlstate))
+            }
+        }
+    }
+
+    /// The writes one of which the database refuses: alone it is answered.
+    fn poisoned(&self, mut group: Vec<Pending>, reason: &str) -> Written {
+        if can_be_halved(&group) {
+            return Written::Poisoned(group);
+        }
+        if let Some(kept_back) = self.poison.may_say(reason) {
+            error!(reason, kept_back, "the database refuses a write");
+        }
+        if let Some(pending) = group.pop() {
+            let is_import = matches!(pending.write.action, Action::Import(..));
+            pending.answer(if is_import {
+                Ok(import_halves::refused())
+            } else {
+                Err(WriteError::Internal)
+            });
+        }
+        Written::Answered
+    }
+
+    /// The halves of a group, or of the import that stands alone. The last is taken first.
+    fn halve(&self, mut group: Vec<Pending>) -> Vec<Vec<Pending>> {
+        if group.len() > 1 {
+            let second = group.split_off(group.len() / 2);
+            return vec![second, group];
+        }
+        let mut halves = Vec::new();
+        for pending in group {
+            match Halves::of(pending) {
+                Ok(import) => {
+                    let ([first, second], join) = import.take_apart();
+                    self.tasks.spawn(join);
+                    halves.extend([vec![second], vec![first]]);
+                }
+                Err(pending) => halves.push(vec![*pending]),
+            }
+        }
+        halves
+    }
+
+    /// Keeps the session for the next attempt, unless it may be the reason of a refusal.
+    fn keep(&mut self, mut session: WriterSession, outcome: &Attempt) {
+        let is_good = match outcome {
+            Attempt::Refused(..) => false,
+            Attempt::Passing(_, sqlstate) => session.survives_refusal(sqlstate),
+            _ => true,
+        };
+        if is_good {
+            self.session = Some(session);
+        } else {
+            self.sessions.give_up(session.backend);
+        }
+    }
+
+    /// Hands the changes to the follower, without waiting: what finds no room is in the log.
+    fn hand_over(&self, batch: &Batch, before: Position, stamp: i64) {
+        let Some(last) = batch.changes.last() else {
+            return;
+        };
+        self.head.set(last.revision);
+        self.upkeep.log_reached(last.revision);
+        let _ = self.commits.try_send(Commit {
+            before,
+            stamp,
+            committed_at: last.changed_at,
+            changes: batch.changes.clone(),
+        });
+    }
+
+    /// What is left to do after the session was lost.
+    async fn after_loss(&mut self, lost: Lost, queue: &mut Queue) -> Attempt {
+        let (mut batch, commit) = match lost {
+            Lost::Before(group) => return Attempt::Lost(group),
+            Lost::During(batch, commit) => (batch, commit),
+        };
+        let (outcome, session) = tokio::select! {
+            found = commit_outcome::find(&mut self.sessions, &commit) => found,
+            never = refuse_meanwhile(queue, &self.availability) => match never {},
+        };
+        self.session = session;
+        match outcome {
+            CommitOutcome::Committed {
+                head_before,
+                committed_at,
+            } => {
+                let last = batch.commit(head_before, committed_at);
+                self.head.set(last);
+                // The follower finds it in the log: what was before it is not known.
+                self.answer(batch);
+                Attempt::Done
+            }
+            CommitOutcome::NotCommitted => Attempt::Lost(batch.into_pending()),
+            CommitOutcome::Unknown => {
+                error!("cannot find out whether a batch was committed");
+                answer_all(batch.into_pending(), &WriteError::OutcomeUnknown);
+                Attempt::Done
+            }
+        }
+    }
+
+    async fn session(&mut self) -> Option<WriterSession> {
+        match self.session.take() {
+            Some(session) if session.session.is_lost() => self.sessions.give_up(session.backend),
+            Some(session) => return Some(session),
+            None => {}
+        }
+        match self.sessions.open().await {
+            Ok(session) => Some(session),
+            Err(reason) => {
+                self.availability.no_session("writes", &reason);
+                None
+            }
+        }
+    }
+}
+
+/// What waits for its turn has not been sent, and need not wait for the outcome of what has
+/// while the database is unavailable.
+async fn refuse_meanwhile(queue: &mut Queue, availability: &Availability) -> Infallible {
+    loop {
+        sleep(LOOK_EVERY).await;
+        if !availability.is_up() {
+            answer_all(queue.drain(), &WriteError::Unavailable);
+        }
+    }
+}
+
+/// Tries the group again, or answers that the database is unavailable.
+fn again_if(is_worth_it: bool, group: Vec<Pending>) -> ControlFlow<Written, Vec<Pending>> {
+    if is_worth_it {
+        return ControlFlow::Continue(group);
+    }
+    answer_all(group, &WriteError::Unavailable);
+    ControlFlow::Break(Written::Answered)
+}
+
+fn can_be_halved(group: &[Pending]) -> bool {
+    match group {
+        [alone] => matches!(&alone.write.action, Action::Import(records, _) if records.len() > 1),
+        _ => true,
+    }
+}
+
+fn answer_all(group: Vec<Pending>, error: &WriteError) {
+    for pending in group {
+        pending.answer(Err(error.clone()));
+    }
+}

@@ -1,0 +1,157 @@
+//! Request records: what was answered to a request id, rebuilt from the change
+//! log.
+
+use std::sync::Arc;
+
+use diesel::prelude::*;
+
+use super::write::{RequestKey, Written};
+use crate::{
+    domain::{Call, ChangeKind, Revision, Timestamp, Uuid, machine::Rejection},
+    store::{
+        database::Session,
+        error::WriteError,
+        row::{CallRow, ChangeRow, to_sql_time},
+        schema::{feed, purged_calls, request_records, voice_call_changes, voice_calls},
+    },
+};
+
+/// How long a request id is known: a day.
+const KEPT_MICROS: i64 = 24 * 3600 * 1_000_000;
+
+/// What was answered to this request of this principal; `None` when there is no
+/// record of it (any more).
+pub(crate) async fn recorded_answer(
+    session: &Session,
+    principal: &str,
+    request: RequestKey,
+    expiry: Timestamp,
+) -> QueryResult<Option<Result<Written, WriteError>>> {
+    let forgotten = Timestamp::clamped(expiry.micros().saturating_sub(KEPT_MICROS));
+    let query = request_records::table
+        .filter(request_records::request_id.eq(request.id))
+        .filter(request_records::principal.eq(principal))
+        .filter(request_records::recorded_at.gt(to_sql_time(forgotten)))
+        .order(request_records::recorded_at.desc())
+        .select((
+            request_records::fingerprint,
+            request_records::uid,
+            request_records::revision,
+            request_records::change_count,
+        ))
+        .limit(1);
+    let record: Option<(Uuid, Uuid, Revision, i32)> = session.optional_row(query).await?;
+    let Some((fingerprint, uid, revision, change_count)) = record else {
+        return Ok(None);
+    };
+    // Nothing tells what was said of a purged call, not even whether a guess of it is right.
+    if let Some(purge) = purge_of(session, uid).await?
+        && (change_count == 0 || revision != purge)
+    {
+        return Ok(Some(Err(purged(uid))));
+    }
+    // A purge leaves a nil fingerprint, which any request fits.
+    if !fingerprint.is_nil() && fingerprint != request.fingerprint {
+        return Ok(Some(Err(WriteError::RequestIdReused)));
+    }
+    if change_count > 0 {
+        let last = revision + i64::from(change_count) - 1;
+        return Ok(Some(changes_answer(session, uid, revision, last).await?));
+    }
+    Ok(Some(match revision {
+        0 => Ok(Written::default()),
+        _ => state_at(session, uid, revision).await?,
+    }))
+}
+
+/// The revision at which the call was purged.
+async fn purge_of(session: &Session, uid: Uuid) -> QueryResult<Option<Revision>> {
+    let query = purged_calls::table.find(uid).select(purged_calls::revision);
+    session.optional_row(query).await
+}
+
+/// What the request was answered that made the changes from `first` to `last`, the first
+/// of them to the call `uid`.
+async fn changes_answer(
+    session: &Session,
+    uid: Uuid,
+    first: Revision,
+    last: Revision,
+) -> QueryResult<Result<Written, WriteError>> {
+    let query = voice_call_changes::table
+        .filter(voice_call_changes::revision.between(first, last))
+        .order(voice_call_changes::revision)
+        .select(ChangeRow::as_select());
+    let rows: Vec<ChangeRow> = session.rows(query).await?;
+    // Some may have left the log.
+    let is_whole = Revision::try_from(rows.len()).is_ok_and(|len| len == last - first + 1);
+    if !is_whole && first == last {
+        return state_at(session, uid, first).await;
+    }
+    if !is_whole {
+        return Ok(Err(compacted(session).await?));
+    }
+    let mut written = Written {
+        calls: Vec::with_capacity(rows.len()),
+        revision: last,
+        ..Written::default()
+    };
+    for change in rows.into_iter().map(ChangeRow::into_change) {
+        match change.after {
+            Some(call) => written.calls.push(call),
+            // Its own answer had no call.
+            None if change.kind == Some(ChangeKind::Purged) => {}
+            None => return Ok(Err(purged(change.uid))),
+        }
+    }
+    Ok(Ok(written))
+}
+
+/// The call as it was at `revision`. The log may not reach back so far: then it is the state
+/// before the next change of the call, or the present one, if that is of this revision.
+async fn state_at(
+    session: &Session,
+    uid: Uuid,
+    revision: Revision,
+) -> QueryResult<Result<Written, WriteError>> {
+    let query = voice_call_changes::table
+        .filter(voice_call_changes::uid.eq(uid))
+        .filter(voice_call_changes::revision.ge(revision))
+        .order(voice_call_changes::revision)
+        .select(ChangeRow::as_select())
+        .limit(1);
+    let next: Option<ChangeRow> = session.optional_row(query).await?;
+    if let Some(change) = next.map(ChangeRow::into_change) {
+        let state = if change.revision == revision {
+            change.after
+        } else {
+            change.before
+        };
+        return match state {
+            None => Ok(Err(purged(uid))),
+            Some(call) if call.revision == revision => Ok(Ok(Written::calls(vec![call]))),
+            Some(_) => Ok(Err(compacted(session).await?)),
+        };
+    }
+    let query = voice_calls::table.find(uid).select(CallRow::as_select());
+    let row: Option<CallRow> = session.optional_row(query).await?;
+    match row.map(Call::from) {
+        None => Ok(Err(purged(uid))),
+        Some(call) if call.revision == revision => Ok(Ok(Written::calls(vec![Arc::new(call)]))),
+        Some(_) => Ok(Err(compacted(session).await?)),
+    }
+}
+
+/// The request was answered before, and what it was answered has left the log.
+async fn compacted(session: &Session) -> QueryResult<WriteError> {
+    let query = feed::table.select(feed::oldest_revision);
+    let oldest_revision = session.row(query).await?;
+    Ok(WriteError::AnswerCompacted { oldest_revision })
+}
+
+fn purged(uid: Uuid) -> WriteError {
+    WriteError::Rejected {
+        place: 0,
+        rejection: Rejection::Purged { uid },
+    }
+}

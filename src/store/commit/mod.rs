@@ -1,0 +1,11 @@
+pub(super) mod attempt;
+pub(super) mod commit_outcome;
+pub(super) mod committer;
+pub(super) mod idempotency;
+pub(super) mod import_halves;
+pub(super) mod planner;
+pub(super) mod queue;
+pub(super) mod session;
+pub(super) mod statement;
+pub(super) mod write;
+pub(super) mod writer;

@@ -1,0 +1,354 @@
+//! Runs a batch of writes through the state machine and gathers what is to be
+//! committed. Pure: no I/O.
+//!
+//! A call changes at most once in a batch, so that every state that a command
+//! meets is a committed one, with a known revision and known times. A write to a
+//! call that changes already in this batch is postponed to the next one.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+    sync::Arc,
+};
+
+use tokio::{runtime::Handle, sync::oneshot};
+
+use super::write::{Action, ImportOutcome, Imported, RecordError, RequestKey, Write, Written};
+use crate::{
+    domain::{
+        Call, Change, ChangeKind, Command, ConflictPolicy, Draft, Record, Revision, Timestamp,
+        Uuid, machine,
+        machine::{ImportStep, Rejection, State, Step},
+    },
+    store::error::WriteError,
+};
+
+/// A write, and the caller who waits for its result.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) write: Write,
+    pub(crate) reply: oneshot::Sender<Result<Written, WriteError>>,
+    /// Where the caller runs.
+    pub(crate) caller: Handle,
+}
+
+impl Pending {
+    pub(crate) fn answer(self, result: Result<Written, WriteError>) {
+        // A caller that has gone wants no answer.
+        let _ = self.reply.send(result);
+    }
+}
+
+/// A write and what the state machine made of it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) pending: Pending,
+    pub(crate) outcome: Outcome,
+}
+
+/// What the state machine made of a write.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// These of the batch's changes.
+    Changes(Range<usize>),
+    /// The call is so already.
+    Unchanged(Arc<Call>),
+    /// There is no call, and that is fine.
+    Absent,
+    /// Nothing changes but the log's time.
+    Confirmed,
+    /// Each record has its own result, and what some did are these of the
+    /// batch's changes.
+    Imported(Range<usize>, Vec<Result<Imported, RecordError>>),
+    /// Refused.
+    Rejected(WriteError),
+}
+
+impl Outcome {
+    /// Which of the batch's changes are the write's.
+    pub(crate) fn changes(&self) -> Range<usize> {
+        match self {
+            Self::Changes(range) | Self::Imported(range, _) => range.clone(),
+            Self::Unchanged(_) | Self::Absent | Self::Confirmed | Self::Rejected(_) => 0..0,
+        }
+    }
+
+    /// The result, if there is nothing to commit for it.
+    fn settled(self) -> Result<Result<Written, WriteError>, Self> {
+        match self {
+            Self::Unchanged(call) => Ok(Ok(Written::calls(vec![call]))),
+            Self::Absent => Ok(Ok(Written::default())),
+            Self::Imported(range, imported) if range.is_empty() => Ok(Ok(Written {
+                imported,
+                ..Written::default()
+            })),
+            Self::Rejected(error) => Ok(Err(error)),
+            Self::Changes(_) | Self::Imported(..) | Self::Confirmed => Err(self),
+        }
+    }
+}
+
+/// What is to be committed together.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// The writes that take part.
+    pub(crate) entries: Vec<Entry>,
+    /// Their changes, in order.
+    pub(crate) changes: Vec<Change>,
+    /// The calls that were read for them, and the revision of each (0: none).
+    pub(crate) reads: Vec<(Uuid, Revision)>,
+}
+
+/// What there is under a uid; what is in no map was never there.
+#[derive(Debug, Clone)]
+pub(crate) enum Known {
+    /// A call.
+    Call(Arc<Call>),
+    /// A call once, which was purged.
+    Purged,
+}
+
+/// What was read, by uid.
+pub(crate) type States = HashMap<Uuid, Known>;
+
+/// Plans one batch; answers it and the writes that must wait for the next one.
+///
+/// A write that is refused or changes nothing, and has no request id to look up
+/// or to record, is answered here: it has no part in the commit.
+pub(crate) fn plan(pending: Vec<Pending>, states: &States) -> (Batch, Vec<Pending>) {
+    let mut batch = Batch {
+        entries: Vec::with_capacity(pending.len()),
+        changes: Vec::with_capacity(pending.len()),
+        reads: Vec::new(),
+    };
+    let mut postponed = Vec::new();
+    // By the changes of this batch, or by a write that waits.
+    let mut taken: HashSet<Uuid> = HashSet::new();
+    let mut requests: HashSet<(Uuid, Option<Arc<str>>)> = HashSet::new();
+    for pending in pending {
+        let request = pending.write.request;
+        let twice = request.is_some_and(|RequestKey { id, .. }| {
+            !requests.insert((id, pending.write.principal.clone()))
+        });
+        if twice || pending.write.named_uids().any(|uid| taken.contains(&uid)) {
+            // What is named by both this and a later one must not overtake it.
+            taken.extend(pending.write.named_uids());
+            postponed.push(pending);
+            continue;
+        }
+        let outcome = apply(&pending.write, states, &mut batch);
+        let changes = &batch.changes[outcome.changes()];
+        taken.extend(changes.iter().map(|change| change.uid));
+        if request.is_some() {
+            batch.entries.push(Entry { pending, outcome });
+            continue;
+        }
+        match outcome.settled() {
+            Ok(result) => pending.answer(result),
+            Err(outcome) => batch.entries.push(Entry { pending, outcome }),
+        }
+    }
+    (batch, postponed)
+}
+
+fn apply(write: &Write, states: &States, batch: &mut Batch) -> Outcome {
+    match &write.action {
+        Action::CreateFresh(draft) => {
+            let start = batch.changes.len();
+            batch.changes.push(created(write, draft, true));
+            Outcome::Changes(start..start + 1)
+        }
+        Action::One(command) => apply_one(write, command, states, batch),
+        Action::ConfirmTime => Outcome::Confirmed,
+        Action::CreateAll(drafts) => {
+            for (place, draft) in drafts.iter().enumerate() {
+                let uid = draft.uid;
+                let rejection = match states.get(&uid) {
+                    None => continue,
+                    Some(Known::Call(_)) => Rejection::AlreadyExists { uid },
+                    Some(Known::Purged) => Rejection::UidPurged { uid },
+                };
+                return Outcome::Rejected(WriteError::Rejected { place, rejection });
+            }
+            let start = batch.changes.len();
+            let last = drafts.len().saturating_sub(1);
+            for (place, draft) in drafts.iter().enumerate() {
+                batch.reads.push((draft.uid, 0));
+                batch.changes.push(created(write, draft, place == last));
+            }
+            Outcome::Changes(start..batch.changes.len())
+        }
+        Action::Import(records, policy) => {
+            let start = batch.changes.len();
+            let imported = records
+                .iter()
+                .map(|record| import(write, record, *policy, states, batch))
+                .collect();
+            Outcome::Imported(start..batch.changes.len(), imported)
+        }
+    }
+}
+
+/// What becomes of one record; the revision of one that is changed is known when
+/// it is committed.
+fn import(
+    write: &Write,
+    record: &Record,
+    policy: ConflictPolicy,
+    states: &States,
+    batch: &mut Batch,
+) -> Result<Imported, RecordError> {
+    let (state, call) = state_of(record.uid, states);
+    let revision = call.map_or(0, |call| call.revision);
+    let (after, outcome) = match machine::import(state, record, policy)? {
+        ImportStep::Create(after) => (Some(after), ImportOutcome::Created),
+        ImportStep::Replace(after) => (Some(after), ImportOutcome::Replaced),
+        ImportStep::Unchanged => (None, ImportOutcome::Unchanged),
+        ImportStep::Keep => (None, ImportOutcome::Skipped),
+    };
+    if let Some(after) = after {
+        batch.reads.push((record.uid, revision));
+        let kind = ChangeKind::Imported;
+        let change = change(write, kind, call.cloned(), after, true);
+        batch.changes.push(change);
+    }
+    Ok(Imported { outcome, revision })
+}
+
+fn state_of(uid: Uuid, states: &States) -> (State<'_>, Option<&Arc<Call>>) {
+    match states.get(&uid) {
+        None => (State::Absent, None),
+        Some(Known::Purged) => (State::Purged, None),
+        Some(Known::Call(call)) => (State::Call(call), Some(call)),
+    }
+}
+
+fn apply_one(write: &Write, command: &Command, states: &States, batch: &mut Batch) -> Outcome {
+    let uid = command.uid();
+    let (state, call) = state_of(uid, states);
+    let step = machine::apply(state, command);
+    let change = match &step {
+        Ok(Step::Change(kind, after)) => {
+            change(write, *kind, call.cloned(), Arc::clone(after), true)
+        }
+        Ok(Step::Purge) => purged(write, uid),
+        _ => return unchanged(step, call),
+    };
+    batch
+        .reads
+        .push((uid, call.map_or(0, |call| call.revision)));
+    batch.changes.push(change);
+    Outcome::Changes(batch.changes.len() - 1..batch.changes.len())
+}
+
+/// The outcome of a step that makes no change.
+fn unchanged(step: Result<Step, Rejection>, call: Option<&Arc<Call>>) -> Outcome {
+    match step {
+        Ok(Step::Unchanged | Step::Change(..) | Step::Purge) => match call {
+            Some(call) => Outcome::Unchanged(Arc::clone(call)),
+            None => Outcome::Absent,
+        },
+        Ok(Step::Absent) => Outcome::Absent,
+        Err(rejection) => Outcome::Rejected(WriteError::Rejected {
+            place: 0,
+            rejection,
+        }),
+    }
+}
+
+fn created(write: &Write, draft: &Draft, transaction_end: bool) -> Change {
+    let after = Arc::new(machine::create(draft));
+    change(write, ChangeKind::Created, None, after, transaction_end)
+}
+
+fn change(
+    write: &Write,
+    kind: ChangeKind,
+    before: Option<Arc<Call>>,
+    after: Arc<Call>,
+    transaction_end: bool,
+) -> Change {
+    Change {
+        revision: 0,
+        kind: Some(kind),
+        uid: after.uid,
+        before,
+        after: Some(after),
+        actor: write.principal.clone(),
+        request_id: write.request.map(|request| request.id),
+        transaction_end,
+        changed_at: Timestamp::AT_COMMIT,
+    }
+}
+
+fn purged(write: &Write, uid: Uuid) -> Change {
+    Change {
+        revision: 0,
+        kind: Some(ChangeKind::Purged),
+        uid,
+        before: None,
+        after: None,
+        actor: write.principal.clone(),
+        request_id: write.request.map(|request| request.id),
+        transaction_end: true,
+        changed_at: Timestamp::AT_COMMIT,
+    }
+}
+
+impl Batch {
+    /// Whether there is nothing to commit and nothing to look up.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Takes the batch apart again, to run its writes anew.
+    pub(crate) fn into_pending(self) -> Vec<Pending> {
+        self.entries
+            .into_iter()
+            .map(|entry| entry.pending)
+            .collect()
+    }
+
+    /// Puts into the changes what the commit decided; answers the last revision.
+    pub(crate) fn commit(&mut self, head_before: Revision, committed_at: Timestamp) -> Revision {
+        let mut revision = head_before;
+        for change in &mut self.changes {
+            revision += 1;
+            change.revision = revision;
+            change.changed_at = committed_at;
+            if let Some(after) = &mut change.after {
+                Arc::make_mut(after).commit(revision, committed_at);
+            }
+        }
+        revision
+    }
+
+    /// What every caller is answered, once it is committed.
+    pub(crate) fn answers(self) -> impl Iterator<Item = (Pending, Result<Written, WriteError>)> {
+        let mut changes = self.changes.into_iter();
+        self.entries.into_iter().map(move |entry| {
+            let Entry { pending, outcome } = entry;
+            // The entries' ranges follow one another.
+            let mut changes = changes.by_ref().take(outcome.changes().len());
+            let result = outcome.settled().unwrap_or_else(|outcome| {
+                let mut written = Written::default();
+                if let Outcome::Imported(_, imported) = outcome {
+                    written.imported = imported;
+                    for imported in written.imported.iter_mut().flatten() {
+                        if imported.is_change() {
+                            let change = changes.next();
+                            imported.revision = change.map_or(0, |change| change.revision);
+                        }
+                    }
+                } else {
+                    for change in changes {
+                        written.revision = change.revision;
+                        written.calls.extend(change.after);
+                    }
+                }
+                Ok(written)
+            });
+            (pending, result)
+        })
+    }
+}

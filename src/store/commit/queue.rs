@@ -1,0 +1,70 @@
+//! The writes that wait for the writer.
+
+use std::mem;
+
+use tokio::{sync::mpsc, task::yield_now};
+
+use super::planner::Pending;
+use crate::store::change_log::log::Position;
+
+/// The most changes in a batch; a single write may exceed it.
+const MAX_BATCH_CHANGES: usize = 512;
+
+/// What waits to be written. Whoever holds it has the turn.
+pub(crate) struct Queue {
+    receiver: mpsc::Receiver<Pending>,
+    /// Writes that the last batch had no room for; fewer than a batch holds.
+    pub(crate) postponed: Vec<Pending>,
+    /// Where the log ended after the last commit, on which timeline of the database: the
+    /// next one has its place behind it.
+    pub(crate) last_commit: Option<(String, Position)>,
+}
+
+impl Queue {
+    pub(crate) fn new(receiver: mpsc::Receiver<Pending>) -> Self {
+        Self {
+            receiver,
+            postponed: Vec::new(),
+            last_commit: None,
+        }
+    }
+
+    /// Takes all that is there, without waiting.
+    pub(crate) fn drain(&mut self) -> Vec<Pending> {
+        let mut taken = mem::take(&mut self.postponed);
+        while let Ok(pending) = self.receiver.try_recv() {
+            taken.push(pending);
+        }
+        taken
+    }
+
+    /// Takes what is waiting, and waits only if nothing is. Empty: the queue is
+    /// closed and all is done.
+    pub(crate) async fn take(&mut self) -> Vec<Pending> {
+        loop {
+            let mut taken = mem::take(&mut self.postponed);
+            if taken.is_empty() {
+                match self.receiver.recv().await {
+                    Some(pending) => taken.push(pending),
+                    None => return taken,
+                }
+                // The runtime runs whoever was woken last first: a turn for
+                // those who are about to write too.
+                yield_now().await;
+            }
+            let mut changes: usize = taken.iter().map(|pending| pending.write.len()).sum();
+            while changes < MAX_BATCH_CHANGES {
+                let Ok(pending) = self.receiver.try_recv() else {
+                    break;
+                };
+                changes += pending.write.len();
+                taken.push(pending);
+            }
+            // Whoever has stopped waiting has withdrawn the write.
+            taken.retain(|pending| !pending.reply.is_closed());
+            if !taken.is_empty() {
+                return taken;
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The one statement that commits a batch: the call of the database function
+//! `commit_batch_v2`, prepared once on each connection.
+
+use diesel::{
+    data_types::PgTimestamp,
+    pg::{Pg, sql_types::Timestamptz},
+    prelude::*,
+    query_builder::{AstPass, Query, QueryFragment, QueryId},
+    sql_types::{Array, BigInt, Bool, Integer, Nullable, Text, Uuid as SqlUuid},
+};
+
+use super::planner::{Batch, Entry, Outcome};
+use crate::{
+    domain::{
+        Attributes, Change, ChangeKind, Identifier, PhoneNumber, Revision, Seconds, Summary,
+        Timestamp, Url, Uuid,
+    },
+    store::{
+        change_log::log::Position,
+        database::{Clock, Session},
+        row::{from_sql_time, old_values, to_sql_time},
+    },
+};
+
+/// What the database made of a batch. Only `Committed` has written anything.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// Written: the changes follow `head_before`, at `committed_at`.
+    Committed {
+        head_before: Position,
+        committed_at: Timestamp,
+        /// What the database's clock says.
+        clock: Timestamp,
+    },
+    /// Not written: the entries at these places were recorded before, or some of
+    /// the calls have changed since they were read.
+    Conflict { repeated: Vec<usize> },
+    /// Not written: there is no partition for it.
+    LacksPartition,
+    /// Not written: refused with this SQLSTATE.
+    Refused(String),
+}
+
+/// Commits the batch under this stamp: it is committed when the statement has been read to
+/// its end, and not with the row that it returns.
+pub(crate) async fn commit(
+    session: &Session,
+    stamp: i64,
+    clock: &Clock,
+    batch: &Batch,
+) -> QueryResult<Reply> {
+    let statement = CommitBatch::new(stamp, clock, batch);
+    let requests = statement.request_places.clone();
+    let row: ReplyRow = session.row(statement).await?;
+    let (head_revision, head_stamp, times, repeated, stale, refusal, lacks_partition) = row;
+    if lacks_partition == Some(true) {
+        return Ok(Reply::LacksPartition);
+    }
+    if let Some(sqlstate) = refusal {
+        return Ok(Reply::Refused(sqlstate));
+    }
+    if repeated.is_some() || stale.is_some() {
+        let places = repeated.unwrap_or_default();
+        let place_of = |place: i32| {
+            let index = usize::try_from(place).ok()?.checked_sub(1)?;
+            requests.get(index).copied()
+        };
+        return Ok(Reply::Conflict {
+            repeated: places.into_iter().filter_map(place_of).collect(),
+        });
+    }
+    match (head_revision, head_stamp, times) {
+        (Some(revision), Some(stamp), (Some(committed_at), Some(clock))) => Ok(Reply::Committed {
+            head_before: Position { revision, stamp },
+            committed_at: from_sql_time(committed_at),
+            clock: from_sql_time(clock),
+        }),
+        _ => Err(diesel::result::Error::NotFound),
+    }
+}
+
+type ReplyRow = (
+    Option<Revision>,
+    Option<i64>,
+    (Option<PgTimestamp>, Option<PgTimestamp>),
+    Option<Vec<i32>>,
+    Option<Vec<Uuid>>,
+    Option<String>,
+    Option<bool>,
+);
+
+/// The statement: arrays, one element for each read, request and change. The
+/// parameters of `commit_batch_v2` explain them.
+#[derive(Default)]
+struct CommitBatch<'a> {
+    stamp: i64,
+    now: Option<PgTimestamp>,
+    expiry: Option<PgTimestamp>,
+    read_uids: Vec<Uuid>,
+    read_revisions: Vec<i64>,
+    /// The entries that the requests belong to; not sent.
+    request_places: Vec<usize>,
+    principals: Vec<&'a str>,
+    record_ids: Vec<Uuid>,
+    fingerprints: Vec<Uuid>,
+    record_uids: Vec<Uuid>,
+    record_changes: Vec<i32>,
+    record_revisions: Vec<i64>,
+    record_counts: Vec<i32>,
+    recorded: Vec<bool>,
+    kinds: Vec<&'static str>,
+    actors: Vec<Option<&'a str>>,
+    request_ids: Vec<Option<Uuid>>,
+    transaction_ends: Vec<bool>,
+    old_values: Vec<Option<String>>,
+    uids: Vec<Uuid>,
+    durations: Vec<Option<i32>>,
+    created_ats: Vec<Option<PgTimestamp>>,
+    updated_ats: Vec<Option<PgTimestamp>>,
+    statuses: Vec<Option<&'a str>>,
+    directions: Vec<Option<&'a str>>,
+    staff_uids: Vec<Option<&'a str>>,
+    client_uids: Vec<Option<&'a str>>,
+    from_numbers: Vec<Option<&'a str>>,
+    to_numbers: Vec<Option<&'a str>>,
+    recording_urls: Vec<Option<&'a str>>,
+    call_summaries: Vec<Option<&'a str>>,
+    external_app_urls: Vec<Option<&'a str>>,
+    handled_by_staff_uids: Vec<Option<&'a str>>,
+    handled_ats: Vec<Option<PgTimestamp>>,
+    deleted_ats: Vec<Option<PgTimestamp>>,
+}
+
+impl<'a> CommitBatch<'a> {
+    fn new(stamp: i64, clock: &Clock, batch: &'a Batch) -> Self {
+        let mut this = Self {
+            stamp,
+            now: Some(to_sql_time(clock.log_now())),
+            expiry: Some(to_sql_time(clock.expiry_now())),
+            ..Self::default()
+        };
+        (this.read_uids, this.read_revisions) = batch.reads.iter().copied().unzip();
+        for (place, entry) in batch.entries.iter().enumerate() {
+            this.push_request(place, entry);
+        }
+        for change in &batch.changes {
+            this.push_change(change);
+        }
+        this
+    }
+
+    fn push_request(&mut self, place: usize, Entry { pending, outcome }: &'a Entry) {
+        let Some(request) = pending.write.request else {
+            return;
+        };
+        // Batches are far smaller than i32::MAX, so the fallback is never used.
+        let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+        let (change, revision, changes) = match outcome {
+            Outcome::Changes(range) => (count(range.start + 1), 0, count(range.len())),
+            Outcome::Unchanged(call) => (0, call.revision, 0),
+            // Imports carry no request ids.
+            Outcome::Imported(..) | Outcome::Absent | Outcome::Confirmed | Outcome::Rejected(_) => {
+                (0, 0, 0)
+            }
+        };
+        self.request_places.push(place);
+        self.principals.push(pending.write.principal_name());
+        self.record_ids.push(request.id);
+        self.fingerprints.push(request.fingerprint);
+        self.record_uids.push(pending.write.first_uid());
+        self.record_changes.push(change);
+        self.record_revisions.push(revision);
+        self.record_counts.push(changes);
+        self.recorded.push(!matches!(outcome, Outcome::Rejected(_)));
+    }
+
+    fn push_change(&mut self, change: &'a Change) {
+        let call = change.after.as_deref();
+        let a = call.map(|call| &call.attributes);
+        let name = |field: fn(&Attributes) -> &Option<Identifier>| {
+            a.and_then(|a| field(a).as_ref()).map(Identifier::as_str)
+        };
+        let number = |field: fn(&Attributes) -> &Option<PhoneNumber>| {
+            a.and_then(|a| field(a).as_ref()).map(PhoneNumber::as_str)
+        };
+        let url = |field: fn(&Attributes) -> &Option<Url>| {
+            a.and_then(|a| field(a).as_ref()).map(Url::as_str)
+        };
+        self.kinds.push(change.kind.map_or("", ChangeKind::word));
+        self.actors.push(change.actor.as_deref());
+        self.request_ids.push(change.request_id);
+        self.transaction_ends.push(change.transaction_end);
+        self.old_values.push(match (&change.before, call) {
+            (Some(before), Some(after)) => Some(old_values(before, after)),
+            _ => None,
+        });
+        self.uids.push(change.uid);
+        self.durations
+            .push(a.and_then(|a| a.duration).map(Seconds::get));
+        self.created_ats
+            .push(call.map(|call| to_sql_time(call.created_at)));
+        self.updated_ats
+            .push(call.map(|call| to_sql_time(call.updated_at)));
+        self.statuses.push(a.map(|a| a.status.word()));
+        self.directions.push(a.map(|a| a.direction.word()));
+        self.staff_uids.push(name(|a| &a.staff_uid));
+        self.client_uids.push(name(|a| &a.client_uid));
+        self.from_numbers.push(number(|a| &a.from_number));
+        self.to_numbers.push(number(|a| &a.to_number));
+        self.recording_urls.push(url(|a| &a.recording_url));
+        let summary = a.and_then(|a| a.call_summary.as_ref());
+        self.call_summaries.push(summary.map(Summary::as_str));
+        self.external_app_urls.push(url(|a| &a.external_app_url));
+        self.handled_by_staff_uids
+            .push(name(|a| &a.handled_by_staff_uid));
+        self.handled_ats
+            .push(a.and_then(|a| a.handled_at).map(to_sql_time));
+        self.deleted_ats
+            .push(call.and_then(|call| call.deleted_at).map(to_sql_time));
+    }
+}
+
+impl Query for CommitBatch<'_> {
+    type SqlType = (
+        Nullable<BigInt>,
+        Nullable<BigInt>,
+        (Nullable<Timestamptz>, Nullable<Timestamptz>),
+        Nullable<Array<Integer>>,
+        Nullable<Array<SqlUuid>>,
+        Nullable<Text>,
+        Nullable<Bool>,
+    );
+}
+
+impl QueryId for CommitBatch<'_> {
+    type QueryId = CommitBatch<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl QueryFragment<Pg> for CommitBatch<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        /// Binds one parameter after another, with commas between them.
+        macro_rules! bind {
+            ($($sql_type:ty => $field:ident),* $(,)?) => {
+                $(out.push_sql(", "); out.push_bind_param::<$sql_type, _>(&self.$field)?;)*
+            };
+        }
+        out.push_sql(
+            "SELECT head_revision, head_stamp, committed_at, clock, repeated, stale, refusal, \
+             lacks_partition FROM commit_batch_v2(",
+        );
+        out.push_bind_param::<BigInt, _>(&self.stamp)?;
+        bind! {
+            Nullable<Timestamptz> => now,
+            Nullable<Timestamptz> => expiry,
+            Array<SqlUuid> => read_uids,
+            Array<BigInt> => read_revisions,
+            Array<Text> => principals,
+            Array<SqlUuid> => record_ids,
+            Array<SqlUuid> => fingerprints,
+            Array<SqlUuid> => record_uids,
+            Array<Integer> => record_changes,
+            Array<BigInt> => record_revisions,
+            Array<Integer> => record_counts,
+            Array<Bool> => recorded,
+            Array<Text> => kinds,
+            Array<Nullable<Text>> => actors,
+            Array<Nullable<SqlUuid>> => request_ids,
+            Array<Bool> => transaction_ends,
+            Array<Nullable<Text>> => old_values,
+            Array<SqlUuid> => uids,
+            Array<Nullable<Integer>> => durations,
+            Array<Nullable<Timestamptz>> => created_ats,
+            Array<Nullable<Timestamptz>> => updated_ats,
+            Array<Nullable<Text>> => statuses,
+            Array<Nullable<Text>> => directions,
+            Array<Nullable<Text>> => staff_uids,
+            Array<Nullable<Text>> => client_uids,
+            Array<Nullable<Text>> => from_numbers,
+            Array<Nullable<Text>> => to_numbers,
+            Array<Nullable<Text>> => recording_urls,
+            Array<Nullable<Text>> => call_summaries,
+            Array<Nullable<Text>> => external_app_urls,
+            Array<Nullable<Text>> => handled_by_staff_uids,
+            Array<Nullable<Timestamptz>> => handled_ats,
+            Array<Nullable<Timestamptz>> => deleted_ats,
+        }
+        out.push_sql(")");
+        Ok(())
+    }
+}

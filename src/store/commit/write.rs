@@ -1,0 +1,170 @@
+//! What callers hand to the writer, and what they get back.
+
+use std::sync::Arc;
+
+use crate::domain::{
+    Call, Command, ConflictPolicy, Draft, Record, Revision, Uuid, machine::Rejection,
+};
+
+/// One request to write: applied as a whole or not at all.
+#[derive(Debug)]
+pub struct Write {
+    /// What is to be done.
+    pub action: Action,
+    /// The client's name for the request, if it has one.
+    pub request: Option<RequestKey>,
+    /// Who asks; `None` when nobody had to say who they are.
+    pub principal: Option<Arc<str>>,
+}
+
+/// What a request does.
+#[derive(Debug)]
+pub enum Action {
+    /// One command on one call.
+    One(Command),
+    /// Record a call whose uid was made for it just now, so that nobody can
+    /// have another call with it.
+    CreateFresh(Draft),
+    /// Record several calls, no two with the same uid.
+    CreateAll(Vec<Draft>),
+    /// Import several records, no two with the same uid, each by itself: one
+    /// that is refused stops no other.
+    Import(Arc<[Record]>, ConflictPolicy),
+    /// Change nothing, but move the log's time on: no later change is earlier.
+    ConfirmTime,
+}
+
+/// A request id and what it stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestKey {
+    /// The client's name for the request.
+    pub id: Uuid,
+    /// A hash of the request: the same name with another hash is a mistake.
+    pub fingerprint: Uuid,
+}
+
+/// The result of a write.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Written {
+    /// The calls as they are now, in the order of the request. Empty when there
+    /// is no call: the client is content with that, or it was purged.
+    pub calls: Vec<Arc<Call>>,
+    /// The newest revision among the calls and the request's changes; 0 when
+    /// there is neither.
+    pub revision: Revision,
+    /// What became of each record of an import, in order.
+    pub imported: Vec<Result<Imported, RecordError>>,
+}
+
+/// A record that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Imported {
+    /// What was done.
+    pub outcome: ImportOutcome,
+    /// The call's revision now.
+    pub revision: Revision,
+}
+
+impl Imported {
+    /// Whether anything was changed.
+    pub(crate) fn is_change(&self) -> bool {
+        matches!(
+            self.outcome,
+            ImportOutcome::Created | ImportOutcome::Replaced
+        )
+    }
+}
+
+/// Why a record was not imported. The others are not concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordError {
+    /// It does not fit what there is.
+    Rejected(Rejection),
+    /// The database refuses it: a bug, logged where it arose.
+    Refused,
+}
+
+impl From<Rejection> for RecordError {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+/// What was done with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportOutcome {
+    /// There is a call now; there was none.
+    Created,
+    /// The call is now as the record has it.
+    Replaced,
+    /// It was so already.
+    Unchanged,
+    /// It is kept as it is.
+    Skipped,
+}
+
+impl Written {
+    /// The result that these calls are.
+    pub(crate) fn calls(calls: Vec<Arc<Call>>) -> Self {
+        let revision = calls.iter().map(|call| call.revision).max();
+        Self {
+            calls,
+            revision: revision.unwrap_or(0),
+            imported: Vec::new(),
+        }
+    }
+}
+
+impl Write {
+    /// Whether it makes a call of every uid that has none, so that the commit
+    /// finds out which of these were purged.
+    pub(crate) fn creates_missing(&self) -> bool {
+        matches!(
+            self.action,
+            Action::One(Command::Create(_))
+                | Action::CreateFresh(_)
+                | Action::CreateAll(_)
+                | Action::Import(..)
+        )
+    }
+
+    /// How many changes it makes at most.
+    pub(crate) fn len(&self) -> usize {
+        match &self.action {
+            Action::One(_) | Action::CreateFresh(_) => 1,
+            Action::ConfirmTime => 0,
+            Action::CreateAll(drafts) => drafts.len(),
+            Action::Import(records, _) => records.len(),
+        }
+    }
+
+    /// The calls that must be read before it is applied.
+    pub(crate) fn named_uids(&self) -> impl Iterator<Item = Uuid> {
+        let (one, drafts, records): (_, &[Draft], &[Record]) = match &self.action {
+            Action::One(command) => (Some(command.uid()), &[], &[]),
+            Action::CreateFresh(_) | Action::ConfirmTime => (None, &[], &[]),
+            Action::CreateAll(drafts) => (None, drafts, &[]),
+            Action::Import(records, _) => (None, &[], records),
+        };
+        let drafts = drafts.iter().map(|draft| draft.uid);
+        one.into_iter()
+            .chain(drafts)
+            .chain(records.iter().map(|record| record.uid))
+    }
+
+    /// The call that the request is about; of several, the first.
+    pub(crate) fn first_uid(&self) -> Uuid {
+        match &self.action {
+            Action::One(command) => command.uid(),
+            Action::CreateFresh(draft) => draft.uid,
+            Action::CreateAll(_) | Action::Import(..) | Action::ConfirmTime => {
+                self.named_uids().next().unwrap_or_default()
+            }
+        }
+    }
+
+    /// The principal as request records have it.
+    pub(crate) fn principal_name(&self) -> &str {
+        self.principal.as_deref().unwrap_or_default()
+    }
+}

@@ -1,0 +1,132 @@
+//! The group-commit writer: a bounded queue, and lanes that take turns. A lane
+//! whose turn it is takes everything that is waiting, runs it through the state
+//! machine and commits it in one statement; then the turn passes on, and it
+//! answers its callers while the next lane commits.
+//!
+//! A batch is taken as late as possible, because a larger batch costs less for
+//! each write. It never waits for more to come.
+//!
+//! Other replicas commit between our batches. The database orders all commits,
+//! and a batch that was computed from a state that is no longer so is computed
+//! again.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, mpsc, oneshot},
+};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    committer::{Commits, Lane},
+    planner::Pending,
+    queue::Queue,
+    write::{Action, Write, Written},
+};
+use crate::store::{
+    change_log::head::Head,
+    database::{Availability, Throttle},
+    error::WriteError,
+    maintenance::upkeep::Upkeep,
+};
+
+/// One lane commits, the other answers.
+const LANES: usize = 2;
+
+/// The way into the queue. Clones share it; the lanes end when all are gone and
+/// the queue is empty.
+#[derive(Debug, Clone)]
+pub(crate) struct Writer {
+    queue: mpsc::Sender<Pending>,
+    availability: Availability,
+}
+
+impl Writer {
+    /// Starts the lanes, which `tasks` owns.
+    pub(crate) fn start(
+        upkeep: &Upkeep,
+        availability: &Availability,
+        head: &Head,
+        commits: &Commits,
+        queue_len: usize,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let (sender, receiver) = mpsc::channel(queue_len);
+        let turn = Arc::new(Mutex::new(Queue::new(receiver)));
+        let ready: Arc<[AtomicBool]> = (0..LANES).map(|_| AtomicBool::default()).collect();
+        for place in 0..LANES {
+            let lane = Lane {
+                turn: Arc::clone(&turn),
+                ready: Arc::clone(&ready),
+                place,
+                sessions: upkeep.writer_sessions(),
+                upkeep: upkeep.clone(),
+                availability: availability.clone(),
+                head: head.clone(),
+                commits: commits.clone(),
+                tasks: tasks.clone(),
+                refusals: Throttle::default(),
+                poison: Throttle::default(),
+                session: None,
+            };
+            tasks.spawn(lane.run());
+        }
+        Self {
+            queue: sender,
+            availability: availability.clone(),
+        }
+    }
+
+    /// Submits a write and waits for its result. A caller that stops waiting
+    /// before the write was taken from the queue withdraws it.
+    pub(crate) async fn submit(&self, write: Write) -> Result<Written, WriteError> {
+        if !self.availability.is_up() {
+            return Err(WriteError::Unavailable);
+        }
+        let (pending, result) = pending(write);
+        self.queue
+            .try_send(pending)
+            .map_err(|_| WriteError::Overloaded)?;
+        answered(result).await
+    }
+
+    /// Moves the time on for which the log is known to be complete.
+    pub(crate) async fn confirm_time(&self) -> Result<(), WriteError> {
+        let write = Write {
+            action: Action::ConfirmTime,
+            request: None,
+            principal: None,
+        };
+        self.submit(write).await.map(drop)
+    }
+
+    /// The same, but waits for its turn when the queue is full.
+    pub(crate) async fn submit_in_turn(&self, write: Write) -> Result<Written, WriteError> {
+        if !self.availability.is_up() {
+            return Err(WriteError::Unavailable);
+        }
+        let (pending, result) = pending(write);
+        let room = self.queue.reserve().await;
+        room.map_err(|_| WriteError::Unavailable)?.send(pending);
+        answered(result).await
+    }
+}
+
+/// The write of a caller who runs here, and where its result arrives.
+fn pending(write: Write) -> (Pending, oneshot::Receiver<Result<Written, WriteError>>) {
+    let (reply, result) = oneshot::channel();
+    let pending = Pending {
+        write,
+        reply,
+        caller: Handle::current(),
+    };
+    (pending, result)
+}
+
+/// The result that a lane sends. One that ends without may have got as far as the commit.
+async fn answered(
+    result: oneshot::Receiver<Result<Written, WriteError>>,
+) -> Result<Written, WriteError> {
+    result.await.unwrap_or(Err(WriteError::OutcomeUnknown))
+}

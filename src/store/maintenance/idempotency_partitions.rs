@@ -1,0 +1,92 @@
+//! The partitions of the request records: six hours each, made a day ahead, and dropped
+//! when they are past keeping.
+
+use diesel::{
+    QueryResult, QueryableByName, data_types::PgTimestamp, pg::sql_types::Timestamptz, sql_query,
+    sql_types::Nullable,
+};
+
+use super::{
+    partitions,
+    partitions::{Link, Partition},
+};
+use crate::{
+    domain::Timestamp,
+    store::{
+        database::{Clock, Session},
+        row::from_sql_time,
+    },
+};
+
+const TABLE: &str = "request_records";
+const SPAN_MICROS: i64 = SPAN_SECONDS * 1_000_000;
+const SPAN_SECONDS: i64 = 6 * 3600;
+/// Partitions made ahead: a day.
+const AHEAD: i64 = 4;
+/// Partitions kept behind: the day that request ids are kept, and a rest.
+const BEHIND: i64 = 5;
+
+#[derive(QueryableByName)]
+struct LogTime {
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    log_time: Option<PgTimestamp>,
+}
+
+/// Makes the partitions that commits may need from now on: they go by the time of the log,
+/// which may be ahead of the clock, and which the clock takes note of.
+pub(crate) async fn make(session: &Session, clock: &Clock) -> QueryResult<()> {
+    let query = sql_query(
+        "SELECT greatest(committed_at, confirmed_at) AS log_time FROM voice_call_batches \
+         ORDER BY last_revision DESC LIMIT 1",
+    );
+    let row: Option<LogTime> = session.optional_row(query).await?;
+    let log_time = row.and_then(|row| row.log_time).map(from_sql_time);
+    if let Some(log_time) = log_time {
+        clock.log_says(log_time);
+    }
+    let now = clock.log_now();
+    let partitions = all(session).await?;
+    let starts = [Some(slot(now)), log_time.map(slot)];
+    for start in starts.into_iter().flatten() {
+        for slot in start..=start + AHEAD {
+            let name = name(slot);
+            let is_there = |one: &Partition| one.name == name && one.link == Link::Attached;
+            if !partitions.iter().any(is_there) {
+                let bound = |slot: i64| format!("to_timestamp({})", slot * SPAN_SECONDS);
+                let bounds = (bound(slot), bound(slot + 1));
+                let bounds = (bounds.0.as_str(), bounds.1.as_str());
+                partitions::make(session, TABLE, &name, "recorded_at", bounds).await?;
+            }
+        }
+        if log_time.is_none_or(|time| slot(time) == slot(now)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Drops those that are past keeping; an error of one does not keep the others.
+pub(crate) async fn drop_expired(session: &Session, now: Timestamp) -> QueryResult<()> {
+    let oldest_kept = name(slot(now) - BEHIND);
+    let mut result = Ok(());
+    for partition in all(session).await? {
+        if partition.name < oldest_kept {
+            let dropped = partitions::drop_partition(session, TABLE, &partition).await;
+            result = result.and(dropped);
+        }
+    }
+    result
+}
+
+async fn all(session: &Session) -> QueryResult<Vec<Partition>> {
+    partitions::of(session, TABLE, "request_records_slot_[0-9]{8}").await
+}
+
+fn slot(time: Timestamp) -> i64 {
+    time.micros().div_euclid(SPAN_MICROS)
+}
+
+/// Slots have a fixed number of digits, so that names sort as slots do.
+fn name(slot: i64) -> String {
+    format!("request_records_slot_{slot:08}")
+}

@@ -1,0 +1,158 @@
+//! Looks after the tables: makes partitions before they are needed, drops those that are
+//! past keeping. Made before dropped, each step on its own: one that has to wait keeps
+//! no other.
+//!
+//! It is woken by a timer, by the log when it has come so far, and by a commit that found
+//! no partition, which waits for it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use diesel::{QueryResult, QueryableByName, sql_query, sql_types::Bool};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{idempotency_partitions, log_partitions, log_partitions::Retention};
+use crate::{
+    domain::Revision,
+    store::{
+        commit::session::WriterSessions,
+        database::{Availability, Clock, Connector, Lock, Role, Session},
+        error::OpenError,
+    },
+};
+
+const CHECK_EVERY: Duration = Duration::from_secs(60);
+const MIN_CHECK_EVERY: Duration = Duration::from_millis(200);
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How long a process waits while another one makes partitions.
+const MAKE_WAIT: Duration = Duration::from_secs(10);
+const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_millis(20);
+
+/// See the module. Clones share what they know.
+#[derive(Debug, Clone)]
+pub(crate) struct Upkeep {
+    connector: Connector,
+    retention: Retention,
+    clock: Clock,
+    /// From this revision on more partitions are to be made.
+    make_from: Arc<AtomicI64>,
+    wake: Arc<Notify>,
+}
+
+impl Upkeep {
+    pub(crate) fn new(connector: Connector, retention: Retention, clock: Clock) -> Self {
+        Self {
+            connector,
+            retention,
+            clock,
+            make_from: Arc::new(AtomicI64::new(i64::MAX)),
+            wake: Arc::default(),
+        }
+    }
+
+    /// Sessions to write to the tables, for one lane.
+    pub(crate) fn writer_sessions(&self) -> WriterSessions {
+        WriterSessions::new(self.connector.clone(), self.clock.clone())
+    }
+
+    /// Takes note of how far the log reaches.
+    pub(crate) fn log_reached(&self, revision: Revision) {
+        if revision >= self.make_from.load(Ordering::Relaxed) {
+            self.make_from.store(i64::MAX, Ordering::Relaxed);
+            self.wake.notify_one();
+        }
+    }
+
+    /// The task: owned by the store, ends with `stop`.
+    pub(crate) async fn keep(self, availability: Availability, stop: CancellationToken) {
+        // A short retention wants to be looked after more often.
+        let check_every = CHECK_EVERY
+            .min(self.retention.keep / 4)
+            .max(MIN_CHECK_EVERY);
+        loop {
+            let tended = tokio::select! {
+                () = stop.cancelled() => return,
+                tended = self.tend() => tended,
+            };
+            let pause = match tended {
+                Ok(()) => check_every,
+                Err(error) => {
+                    if availability.is_up() {
+                        warn!(%error, "the upkeep of the tables is not done; trying again");
+                    }
+                    RETRY_AFTER.min(check_every)
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(pause) => {}
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    /// All of it, once.
+    async fn tend(&self) -> Result<(), String> {
+        self.make_partitions().await?;
+        let session = self.session().await?;
+        // What drops at the moment elsewhere need not be dropped here.
+        if !takes(&session, Lock::Drops).await.map_err(text)? {
+            return Ok(());
+        }
+        let now = self.clock.expiry_now();
+        let log = log_partitions::drop_expired(&session, self.retention, now).await;
+        let records = idempotency_partitions::drop_expired(&session, now).await;
+        log.and(records).map_err(text)
+    }
+
+    /// Makes the partitions that commits need next; waits while another process does.
+    pub(crate) async fn make_partitions(&self) -> Result<(), String> {
+        let session = self.session().await?;
+        let give_up = Instant::now() + MAKE_WAIT;
+        while !takes(&session, Lock::Makes).await.map_err(text)? {
+            if Instant::now() >= give_up {
+                return Err("another process makes partitions all the time".to_owned());
+            }
+            sleep(LOOK_FOR_LOCK_EVERY).await;
+        }
+        let make_from = log_partitions::make(&session, self.retention).await;
+        let records = idempotency_partitions::make(&session, &self.clock).await;
+        self.make_from
+            .store(make_from.map_err(text)?, Ordering::Relaxed);
+        records.map_err(text)
+    }
+
+    /// One whose locks go with it.
+    async fn session(&self) -> Result<Session, String> {
+        let session = self.connector.connect(Role::Maintain).await;
+        session.map_err(OpenError::reason)
+    }
+}
+
+#[derive(QueryableByName)]
+struct Taken {
+    #[diesel(sql_type = Bool)]
+    taken: bool,
+}
+
+async fn takes(session: &Session, lock: Lock) -> QueryResult<bool> {
+    let arguments = lock.arguments();
+    let query = sql_query(format!("SELECT pg_try_advisory_lock{arguments} AS taken"));
+    let row: Taken = session.row(query).await?;
+    Ok(row.taken)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err calls")]
+fn text(error: diesel::result::Error) -> String {
+    error.to_string()
+}

@@ -1,0 +1,228 @@
+//! The filter, compiled to SQL: the same predicate as
+//! [`Filter::matches`](crate::domain::Filter::matches).
+
+use diesel::{pg::Pg, prelude::*};
+
+use super::predicate::Condition;
+use crate::{
+    domain::{Direction, Filter, Identifier, PhoneNumber, Status},
+    store::{row::to_sql_time, schema::voice_calls as t},
+};
+
+/// So many conditions make a filter that many clients ask for.
+const MAX_COMMON: usize = 2;
+
+/// A query on the calls that is still being put together.
+pub(crate) type CallQuery<'a> = t::BoxedQuery<'a, Pg>;
+
+/// Adds `column = value` for one value and `column = ANY (values)` for more:
+/// the plain form is the one whose index also gives the order of the page.
+macro_rules! any_of {
+    ($query:ident, $column:expr, $values:expr) => {
+        match $values.as_slice() {
+            [] => {}
+            [one] => $query = $query.filter($column.eq(*one)),
+            _ => $query = $query.filter($column.eq_any($values)),
+        }
+    };
+}
+
+/// Whether an indexed text is one of these. The index is of hashes. The text itself is
+/// compared in a form whose selectivity the planner does not multiply with that of the
+/// hash: it would expect next to no rows, and sort them all.
+fn text_is<'a>(column: &str, texts: Vec<&'a str>) -> Condition<'a> {
+    let keyed = Condition::default();
+    match texts.as_slice() {
+        [one] => keyed
+            .sql(format!(
+                "(hashtextextended({column}, 0) = hashtextextended("
+            ))
+            .text(one)
+            .sql(format!(", 0) AND coalesce({column} = "))
+            .text(one)
+            .sql(", FALSE))"),
+        _ => keyed
+            .sql(format!("(hashtextextended({column}, 0) = ANY (text_keys("))
+            .texts(texts.clone())
+            .sql(format!(")) AND coalesce({column} = ANY ("))
+            .texts(texts)
+            .sql("), FALSE))"),
+    }
+}
+
+/// The calls that the filter means.
+pub(crate) fn filtered(filter: &Filter) -> CallQuery<'_> {
+    let query = filtered_but_for_numbers(filter);
+    if filter.numbers.is_empty() {
+        return query;
+    }
+    let numbers = numbers(&filter.numbers);
+    let from = text_is("from_number", numbers.clone());
+    query.filter(from.or(text_is("to_number", numbers)))
+}
+
+/// The same calls in parts without a call in common, each of which an index gives in
+/// the order of a page. An OR of two columns has no such index.
+pub(crate) fn filtered_in_parts(filter: &Filter) -> Vec<CallQuery<'_>> {
+    let [one] = filter.numbers.as_slice() else {
+        return vec![filtered(filter)];
+    };
+    let one = one.as_str();
+    let to = filtered_but_for_numbers(filter)
+        .filter(text_is("to_number", vec![one]))
+        .filter(t::from_number.is_distinct_from(Some(one)));
+    vec![
+        filtered_but_for_numbers(filter).filter(text_is("from_number", vec![one])),
+        to,
+    ]
+}
+
+fn filtered_but_for_numbers(filter: &Filter) -> CallQuery<'_> {
+    let mut query = t::table.into_boxed();
+    any_of!(query, t::uid, filter.uids.clone());
+    any_of!(
+        query,
+        t::handled_by_staff_uid,
+        names(&filter.handled_by_staff_uids)
+    );
+    for (column, texts) in [
+        ("staff_uid", names(&filter.staff_uids)),
+        ("client_uid", names(&filter.client_uids)),
+        ("from_number", numbers(&filter.from_numbers)),
+        ("to_number", numbers(&filter.to_numbers)),
+    ] {
+        if !texts.is_empty() {
+            query = query.filter(text_is(column, texts));
+        }
+    }
+    if !filter.statuses.is_empty() {
+        let words = filter.statuses.iter().filter_map(status_literal);
+        query = query.filter(in_literals("status", words));
+    }
+    if !filter.directions.is_empty() {
+        let words = filter.directions.iter().filter_map(direction_literal);
+        query = query.filter(in_literals("direction", words));
+    }
+    filter_ranges(query, filter)
+}
+
+fn filter_ranges<'a>(mut query: CallQuery<'a>, filter: &Filter) -> CallQuery<'a> {
+    if let Some(after) = filter.created.after {
+        query = query.filter(t::created_at.ge(to_sql_time(after)));
+    }
+    if let Some(before) = filter.created.before {
+        query = query.filter(t::created_at.lt(to_sql_time(before)));
+    }
+    if let Some(after) = filter.updated.after {
+        query = query.filter(t::updated_at.ge(to_sql_time(after)));
+    }
+    if let Some(before) = filter.updated.before {
+        query = query.filter(t::updated_at.lt(to_sql_time(before)));
+    }
+    if let Some(min) = filter.min_duration {
+        query = query.filter(t::duration.ge(min.get()));
+    }
+    if let Some(max) = filter.max_duration {
+        query = query.filter(t::duration.le(max.get()));
+    }
+    match filter.handled {
+        Some(true) => query = query.filter(t::handled_at.is_not_null()),
+        Some(false) => query = query.filter(t::handled_at.is_null()),
+        None => {}
+    }
+    match filter.has_recording {
+        Some(true) => query = query.filter(t::recording_url.is_not_null()),
+        Some(false) => query = query.filter(t::recording_url.is_null()),
+        None => {}
+    }
+    if !filter.show_deleted {
+        query = query.filter(t::deleted_at.is_null());
+    }
+    query
+}
+
+/// How many values the filter has of each kind that a condition compares with.
+fn values(filter: &Filter) -> [usize; 9] {
+    [
+        filter.uids.len(),
+        filter.staff_uids.len(),
+        filter.client_uids.len(),
+        filter.handled_by_staff_uids.len(),
+        filter.statuses.len(),
+        filter.directions.len(),
+        filter.numbers.len(),
+        filter.from_numbers.len(),
+        filter.to_numbers.len(),
+    ]
+}
+
+/// Which ends of ranges the filter has.
+fn bounds(filter: &Filter) -> [bool; 6] {
+    [
+        filter.created.after.is_some(),
+        filter.created.before.is_some(),
+        filter.updated.after.is_some(),
+        filter.updated.before.is_some(),
+        filter.min_duration.is_some(),
+        filter.max_duration.is_some(),
+    ]
+}
+
+/// Whether the filter says so little that there are few statements like it.
+pub(crate) fn is_common(filter: &Filter) -> bool {
+    let flags = [
+        filter.handled.is_some(),
+        filter.has_recording.is_some(),
+        filter.show_deleted,
+    ];
+    let set = bounds(filter).into_iter().chain(flags);
+    let said = values(filter).iter().sum::<usize>() + set.filter(|set| *set).count();
+    said <= MAX_COMMON
+}
+
+/// Whether, besides, the filter has no ranges and no value but one of each kind: then
+/// one index gives the page in its order, whatever the values are.
+pub(crate) fn is_plain(filter: &Filter) -> bool {
+    is_common(filter)
+        && filter.uids.is_empty()
+        && values(filter).iter().all(|count| *count <= 1)
+        && !bounds(filter).contains(&true)
+}
+
+fn names(names: &[Identifier]) -> Vec<&str> {
+    names.iter().map(Identifier::as_str).collect()
+}
+
+fn numbers(numbers: &[PhoneNumber]) -> Vec<&str> {
+    numbers.iter().map(PhoneNumber::as_str).collect()
+}
+
+/// `column IN ('word', …)`, or false without words. The words stand in the SQL
+/// itself, because the planner uses a partial index only for a constant.
+fn in_literals(column: &str, words: impl Iterator<Item = &'static str>) -> Condition<'static> {
+    let words: Vec<_> = words.collect();
+    let condition = Condition::default();
+    match words.as_slice() {
+        [] => condition.sql("FALSE"),
+        [one] => condition.sql(format!("{column} = {one}")),
+        _ => condition.sql(format!("{column} IN ({})", words.join(", "))),
+    }
+}
+
+fn status_literal(status: &Status) -> Option<&'static str> {
+    match status {
+        Status::IncomingCall => Some("'incoming call'"),
+        Status::AnsweredByStaff => Some("'answered by staff'"),
+        Status::Missed => Some("'missed'"),
+        Status::AnsweredByVonage => Some("'answered by vonage'"),
+        Status::Unrecognized(_) => None,
+    }
+}
+
+fn direction_literal(direction: &Direction) -> Option<&'static str> {
+    match direction {
+        Direction::Inbound => Some("'inbound'"),
+        Direction::Outbound => Some("'outbound'"),
+        Direction::Unrecognized(_) => None,
+    }
+}

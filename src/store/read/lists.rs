@@ -1,0 +1,226 @@
+//! Pages of calls: keyset pagination, each page and the revision it is true at
+//! in one statement, hence one snapshot.
+
+use diesel::{
+    pg::Pg,
+    prelude::*,
+    query_builder::{AstPass, Query, QueryFragment, QueryId},
+    sql_types::{BigInt, Nullable},
+};
+use tokio::time::Instant;
+
+use super::{
+    filter_sql::{CallQuery, filtered_in_parts, is_common, is_plain},
+    lookups,
+    predicate::Condition,
+};
+use crate::{
+    domain::{
+        Call, Filter, Revision, Uuid,
+        list::{Order, OrderField, PageKey},
+    },
+    store::{
+        change_log::{
+            log,
+            log::{HEAD, Position},
+        },
+        database::{Pool, Session},
+        error::ReadError,
+        row::{CallRow, to_sql_time},
+        schema::voice_calls as t,
+    },
+};
+
+/// Which page is wanted.
+#[derive(Debug)]
+pub struct PageQuery {
+    /// Which calls.
+    pub filter: Filter,
+    /// In which order.
+    pub order: Order,
+    /// After which call; `None`: the first page.
+    pub after: Option<PageKey>,
+    /// How many calls at most.
+    pub limit: usize,
+}
+
+/// Calls, and where the log ended in the snapshot they were read in.
+#[derive(Debug)]
+pub struct Page {
+    /// The calls, in order.
+    pub calls: Vec<Call>,
+    /// The end of the log.
+    pub position: Position,
+}
+
+/// Reads pages.
+#[derive(Clone)]
+pub(crate) struct Lists {
+    pool: Pool,
+    /// For pages whose plan does not depend on the values.
+    plain: Pool,
+    planned_once_from: Revision,
+}
+
+impl Lists {
+    pub(crate) fn new(pool: Pool, plain: Pool, planned_once_from: Revision) -> Self {
+        Self {
+            pool,
+            plain,
+            planned_once_from,
+        }
+    }
+
+    /// Reads a page, where `head` is about the newest revision; the database gives up at
+    /// the deadline.
+    pub(crate) async fn page(
+        &self,
+        query: &PageQuery,
+        head: Revision,
+        deadline: Instant,
+    ) -> Result<Page, ReadError> {
+        let is_plain = is_plain(&query.filter) && query.order.field == OrderField::CreatedAt
+            || query.filter == Filter::default();
+        let pool = if is_plain && head >= self.planned_once_from {
+            &self.plain
+        } else {
+            &self.pool
+        };
+        let rows: Vec<(Revision, i64, Option<CallRow>)> = pool
+            .run(deadline, async |session: &Session| {
+                session.rows(page_query(query)).await
+            })
+            .await?;
+        let end = rows.as_slice().first();
+        let position = end.map_or_else(Position::default, |&(revision, stamp, _)| Position {
+            revision,
+            stamp,
+        });
+        let mut calls: Vec<Call> = rows
+            .into_iter()
+            .filter_map(|(.., row)| row.map(Call::from))
+            .collect();
+        // A join keeps no order, so it is made again.
+        calls.sort_unstable_by_key(|call| query.order.key(call));
+        if query.order.descending {
+            calls.reverse();
+        }
+        Ok(Page { calls, position })
+    }
+
+    /// The newest revision in the log.
+    pub(crate) async fn head(&self, deadline: Instant) -> Result<Revision, ReadError> {
+        self.pool
+            .run(deadline, async |session: &Session| log::head(session).await)
+            .await
+    }
+
+    /// Has the database look at how the calls are distributed, by which it plans.
+    pub(crate) async fn refresh_statistics(&self, deadline: Instant) -> Result<(), ReadError> {
+        self.pool
+            .run(deadline, async |session: &Session| {
+                session.batch("ANALYZE voice_calls").await
+            })
+            .await
+    }
+
+    /// Whether a call with this uid was purged.
+    pub(crate) async fn is_purged(&self, uid: Uuid, deadline: Instant) -> Result<bool, ReadError> {
+        let purged = self
+            .pool
+            .run(deadline, async |session: &Session| {
+                lookups::purged(session, &[uid]).await
+            })
+            .await?;
+        Ok(!purged.is_empty())
+    }
+}
+
+fn page_query(page: &PageQuery) -> PageStatement<'_> {
+    let parts = filtered_in_parts(&page.filter).into_iter();
+    PageStatement {
+        parts: parts.map(|part| ordered(part, page)).collect(),
+        order: page.order,
+        limit: limit(page),
+        is_common: is_common(&page.filter),
+    }
+}
+
+fn limit(page: &PageQuery) -> i64 {
+    i64::try_from(page.limit).unwrap_or(i64::MAX)
+}
+
+/// The first calls of the query behind the page before.
+fn ordered<'a>(query: CallQuery<'a>, page: &PageQuery) -> CallQuery<'a> {
+    let mut query = query.limit(limit(page));
+    if let Some(PageKey { time, uid }) = page.after {
+        let bound = match (page.order.field, page.order.descending) {
+            (OrderField::CreatedAt, true) => "(created_at, uid) < (",
+            (OrderField::CreatedAt, false) => "(created_at, uid) > (",
+            (OrderField::UpdatedAt, true) => "(updated_at, uid) < (",
+            (OrderField::UpdatedAt, false) => "(updated_at, uid) > (",
+        };
+        query = query.filter(
+            Condition::default()
+                .sql(bound)
+                .time(to_sql_time(time))
+                .sql(", ")
+                .uid(uid)
+                .sql(")"),
+        );
+    }
+    match (page.order.field, page.order.descending) {
+        (OrderField::CreatedAt, true) => query.order((t::created_at.desc(), t::uid.desc())),
+        (OrderField::CreatedAt, false) => query.order((t::created_at, t::uid)),
+        (OrderField::UpdatedAt, true) => query.order((t::updated_at.desc(), t::uid.desc())),
+        (OrderField::UpdatedAt, false) => query.order((t::updated_at, t::uid)),
+    }
+}
+
+/// A page beside the head of the log: one row with the head alone when the page
+/// is empty.
+struct PageStatement<'a> {
+    /// The first calls of each part; the page is the first of them all.
+    parts: Vec<CallQuery<'a>>,
+    order: Order,
+    limit: i64,
+    /// Connections keep such a statement prepared.
+    is_common: bool,
+}
+
+impl Query for PageStatement<'_> {
+    type SqlType = (BigInt, BigInt, Nullable<t::SqlType>);
+}
+
+impl QueryId for PageStatement<'_> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl QueryFragment<Pg> for PageStatement<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        if !self.is_common {
+            out.unsafe_to_cache_prepared();
+        }
+        out.push_sql("SELECT head.revision, head.stamp, page.* FROM ");
+        out.push_sql(HEAD);
+        out.push_sql(" LEFT JOIN (");
+        for (n, part) in self.parts.iter().enumerate() {
+            out.push_sql(if n == 0 { "(" } else { ") UNION ALL (" });
+            QueryFragment::<Pg>::walk_ast(part, out.reborrow())?;
+        }
+        out.push_sql(")");
+        if self.parts.len() > 1 {
+            out.push_sql(match (self.order.field, self.order.descending) {
+                (OrderField::CreatedAt, true) => " ORDER BY created_at DESC, uid DESC",
+                (OrderField::CreatedAt, false) => " ORDER BY created_at, uid",
+                (OrderField::UpdatedAt, true) => " ORDER BY updated_at DESC, uid DESC",
+                (OrderField::UpdatedAt, false) => " ORDER BY updated_at, uid",
+            });
+            out.push_sql(" LIMIT ");
+            out.push_bind_param::<BigInt, _>(&self.limit)?;
+        }
+        out.push_sql(") page ON true");
+        Ok(())
+    }
+}

@@ -1,0 +1,308 @@
+//! Reads by uid, coalesced: what is asked for while the reader is busy becomes
+//! one query. A read never joins a query that has been sent already, so it sees
+//! every write that was answered before it began.
+
+use std::{collections::HashMap, sync::Arc};
+
+use diesel::{
+    pg::Pg,
+    prelude::*,
+    query_builder::{AstPass, Query, QueryFragment, QueryId},
+    sql_types::{Array, BigInt, Nullable, Uuid as SqlUuid},
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    task::yield_now,
+    time::Instant,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    domain::{Call, Revision, Uuid},
+    store::{
+        change_log::log::HEAD,
+        database::{Attempts, Availability, Connector, Role, Session},
+        error::ReadError,
+        row::CallRow,
+        schema::{purged_calls, voice_calls},
+    },
+};
+
+/// The most uids in a query; a single read may exceed it.
+const MAX_QUERY_UIDS: usize = 1024;
+
+/// What one caller asks for, and where the answer goes.
+#[derive(Debug)]
+struct Lookup {
+    uids: Vec<Uuid>,
+    /// What the log must have reached, as the look-up itself sees it; 0: nothing.
+    min_revision: Revision,
+    reply: oneshot::Sender<Result<Vec<Arc<Call>>, ReadError>>,
+}
+
+/// The way into the queue; the reader ends when it is gone.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    queue: mpsc::Sender<Lookup>,
+    availability: Availability,
+}
+
+impl Reader {
+    /// Starts the reader, which `tasks` owns, on the thread of its callers.
+    pub(crate) fn start(
+        connector: &Connector,
+        availability: &Availability,
+        queue_len: usize,
+        tasks: &TaskTracker,
+        callers: &Handle,
+    ) -> Self {
+        let (sender, receiver) = mpsc::channel(queue_len);
+        let reader = Sessions {
+            connector: connector.clone(),
+            availability: availability.clone(),
+            session: None,
+        };
+        tasks.spawn_on(reader.run(receiver), callers);
+        Self {
+            queue: sender,
+            availability: availability.clone(),
+        }
+    }
+
+    /// Looks up calls, no uid twice; those that exist come back in the order of
+    /// `uids`, deleted ones included. Of a database that has not reached `min_revision`
+    /// nothing is said but [`ReadError::RevisionNotReached`].
+    pub(crate) async fn get(
+        &self,
+        uids: Vec<Uuid>,
+        min_revision: Revision,
+    ) -> Result<Vec<Arc<Call>>, ReadError> {
+        if !self.availability.is_up() {
+            return Err(ReadError::Unavailable);
+        }
+        let (reply, result) = oneshot::channel();
+        let lookup = Lookup {
+            uids,
+            min_revision,
+            reply,
+        };
+        self.queue
+            .try_send(lookup)
+            .map_err(|_| ReadError::Overloaded)?;
+        // A reader that ends without an answer has panicked.
+        result.await.unwrap_or(Err(ReadError::Internal))
+    }
+}
+
+/// The reader's end of the queue, and its session.
+struct Sessions {
+    connector: Connector,
+    availability: Availability,
+    /// Kept from query to query, unless one fails.
+    session: Option<Session>,
+}
+
+impl Sessions {
+    async fn run(mut self, mut queue: mpsc::Receiver<Lookup>) {
+        loop {
+            let lookups = take(&mut queue).await;
+            if lookups.is_empty() {
+                return;
+            }
+            self.answer(lookups).await;
+        }
+    }
+
+    /// Runs one query for all; one that fails is run again on a new session, where that
+    /// may help.
+    async fn answer(&mut self, mut lookups: Vec<Lookup>) {
+        let mut attempts = Attempts::default();
+        loop {
+            let Some(session) = self.session().await else {
+                return refuse(lookups, &ReadError::Unavailable);
+            };
+            let started = Instant::now();
+            let failure = match found(&session, &lookups).await {
+                Ok(found) => {
+                    self.session = Some(session);
+                    return reply(lookups, found);
+                }
+                Err(error) => session.judge(error).await,
+            };
+            drop(session);
+            if let Err(error) = attempts.after(&failure, started.elapsed()) {
+                self.availability.suspect();
+                return refuse(lookups, &error);
+            }
+            lookups.retain(|lookup| !lookup.reply.is_closed());
+            if lookups.is_empty() {
+                return;
+            }
+        }
+    }
+
+    async fn session(&mut self) -> Option<Session> {
+        if let Some(session) = self.session.take()
+            && !session.is_lost()
+        {
+            return Some(session);
+        }
+        match self.connector.connect(Role::Read).await {
+            Ok(session) => Some(session),
+            Err(error) => {
+                self.availability.no_session("look-ups", &error.reason());
+                None
+            }
+        }
+    }
+}
+
+/// Takes what is waiting, and waits only if nothing is. Empty: the queue is
+/// closed.
+async fn take(queue: &mut mpsc::Receiver<Lookup>) -> Vec<Lookup> {
+    let Some(first) = queue.recv().await else {
+        return Vec::new();
+    };
+    // The runtime runs whoever was woken last first: without a turn for those who
+    // are about to ask too, nearly every query would be for one.
+    yield_now().await;
+    let mut uids = first.uids.len();
+    let mut taken = vec![first];
+    while uids < MAX_QUERY_UIDS {
+        let Ok(lookup) = queue.try_recv() else { break };
+        uids += lookup.uids.len();
+        taken.push(lookup);
+    }
+    taken
+}
+
+/// What was found, and how far the log reached then, if anybody asked.
+struct Found {
+    calls: HashMap<Uuid, Arc<Call>>,
+    head: Option<Revision>,
+}
+
+async fn found(session: &Session, lookups: &[Lookup]) -> QueryResult<Found> {
+    let mut uids: Vec<Uuid> = lookups
+        .iter()
+        .flat_map(|lookup| &lookup.uids)
+        .copied()
+        .collect();
+    uids.sort_unstable();
+    uids.dedup();
+    let (calls, head) = if lookups.iter().any(|lookup| lookup.min_revision > 0) {
+        let (calls, head) = load_with_head(session, &uids).await?;
+        (calls, Some(head))
+    } else {
+        (load(session, &uids).await?, None)
+    };
+    let calls = calls.into_iter().map(|call| (call.uid, Arc::new(call)));
+    Ok(Found {
+        calls: calls.collect(),
+        head,
+    })
+}
+
+fn reply(lookups: Vec<Lookup>, Found { calls, head }: Found) {
+    let answers: Vec<Result<Vec<Arc<Call>>, ReadError>> = lookups
+        .iter()
+        .map(|lookup| match head {
+            Some(head) if head < lookup.min_revision => Err(ReadError::RevisionNotReached {
+                current_revision: head,
+            }),
+            _ => {
+                let uids = lookup.uids.iter();
+                Ok(uids.filter_map(|uid| calls.get(uid).cloned()).collect())
+            }
+        })
+        .collect();
+    // Ours are gone first, so that a caller alone with a call owns it.
+    drop(calls);
+    for (lookup, answer) in lookups.into_iter().zip(answers) {
+        // A caller that has gone wants no answer.
+        let _ = lookup.reply.send(answer);
+    }
+}
+
+fn refuse(lookups: Vec<Lookup>, error: &ReadError) {
+    for lookup in lookups {
+        let _ = lookup.reply.send(Err(error.clone()));
+    }
+}
+
+/// The calls with these uids, in no order, by a statement that is prepared once
+/// on each connection.
+pub(crate) async fn load(session: &Session, uids: &[Uuid]) -> QueryResult<Vec<Call>> {
+    let rows: Vec<CallRow> = session.rows(ByUid { uids }).await?;
+    Ok(rows.into_iter().map(Call::from).collect())
+}
+
+/// The same, with the newest revision in the same snapshot.
+async fn load_with_head(session: &Session, uids: &[Uuid]) -> QueryResult<(Vec<Call>, Revision)> {
+    let rows: Vec<(Revision, Option<CallRow>)> = session.rows(ByUidWithHead { uids }).await?;
+    let head = rows.as_slice().first().map_or(0, |(head, _)| *head);
+    let calls = rows.into_iter().filter_map(|(_, row)| row.map(Call::from));
+    Ok((calls.collect(), head))
+}
+
+/// Those of these uids whose calls were purged.
+pub(crate) async fn purged(session: &Session, uids: &[Uuid]) -> QueryResult<Vec<Uuid>> {
+    let query = purged_calls::table
+        .filter(purged_calls::uid.eq_any(uids))
+        .select(purged_calls::uid);
+    session.rows(query).await
+}
+
+// The columns in the order of the schema, which CallRow has too.
+const SELECT_CALLS: &str = "SELECT uid, duration, created_at, updated_at, status, direction, \
+    staff_uid, client_uid, from_number, to_number, recording_url, call_summary, \
+    external_app_url, handled_by_staff_uid, handled_at, deleted_at, revision \
+    FROM voice_calls WHERE uid = ANY(";
+
+struct ByUid<'a> {
+    uids: &'a [Uuid],
+}
+
+impl Query for ByUid<'_> {
+    type SqlType = voice_calls::SqlType;
+}
+
+impl QueryId for ByUid<'_> {
+    type QueryId = ByUid<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl QueryFragment<Pg> for ByUid<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(SELECT_CALLS);
+        out.push_bind_param::<Array<SqlUuid>, _>(&self.uids)?;
+        out.push_sql(")");
+        Ok(())
+    }
+}
+
+struct ByUidWithHead<'a> {
+    uids: &'a [Uuid],
+}
+
+impl Query for ByUidWithHead<'_> {
+    type SqlType = (BigInt, Nullable<voice_calls::SqlType>);
+}
+
+impl QueryId for ByUidWithHead<'_> {
+    type QueryId = ByUidWithHead<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl QueryFragment<Pg> for ByUidWithHead<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT head.revision, found.* FROM ");
+        out.push_sql(HEAD);
+        out.push_sql(" LEFT JOIN (");
+        out.push_sql(SELECT_CALLS);
+        out.push_bind_param::<Array<SqlUuid>, _>(&self.uids)?;
+        out.push_sql(")) found ON true");
+        Ok(())
+    }
+}

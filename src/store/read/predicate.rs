@@ -1,0 +1,101 @@
+//! Conditions that the query builder has no words for. Unlike the builder's own
+//! literals they leave a statement fit to be kept prepared: its text tells it apart.
+
+use std::borrow::Cow;
+
+use diesel::{
+    AppearsOnTable, Expression, QueryResult, SelectableExpression,
+    data_types::PgTimestamp,
+    expression::{ValidGrouping, is_aggregate},
+    pg::Pg,
+    query_builder::{AstPass, QueryFragment, QueryId},
+    sql_types::{Array, Bool, Text, Timestamptz, Uuid as SqlUuid},
+};
+
+use crate::domain::Uuid;
+
+/// SQL with values in it, which is true or false of a call.
+#[derive(Debug, Default)]
+pub(crate) struct Condition<'a>(Vec<Part<'a>>);
+
+#[derive(Debug)]
+enum Part<'a> {
+    Sql(Cow<'static, str>),
+    Text(&'a str),
+    Texts(Vec<&'a str>),
+    Time(PgTimestamp),
+    Uuid(Uuid),
+}
+
+impl<'a> Condition<'a> {
+    /// Adds SQL, in which nothing may come from a client.
+    pub(crate) fn sql(mut self, sql: impl Into<Cow<'static, str>>) -> Self {
+        self.0.push(Part::Sql(sql.into()));
+        self
+    }
+
+    /// Adds a text.
+    pub(crate) fn text(mut self, text: &'a str) -> Self {
+        self.0.push(Part::Text(text));
+        self
+    }
+
+    /// Adds an array of texts.
+    pub(crate) fn texts(mut self, texts: Vec<&'a str>) -> Self {
+        self.0.push(Part::Texts(texts));
+        self
+    }
+
+    /// Adds a time.
+    pub(crate) fn time(mut self, time: PgTimestamp) -> Self {
+        self.0.push(Part::Time(time));
+        self
+    }
+
+    /// Adds a uid.
+    pub(crate) fn uid(mut self, uid: Uuid) -> Self {
+        self.0.push(Part::Uuid(uid));
+        self
+    }
+
+    /// This or the other.
+    pub(crate) fn or(self, other: Self) -> Self {
+        let mut either = Self::default().sql("(");
+        either.0.extend(self.0);
+        either.0.push(Part::Sql(" OR ".into()));
+        either.0.extend(other.0);
+        either.sql(")")
+    }
+}
+
+impl Expression for Condition<'_> {
+    type SqlType = Bool;
+}
+
+impl<Table> AppearsOnTable<Table> for Condition<'_> {}
+
+impl<Table> SelectableExpression<Table> for Condition<'_> {}
+
+impl ValidGrouping<()> for Condition<'_> {
+    type IsAggregate = is_aggregate::No;
+}
+
+impl QueryId for Condition<'_> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl QueryFragment<Pg> for Condition<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        for part in &self.0 {
+            match part {
+                Part::Sql(sql) => out.push_sql(sql),
+                Part::Text(text) => out.push_bind_param::<Text, _>(text)?,
+                Part::Texts(texts) => out.push_bind_param::<Array<Text>, _>(texts)?,
+                Part::Time(time) => out.push_bind_param::<Timestamptz, _>(time)?,
+                Part::Uuid(uid) => out.push_bind_param::<SqlUuid, _>(uid)?,
+            }
+        }
+        Ok(())
+    }
+}
