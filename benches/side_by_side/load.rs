@@ -23,7 +23,7 @@ use voicecall::{
         self, VoiceCallStatsGroup, VoiceCallStatus,
         voice_call_service_client::VoiceCallServiceClient as VoiceCalls,
     },
-    server::Gather,
+    server::WriteCoalescer,
 };
 
 use crate::{
@@ -110,11 +110,11 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// A driver that writes each request by itself costs more than what it measures.
-pub(crate) async fn socket(uri: &http::Uri) -> std::io::Result<Gather<TcpStream>> {
+pub(crate) async fn socket(uri: &http::Uri) -> std::io::Result<WriteCoalescer<TcpStream>> {
     let address = uri.authority().map(ToString::to_string).unwrap_or_default();
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
-    Ok(Gather::new(socket))
+    Ok(WriteCoalescer::new(socket))
 }
 
 /// A connection.

@@ -38,7 +38,7 @@ const DETAILS: &str = "grpc-status-details-bin";
 
 /// The edge around the calls' service and the rest.
 #[derive(Clone)]
-pub(super) struct Edge<C, R> {
+pub(super) struct Middleware<C, R> {
     /// Straight to the calls' service: a router costs every call what only the
     /// few others need.
     calls: C,
@@ -56,7 +56,7 @@ struct Shared {
     overloaded: HeaderMap,
 }
 
-impl<C, R> Edge<C, R> {
+impl<C, R> Middleware<C, R> {
     pub(super) fn new(
         calls: C,
         rest: R,
@@ -79,7 +79,7 @@ impl<C, R> Edge<C, R> {
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 
-impl<C, R> Service<Request> for Edge<C, R>
+impl<C, R> Service<Request> for Middleware<C, R>
 where
     C: Service<Request, Response = Response, Error = Infallible>,
     C::Future: Send + 'static,

@@ -29,7 +29,7 @@ use tonic::{body::Body, service::Routes};
 use tonic_health::server::HealthReporter;
 use tower::util::BoxCloneSyncService;
 
-use self::middleware::Edge;
+use self::middleware::Middleware;
 use crate::{
     feed::Feed, proto, proto::voice_call_service_server::VoiceCallServiceServer, store::Store,
 };
@@ -71,7 +71,7 @@ pub fn api(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .prepare();
-    let edge = Edge::new(service, rest, limits.max_concurrent_requests, draining);
+    let edge = Middleware::new(service, rest, limits.max_concurrent_requests, draining);
     Ok((BoxCloneSyncService::new(edge), health_reporter))
 }
 

@@ -15,7 +15,7 @@ use super::{
 
 /// What there is under a uid.
 #[derive(Debug, Clone, Copy)]
-pub enum State<'a> {
+pub enum CallState<'a> {
     /// Nothing, and there never was.
     Absent,
     /// A call.
@@ -24,7 +24,7 @@ pub enum State<'a> {
     Purged,
 }
 
-impl<'a> From<Option<&'a Call>> for State<'a> {
+impl<'a> From<Option<&'a Call>> for CallState<'a> {
     fn from(call: Option<&'a Call>) -> Self {
         call.map_or(Self::Absent, Self::Call)
     }
@@ -129,12 +129,12 @@ pub enum Rejection {
 ///
 /// # Errors
 /// [`Rejection`]: the command does not fit the state.
-pub fn apply<'a>(state: impl Into<State<'a>>, command: &Command) -> Result<Step, Rejection> {
+pub fn apply<'a>(state: impl Into<CallState<'a>>, command: &Command) -> Result<Step, Rejection> {
     let uid = command.uid();
     let call = match state.into() {
-        State::Absent => return apply_to_missing(uid, command),
-        State::Purged => return apply_to_purged(uid, command),
-        State::Call(call) => call,
+        CallState::Absent => return apply_to_missing(uid, command),
+        CallState::Purged => return apply_to_purged(uid, command),
+        CallState::Call(call) => call,
     };
     if let Some(expected) = command.expected_revision()
         && expected != call.revision
@@ -164,14 +164,14 @@ pub fn apply<'a>(state: impl Into<State<'a>>, command: &Command) -> Result<Step,
 /// # Errors
 /// [`Rejection::UidPurged`].
 pub fn import(
-    state: State<'_>,
+    state: CallState<'_>,
     record: &Record,
     policy: ConflictPolicy,
 ) -> Result<ImportStep, Rejection> {
     match state {
-        State::Absent => Ok(ImportStep::Create(Arc::new(take(record)))),
-        State::Purged => Err(Rejection::UidPurged { uid: record.uid }),
-        State::Call(call) => Ok(replace(call, record, policy)),
+        CallState::Absent => Ok(ImportStep::Create(Arc::new(take(record)))),
+        CallState::Purged => Err(Rejection::UidPurged { uid: record.uid }),
+        CallState::Call(call) => Ok(replace(call, record, policy)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! One watcher's place in the feed.
 //!
 //! A watcher of everything reads the ring whenever the head moves. One whose
-//! filter names calls, staff or clients has a mailbox, and sleeps until something
+//! filter names calls, staff or clients has a queue, and sleeps until something
 //! is put into it. Either reads the log when it has fallen behind the ring.
 
 use std::{
@@ -12,20 +12,20 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Entry, Scan,
-    hub::{Head, Hub},
-    shared_batch::{Delivery, Shared},
-    subscriptions::{Index, Mailbox},
+    Entry, LogReader,
+    hub::{FeedHead, Hub},
+    shared_batch::{KeyedBatch, SharedBatch},
+    subscriptions::{Subscriptions, WatcherQueue},
 };
 use crate::{
     domain::{Filter, Revision, Timestamp, view::EventType},
     store::{LogError, Position},
 };
 
-/// A delivery ends at so many bytes or events, whichever comes first: small
+/// A batch ends at so many bytes or events, whichever comes first: small
 /// enough that ten thousand watchers who stop reading hold little.
-const DELIVERY_BYTES: usize = 64 * 1024;
-const DELIVERY_EVENTS: usize = 1000;
+const BATCH_BYTES: usize = 64 * 1024;
+const BATCH_EVENTS: usize = 1000;
 
 /// How far a watcher has come.
 #[derive(Debug, Clone, Copy)]
@@ -45,8 +45,8 @@ pub struct Point {
 pub struct Cursor {
     hub: Arc<Hub>,
     filter: Arc<Filter>,
-    scan: Scan,
-    head: watch::Receiver<Head>,
+    reader: LogReader,
+    head: watch::Receiver<FeedHead>,
     /// Which log it is in; `None` until the feed follows one.
     log_count: Option<u64>,
     /// Whether its position is known to be in that log. It was taken from the database,
@@ -56,9 +56,9 @@ pub struct Cursor {
     /// still hold what was purged since.
     seen: Revision,
     /// Where its changes are put, if its filter says which they are.
-    mailbox: Option<Arc<Mailbox>>,
-    /// What is not in the mailbox: up to here it scans.
-    scan_until: Revision,
+    queue: Option<Arc<WatcherQueue>>,
+    /// What is not in the queue: up to here it scans.
+    read_until: Revision,
     /// All that was committed before has been delivered. The head's time may be
     /// ahead of the next entry's, so what was said once is kept.
     read_time: Timestamp,
@@ -66,31 +66,31 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// All that was committed before `read_time` is at or before the scan's place.
+    /// All that was committed before `read_time` is at or before the reader's place.
     pub(super) fn new(
         hub: Arc<Hub>,
-        scan: Scan,
+        reader: LogReader,
         filter: Arc<Filter>,
         read_time: Timestamp,
         seen: Revision,
         interval: Duration,
     ) -> Self {
-        hub.want(interval);
+        hub.add_interval(interval);
         let head = hub.subscribe();
-        let mailbox = Index::takes(&filter).then(Arc::<Mailbox>::default);
-        let scan_until = mailbox.as_ref().map_or(0, |mailbox| {
-            hub.register(&filter, mailbox).position.revision
-        });
+        let queue = Subscriptions::takes(&filter).then(Arc::<WatcherQueue>::default);
+        let read_until = queue
+            .as_ref()
+            .map_or(0, |queue| hub.register(&filter, queue).position.revision);
         Self {
             hub,
             filter,
-            scan,
+            reader,
             head,
             log_count: None,
             is_placed: false,
             seen,
-            mailbox,
-            scan_until,
+            queue,
+            read_until,
             read_time,
             interval,
         }
@@ -101,8 +101,8 @@ impl Cursor {
     pub fn point(&mut self) -> Point {
         self.skip_unwanted();
         let head = *self.head.borrow();
-        let position = self.scan.position();
-        self.read_time = self.read_time.max(self.scan.time());
+        let position = self.reader.position();
+        self.read_time = self.read_time.max(self.reader.time());
         if position.revision >= head.position.revision {
             self.read_time = self.read_time.max(head.read_time);
         }
@@ -119,7 +119,7 @@ impl Cursor {
     ///
     /// # Errors
     /// [`LogError`]: the watch cannot go on.
-    pub async fn next(&mut self) -> Result<Arc<Delivery>, LogError> {
+    pub async fn next(&mut self) -> Result<Arc<SharedBatch>, LogError> {
         loop {
             // Taken note of before anything is looked at, so that what comes
             // later wakes.
@@ -130,22 +130,22 @@ impl Cursor {
                 drop(self.head.changed().await);
                 continue;
             }
-            let delivery = match &self.mailbox {
-                Some(mailbox) if self.scan.position().revision >= self.scan_until => {
-                    let mailbox = Arc::clone(mailbox);
-                    match self.take_mail(&mailbox) {
-                        Some(events) => self.delivery(events),
+            let batch = match &self.queue {
+                Some(queue) if self.reader.position().revision >= self.read_until => {
+                    let queue = Arc::clone(queue);
+                    match self.dequeue(&queue) {
+                        Some(events) => self.batch(events),
                         None => continue,
                     }
                 }
                 Some(_) => {
-                    let events = self.take_scan(self.scan_until).await?;
-                    self.delivery(events)
+                    let events = self.read_events(self.read_until).await?;
+                    self.batch(events)
                 }
                 None => self.take_shared(head.position.revision).await?,
             };
-            if let Some(delivery) = delivery {
-                return Ok(delivery);
+            if let Some(batch) = batch {
+                return Ok(batch);
             }
             if !self.may_have_more(head) {
                 self.wait().await;
@@ -153,7 +153,7 @@ impl Cursor {
         }
     }
 
-    fn check_log(&mut self, head: Head) -> Result<(), LogError> {
+    fn check_log(&mut self, head: FeedHead) -> Result<(), LogError> {
         if head.confirmed_at.is_none() {
             return Ok(());
         }
@@ -162,8 +162,8 @@ impl Cursor {
             Some(_) => Ok(()),
             None => {
                 self.log_count = Some(head.log_count);
-                // What came before the feed began was put into no mailbox.
-                self.scan_until = self.scan_until.max(head.position.revision);
+                // What came before the feed began was put into no queue.
+                self.read_until = self.read_until.max(head.position.revision);
                 Ok(())
             }
         }
@@ -171,84 +171,84 @@ impl Cursor {
 
     /// Makes sure that the position is in the log that the feed follows; false: the feed has
     /// not come so far.
-    async fn place(&mut self, head: Head) -> Result<bool, LogError> {
-        let position = self.scan.position();
+    async fn place(&mut self, head: FeedHead) -> Result<bool, LogError> {
+        let position = self.reader.position();
         let wanted = position.revision.max(self.seen);
         if head.confirmed_at.is_none() || head.position.revision < wanted {
             return Ok(false);
         }
         if !self.hub.holds(position) {
-            Box::pin(self.scan.check()).await?;
+            Box::pin(self.reader.check()).await?;
         }
         self.is_placed = true;
         Ok(true)
     }
 
     /// Whether there is something to look at without waiting.
-    fn may_have_more(&self, head: Head) -> bool {
-        let position = self.scan.position().revision;
-        match &self.mailbox {
-            Some(mailbox) => position < self.scan_until || !mailbox.is_empty(),
+    fn may_have_more(&self, head: FeedHead) -> bool {
+        let position = self.reader.position().revision;
+        match &self.queue {
+            Some(queue) => position < self.read_until || !queue.is_empty(),
             None => position < head.position.revision,
         }
     }
 
     async fn wait(&mut self) {
-        match &self.mailbox {
-            Some(mailbox) => mailbox.filled.notified().await,
+        match &self.queue {
+            Some(queue) => queue.filled.notified().await,
             // The hub outlives its cursors.
             None => drop(self.head.changed().await),
         }
     }
 
-    /// The events in view up to the scan's place, if there are any.
-    fn delivery(&self, events: Vec<(EventType, Arc<Entry>)>) -> Option<Arc<Delivery>> {
-        let position = self.scan.position();
-        (!events.is_empty()).then(|| Arc::new(Delivery::new(events, position)))
+    /// The events in view up to the reader's place, if there are any.
+    fn batch(&self, events: Vec<(EventType, Arc<Entry>)>) -> Option<Arc<SharedBatch>> {
+        let position = self.reader.position();
+        (!events.is_empty()).then(|| Arc::new(SharedBatch::new(events, position)))
     }
 
-    /// The next delivery by scanning, or what another watcher has scanned who was at the
+    /// The next batch by scanning, or what another watcher has scanned who was at the
     /// same place and wants the same.
-    async fn take_shared(&mut self, until: Revision) -> Result<Option<Arc<Delivery>>, LogError> {
-        let from = self.scan.position();
+    async fn take_shared(&mut self, until: Revision) -> Result<Option<Arc<SharedBatch>>, LogError> {
+        let from = self.reader.position();
         if from.revision >= until {
             return Ok(None);
         }
         let voided = match self.hub.latest().get(&self.filter, from) {
-            Ok(Shared { delivery, time, .. }) => {
-                self.scan.skip_to(delivery.position, time);
-                return Ok(Some(delivery));
+            Ok(KeyedBatch { batch, time, .. }) => {
+                self.reader.skip_to(batch.position, time);
+                return Ok(Some(batch));
             }
             Err(voided) => voided,
         };
-        let events = self.take_scan(until).await?;
-        let delivery = self.delivery(events);
-        if let Some(delivery) = &delivery {
-            let shared = Shared {
+        let events = self.read_events(until).await?;
+        let batch = self.batch(events);
+        if let Some(batch) = &batch {
+            let shared = KeyedBatch {
                 filter: Arc::clone(&self.filter),
                 from,
-                delivery: Arc::clone(delivery),
-                time: self.scan.time(),
+                batch: Arc::clone(batch),
+                time: self.reader.time(),
             };
             self.hub.latest().put(voided, shared);
         }
-        Ok(delivery)
+        Ok(batch)
     }
 
     /// The next events by scanning; may be none although there are more behind
     /// what was scanned.
-    async fn take_scan(
+    async fn read_events(
         &mut self,
         until: Revision,
     ) -> Result<Vec<(EventType, Arc<Entry>)>, LogError> {
         let filter = Arc::clone(&self.filter);
         let (mut bytes, mut events) = (0, Vec::new());
         let entries = self
-            .scan
+            .reader
             .take(until, |entry| {
                 let event = filter.event(entry.change());
                 let size = event.map_or(0, |_| entry.size());
-                let fits = bytes == 0 || bytes + size <= DELIVERY_BYTES;
+                let fits = bytes == 0 || bytes + size <= BATCH_BYTES;
                 if fits {
                     bytes += size;
                     events.push(event);
@@ -262,18 +262,18 @@ impl Cursor {
             .collect())
     }
 
-    /// What is in the mailbox; `None` after it overflowed: then scanning is next.
-    fn take_mail(&mut self, mailbox: &Mailbox) -> Option<Vec<(EventType, Arc<Entry>)>> {
-        let Some(entries) = mailbox.take(DELIVERY_EVENTS) else {
-            self.scan_until = self.hub.rearm(mailbox).position.revision;
+    /// What is in the queue; `None` after it overflowed: then scanning is next.
+    fn dequeue(&mut self, queue: &WatcherQueue) -> Option<Vec<(EventType, Arc<Entry>)>> {
+        let Some(entries) = queue.take(BATCH_EVENTS) else {
+            self.read_until = self.hub.rearm(queue).position.revision;
             return None;
         };
         let mut events = Vec::new();
         for entry in entries {
-            if entry.revision() <= self.scan.position().revision {
+            if entry.revision() <= self.reader.position().revision {
                 continue;
             }
-            self.scan.pass(&entry);
+            self.reader.pass(&entry);
             if let Some(event) = self.filter.event(entry.change()) {
                 events.push((event, entry));
             }
@@ -283,23 +283,23 @@ impl Cursor {
 
     /// Goes on to the head if nothing up to it is wanted.
     fn skip_unwanted(&mut self) {
-        let Some(mailbox) = &self.mailbox else { return };
-        if !self.is_placed || self.scan.position().revision < self.scan_until {
+        let Some(queue) = &self.queue else { return };
+        if !self.is_placed || self.reader.position().revision < self.read_until {
             return;
         }
-        // The head first: what is put into the mailbox after this look is behind it.
+        // The head first: what is put into the queue after this look is behind it.
         let head = self.hub.head();
-        if Some(head.log_count) == self.log_count && mailbox.is_empty() {
-            self.scan.skip_to(head.position, Timestamp::MIN);
+        if Some(head.log_count) == self.log_count && queue.is_empty() {
+            self.reader.skip_to(head.position, Timestamp::MIN);
         }
     }
 }
 
 impl Drop for Cursor {
     fn drop(&mut self) {
-        self.hub.unwant(self.interval);
-        if let Some(mailbox) = &self.mailbox {
-            self.hub.unregister(&self.filter, mailbox);
+        self.hub.remove_interval(self.interval);
+        if let Some(queue) = &self.queue {
+            self.hub.unregister(&self.filter, queue);
         }
     }
 }

@@ -20,8 +20,8 @@ pub struct Entry {
     encoded: Encoded,
 }
 
-impl From<store::Entry> for Entry {
-    fn from(store::Entry { change, stamp }: store::Entry) -> Self {
+impl From<store::LogEntry> for Entry {
+    fn from(store::LogEntry { change, stamp }: store::LogEntry) -> Self {
         Self::new(change, stamp)
     }
 }

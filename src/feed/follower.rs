@@ -19,7 +19,7 @@ use tracing::warn;
 use super::{Entry, hub::Hub};
 use crate::{
     domain::Revision,
-    store::{Commit, Following, LogError, Position, ReadError, Tail},
+    store::{CommittedBatch, Following, LogError, Position, ReadError, Tail},
 };
 
 /// How often the log is read while nothing tells of changes, and while other
@@ -43,7 +43,7 @@ pub(super) struct Follower {
     following: Following,
     stop: CancellationToken,
     /// Own batches whose predecessors are missing, by their first revision.
-    ahead: BTreeMap<Revision, Commit>,
+    ahead: BTreeMap<Revision, CommittedBatch>,
     /// Until when other replicas are taken to write.
     others_until: Option<Instant>,
     next_poll: Instant,
@@ -88,7 +88,7 @@ impl Follower {
                     Some(commit) => self.take(commit).await,
                     None => return,
                 },
-                () = self.following.signal.heard() => self.read().await,
+                () = self.following.notifications.heard() => self.read().await,
                 () = poll => self.read().await,
                 () = async {
                     match &mut self.confirming {
@@ -104,8 +104,8 @@ impl Follower {
     }
 
     /// A batch of this process.
-    async fn take(&mut self, commit: Commit) {
-        self.following.signal.tell();
+    async fn take(&mut self, commit: CommittedBatch) {
+        self.following.notifications.tell();
         let head = self.hub.head().position;
         if commit.before == head {
             self.append(commit);
@@ -129,7 +129,7 @@ impl Follower {
         }
     }
 
-    fn append(&mut self, commit: Commit) {
+    fn append(&mut self, commit: CommittedBatch) {
         let entries = commit
             .changes
             .into_iter()

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use super::{
     Entry,
     ring::Ring,
-    shared_batch::Latest,
-    subscriptions::{Index, Mailbox},
+    shared_batch::LatestBatch,
+    subscriptions::{Subscriptions, WatcherQueue},
 };
 use crate::{
     domain::{ChangeKind, Filter, Timestamp},
@@ -21,7 +21,7 @@ use crate::{
 
 /// How far the feed has come.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Head {
+pub(super) struct FeedHead {
     /// The last entry.
     pub(super) position: Position,
     /// The database's clock: all that was committed before is at or before it.
@@ -35,56 +35,56 @@ pub(super) struct Head {
 /// The feed's memory: written by the follower alone, read by all cursors.
 #[derive(Debug)]
 pub(super) struct Hub {
-    state: RwLock<State>,
-    head: watch::Sender<Head>,
-    latest: Latest,
+    state: RwLock<HubState>,
+    head: watch::Sender<FeedHead>,
+    latest: LatestBatch,
     /// How often the head is to be confirmed, and for how many.
     intervals: Mutex<BTreeMap<Duration, usize>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct HubState {
     ring: Ring,
-    index: Index,
+    subscriptions: Subscriptions,
 }
 
 impl Hub {
     pub(super) fn new(memory_bytes: usize) -> Self {
         Self {
-            state: RwLock::new(State {
+            state: RwLock::new(HubState {
                 ring: Ring::new(memory_bytes),
-                index: Index::default(),
+                subscriptions: Subscriptions::default(),
             }),
-            head: watch::Sender::new(Head {
+            head: watch::Sender::new(FeedHead {
                 position: Position::default(),
                 read_time: Timestamp::MIN,
                 confirmed_at: None,
                 log_count: 0,
             }),
-            latest: Latest::default(),
+            latest: LatestBatch::default(),
             intervals: Mutex::default(),
         }
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, HubState> {
         // Nothing in it can panic half-way.
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HubState> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn head(&self) -> Head {
+    pub(super) fn head(&self) -> FeedHead {
         *self.head.borrow()
     }
 
     /// What was delivered last to who scans.
-    pub(super) fn latest(&self) -> &Latest {
+    pub(super) fn latest(&self) -> &LatestBatch {
         &self.latest
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<Head> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<FeedHead> {
         self.head.subscribe()
     }
 
@@ -97,10 +97,10 @@ impl Hub {
             let change = entry.change();
             if change.kind == Some(ChangeKind::Purged) {
                 state.ring.erase(change.uid);
-                state.index.erase(change.uid);
+                state.subscriptions.erase(change.uid);
                 self.latest.void();
             }
-            state.index.push(&entry);
+            state.subscriptions.push(&entry);
             position = Some(entry.position());
             state.ring.push(entry);
         }
@@ -138,7 +138,7 @@ impl Hub {
             head.confirmed_at = Some(Instant::now());
             head.log_count += 1;
         });
-        state.index.wake();
+        state.subscriptions.wake();
     }
 
     /// Whether the position is one of the entries in memory, or the head.
@@ -155,29 +155,29 @@ impl Hub {
         self.read().ring.after(position, limit)
     }
 
-    /// Registers a mailbox; answers the head from which on it is filled.
-    pub(super) fn register(&self, filter: &Filter, mailbox: &Arc<Mailbox>) -> Head {
+    /// Registers a queue; answers the head from which on it is filled.
+    pub(super) fn register(&self, filter: &Filter, queue: &Arc<WatcherQueue>) -> FeedHead {
         let mut state = self.write();
-        state.index.insert(filter, mailbox);
+        state.subscriptions.insert(filter, queue);
         self.head()
     }
 
-    /// Empties a mailbox that overflowed; answers the head from which on it is
+    /// Empties a queue that overflowed; answers the head from which on it is
     /// filled again.
-    pub(super) fn rearm(&self, mailbox: &Mailbox) -> Head {
+    pub(super) fn rearm(&self, queue: &WatcherQueue) -> FeedHead {
         let state = self.write();
-        mailbox.clear();
+        queue.clear();
         let head = self.head();
         drop(state);
         head
     }
 
-    pub(super) fn unregister(&self, filter: &Filter, mailbox: &Arc<Mailbox>) {
-        self.write().index.remove(filter, mailbox);
+    pub(super) fn unregister(&self, filter: &Filter, queue: &Arc<WatcherQueue>) {
+        self.write().subscriptions.remove(filter, queue);
     }
 
     /// Somebody wants the head confirmed this often.
-    pub(super) fn want(&self, interval: Duration) {
+    pub(super) fn add_interval(&self, interval: Duration) {
         let mut intervals = self
             .intervals
             .lock()
@@ -186,7 +186,7 @@ impl Hub {
     }
 
     /// They no longer do.
-    pub(super) fn unwant(&self, interval: Duration) {
+    pub(super) fn remove_interval(&self, interval: Duration) {
         let mut intervals = self
             .intervals
             .lock()

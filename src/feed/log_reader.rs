@@ -18,7 +18,7 @@ const PAGE: i64 = 100;
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// See the module.
-pub struct Scan {
+pub struct LogReader {
     hub: Arc<Hub>,
     log: Log,
     position: Position,
@@ -29,11 +29,11 @@ pub struct Scan {
     time: Timestamp,
     /// Read from the log, and not taken yet.
     read: VecDeque<Arc<Entry>>,
-    /// What [`Latest::voided`](super::delivery::Latest::voided) was then.
+    /// What [`LatestBatch::voided`](super::batch::LatestBatch::voided) was then.
     voided: u64,
 }
 
-impl Scan {
+impl LogReader {
     pub(super) fn new(hub: Arc<Hub>, log: Log, position: Position, seen: Revision) -> Self {
         Self {
             hub,

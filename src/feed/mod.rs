@@ -5,15 +5,15 @@
 //! - `follower` keeps it at the head of the log: the batches of this process come
 //!   from memory, all else from the log
 //! - `hub` is what the follower and the cursors share: a `ring` of the last
-//!   entries, the head, and the mailboxes of those who want few of them (`index`)
-//! - [`Cursor`] is one watcher's place in it; `scan` reads on from any place, from
-//!   the ring or the log; a [`Delivery`] is what comes next, shared by those who are
+//!   entries, the head, and the queues of those who want few of them (`index`)
+//! - [`Cursor`] is one watcher's place in it; `reader` reads on from any place, from
+//!   the ring or the log; a [`SharedBatch`] is what comes next, shared by those who are
 //!   at the same place and want the same
 //! - [`Snapshot`] reads the calls as they all were at one revision, [`ReadAhead`]
 //!   a page before it is wanted
 //!
 //! It deliberately knows nothing of messages, except that entries and
-//! deliveries are encoded once for all, and nothing of rates or rights.
+//! batches are encoded once for all, and nothing of rates or rights.
 
 mod cursor;
 mod encoded;
@@ -34,10 +34,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use cursor::{Cursor, Point};
 pub use entry::Entry;
-pub use log_reader::Scan;
+pub use log_reader::LogReader;
 pub use read_ahead::ReadAhead;
-pub use shared_batch::Delivery;
-pub use snapshot::{Page, Snapshot, SnapshotError};
+pub use shared_batch::SharedBatch;
+pub use snapshot::{Snapshot, SnapshotError, SnapshotPage};
 
 use self::{follower::Follower, hub::Hub};
 use crate::{
@@ -121,22 +121,22 @@ impl Feed {
         tail: &Tail,
         interval: Duration,
     ) -> Cursor {
-        let scan = self.scan(position, tail.head);
+        let reader = self.log_reader(position, tail.head);
         let read_time = if position.revision >= tail.head.revision {
             tail.read_time
         } else {
             Timestamp::MIN
         };
         let hub = Arc::clone(&self.hub);
-        Cursor::new(hub, scan, filter, read_time, tail.head.revision, interval)
+        Cursor::new(hub, reader, filter, read_time, tail.head.revision, interval)
     }
 
     /// Reads on from a position, which was checked. What was purged up to `seen` is not
     /// told.
     #[must_use]
-    pub fn scan(&self, position: Position, seen: Position) -> Scan {
+    pub fn log_reader(&self, position: Position, seen: Position) -> LogReader {
         let (hub, log) = (Arc::clone(&self.hub), self.store.log().clone());
-        Scan::new(hub, log, position, seen.revision)
+        LogReader::new(hub, log, position, seen.revision)
     }
 
     /// The calls that the filter matches, as they are now, at `min_revision` or later,

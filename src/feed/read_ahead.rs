@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Snapshot, SnapshotError, snapshot::Page};
+use super::{Snapshot, SnapshotError, snapshot::SnapshotPage};
 
 /// A page is to be read in this time.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -12,7 +12,7 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pages of a snapshot, one of which is read ahead.
 #[derive(Debug)]
 pub struct ReadAhead {
-    pages: mpsc::Receiver<Result<Page, SnapshotError>>,
+    pages: mpsc::Receiver<Result<SnapshotPage, SnapshotError>>,
 }
 
 impl ReadAhead {
@@ -27,12 +27,12 @@ impl ReadAhead {
     ///
     /// # Errors
     /// [`SnapshotError`]; nothing comes after one.
-    pub async fn next(&mut self) -> Result<Option<Page>, SnapshotError> {
+    pub async fn next(&mut self) -> Result<Option<SnapshotPage>, SnapshotError> {
         self.pages.recv().await.transpose()
     }
 }
 
-async fn read(mut snapshot: Snapshot, pages: mpsc::Sender<Result<Page, SnapshotError>>) {
+async fn read(mut snapshot: Snapshot, pages: mpsc::Sender<Result<SnapshotPage, SnapshotError>>) {
     while let Ok(room) = pages.reserve().await {
         let page = tokio::select! {
             page = snapshot.next(Instant::now() + PAGE_TIMEOUT) => page,

@@ -13,7 +13,7 @@ use crate::{
 
 /// Events in view, in order.
 #[derive(Debug)]
-pub struct Delivery {
+pub struct SharedBatch {
     /// The events; at least one.
     pub events: Vec<(EventType, Arc<Entry>)>,
     /// With them everything in view up to here has been delivered.
@@ -21,7 +21,7 @@ pub struct Delivery {
     encoded: Encoded,
 }
 
-impl Delivery {
+impl SharedBatch {
     pub(super) fn new(events: Vec<(EventType, Arc<Entry>)>, position: Position) -> Self {
         Self {
             events,
@@ -37,32 +37,32 @@ impl Delivery {
     }
 }
 
-/// The delivery that was put together last.
+/// The batch that was put together last.
 #[derive(Debug, Default)]
-pub(super) struct Latest(Mutex<State>);
+pub(super) struct LatestBatch(Mutex<LatestState>);
 
 #[derive(Debug, Default)]
-struct State {
-    /// Counts what made deliveries void that were put together before.
+struct LatestState {
+    /// Counts what made batches void that were put together before.
     voided: u64,
-    shared: Option<Shared>,
+    shared: Option<KeyedBatch>,
 }
 
-/// A delivery, and for whom it is right.
+/// A batch, and for whom it is right.
 #[derive(Debug, Clone)]
-pub(super) struct Shared {
+pub(super) struct KeyedBatch {
     pub(super) filter: Arc<Filter>,
     /// Behind this place.
     pub(super) from: Position,
-    pub(super) delivery: Arc<Delivery>,
-    /// When the entry at the delivery's position was committed.
+    pub(super) batch: Arc<SharedBatch>,
+    /// When the entry at the batch's position was committed.
     pub(super) time: Timestamp,
 }
 
-impl Latest {
-    /// The delivery for this filter behind this place; else what [`Latest::put`] is to
+impl LatestBatch {
+    /// The batch for this filter behind this place; else what [`LatestBatch::put`] is to
     /// be told about one that is put together from now on.
-    pub(super) fn get(&self, filter: &Filter, from: Position) -> Result<Shared, u64> {
+    pub(super) fn get(&self, filter: &Filter, from: Position) -> Result<KeyedBatch, u64> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &state.shared {
             Some(shared) if shared.from == from && *shared.filter == *filter => Ok(shared.clone()),
@@ -70,8 +70,8 @@ impl Latest {
         }
     }
 
-    /// Keeps a delivery, unless it is void already.
-    pub(super) fn put(&self, voided: u64, shared: Shared) {
+    /// Keeps a batch, unless it is void already.
+    pub(super) fn put(&self, voided: u64, shared: KeyedBatch) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.voided == voided {
             state.shared = Some(shared);

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{Feed, Scan, entry};
+use super::{Feed, LogReader, entry};
 use crate::{
     domain::{
         Call, Filter, Revision,
@@ -61,7 +61,7 @@ pub struct Snapshot {
 
 /// Some of its calls.
 #[derive(Debug)]
-pub struct Page {
+pub struct SnapshotPage {
     /// The position of which all its calls are.
     pub position: Position,
     /// The calls.
@@ -72,7 +72,7 @@ struct At {
     /// The revision of all.
     position: Position,
     /// Where looking for changes has come to.
-    scan: Scan,
+    reader: LogReader,
     /// Calls that were in the filter and have changed since, whose place has not
     /// come yet: where, and their first change.
     changed: BTreeMap<PageKey, Revision>,
@@ -107,7 +107,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`SnapshotError`].
-    pub async fn next(&mut self, deadline: Instant) -> Result<Option<Page>, SnapshotError> {
+    pub async fn next(&mut self, deadline: Instant) -> Result<Option<SnapshotPage>, SnapshotError> {
         if self.complete {
             return Ok(None);
         }
@@ -162,7 +162,7 @@ impl Snapshot {
             );
             calls.sort_unstable_by_key(|call| ORDER.key(call));
         }
-        Ok(Some(Page {
+        Ok(Some(SnapshotPage {
             position: at.position,
             calls,
         }))
@@ -180,13 +180,13 @@ impl Snapshot {
             self.feed.check(end, deadline).await?;
             self.at = Some(At {
                 position: end,
-                scan: self.feed.scan(end, end),
+                reader: self.feed.log_reader(end, end),
                 changed: BTreeMap::new(),
             });
             return Ok(());
         };
-        while at.scan.position().revision < end.revision {
-            let entries = at.scan.take(end.revision, |_| true).await?;
+        while at.reader.position().revision < end.revision {
+            let entries = at.reader.take(end.revision, |_| true).await?;
             if entries.is_empty() {
                 break;
             }
@@ -207,7 +207,7 @@ impl Snapshot {
                 return Err(SnapshotError::TooSlow);
             }
         }
-        if at.scan.position() != end {
+        if at.reader.position() != end {
             return Err(LogError::Reset.into());
         }
         Ok(())

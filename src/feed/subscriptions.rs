@@ -1,4 +1,4 @@
-//! Who wants which changes: the mailboxes of those whose filter names calls,
+//! Who wants which changes: the queues of those whose filter names calls,
 //! staff or clients, so that a change costs those who want it and not all who
 //! watch.
 
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::Entry;
 use crate::domain::{Call, Filter, Identifier, Uuid};
 
-/// What a mailbox holds at most; beyond that its owner reads the ring or the log.
+/// What a queue holds at most; beyond that its owner reads the ring or the log.
 const MAX_ENTRIES: usize = 1024;
 const MAX_BYTES: usize = 256 * 1024;
 
@@ -25,7 +25,7 @@ enum Key {
 
 /// The changes that one watcher may want, and has not taken yet.
 #[derive(Debug, Default)]
-pub(super) struct Mailbox {
+pub(super) struct WatcherQueue {
     contents: Mutex<Contents>,
     /// There is something new.
     pub(super) filled: Notify,
@@ -39,7 +39,7 @@ struct Contents {
     overflowed: bool,
 }
 
-impl Mailbox {
+impl WatcherQueue {
     fn lock(&self) -> MutexGuard<'_, Contents> {
         // Its contents are sound at every point where a panic could strike.
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
@@ -105,32 +105,29 @@ impl Mailbox {
     }
 }
 
-/// The mailboxes, by what their owners' filters name.
+/// The queues, by what their owners' filters name.
 #[derive(Debug, Default)]
-pub(super) struct Index {
-    by_key: HashMap<Key, Vec<Arc<Mailbox>>>,
+pub(super) struct Subscriptions {
+    by_key: HashMap<Key, Vec<Arc<WatcherQueue>>>,
 }
 
-impl Index {
+impl Subscriptions {
     /// Whether a filter names anything that the index knows.
     pub(super) fn takes(filter: &Filter) -> bool {
         !keys(filter).is_empty()
     }
 
-    pub(super) fn insert(&mut self, filter: &Filter, mailbox: &Arc<Mailbox>) {
+    pub(super) fn insert(&mut self, filter: &Filter, queue: &Arc<WatcherQueue>) {
         for key in keys(filter) {
-            self.by_key
-                .entry(key)
-                .or_default()
-                .push(Arc::clone(mailbox));
+            self.by_key.entry(key).or_default().push(Arc::clone(queue));
         }
     }
 
-    pub(super) fn remove(&mut self, filter: &Filter, mailbox: &Arc<Mailbox>) {
+    pub(super) fn remove(&mut self, filter: &Filter, queue: &Arc<WatcherQueue>) {
         for key in keys(filter) {
-            if let Some(mailboxes) = self.by_key.get_mut(&key) {
-                mailboxes.retain(|one| !Arc::ptr_eq(one, mailbox));
-                if mailboxes.is_empty() {
+            if let Some(queues) = self.by_key.get_mut(&key) {
+                queues.retain(|one| !Arc::ptr_eq(one, queue));
+                if queues.is_empty() {
                     self.by_key.remove(&key);
                 }
             }
@@ -142,11 +139,11 @@ impl Index {
         let change = entry.change();
         if change.after.is_none() {
             // Who wanted the call cannot be told any more, so all are told.
-            self.each(|mailbox| mailbox.push(entry));
+            self.each(|queue| queue.push(entry));
             return;
         }
         self.push_to(&Key::Uid(change.uid), entry);
-        // A mailbox takes an entry once, however often it is offered.
+        // A queue takes an entry once, however often it is offered.
         for Call { attributes, .. } in [&change.before, &change.after]
             .into_iter()
             .flatten()
@@ -163,23 +160,23 @@ impl Index {
 
     /// Blanks what waits of a purged call.
     pub(super) fn erase(&self, uid: Uuid) {
-        self.each(|mailbox| mailbox.erase(uid));
+        self.each(|queue| queue.erase(uid));
     }
 
     /// Wakes everybody.
     pub(super) fn wake(&self) {
-        self.each(|mailbox| mailbox.filled.notify_one());
+        self.each(|queue| queue.filled.notify_one());
     }
 
     fn push_to(&self, key: &Key, entry: &Arc<Entry>) {
-        for mailbox in self.by_key.get(key).into_iter().flatten() {
-            mailbox.push(entry);
+        for queue in self.by_key.get(key).into_iter().flatten() {
+            queue.push(entry);
         }
     }
 
-    fn each(&self, act: impl Fn(&Mailbox)) {
-        for mailbox in self.by_key.values().flatten() {
-            act(mailbox);
+    fn each(&self, act: impl Fn(&WatcherQueue)) {
+        for queue in self.by_key.values().flatten() {
+            act(queue);
         }
     }
 }

@@ -14,7 +14,7 @@ use tonic::body::Body;
 use tower::ServiceExt;
 use tracing::debug;
 
-use super::Gather;
+use super::WriteCoalescer;
 use crate::api::Api;
 
 /// How long a client may take to send its first byte.
@@ -69,7 +69,7 @@ pub(super) async fn serve(
         .max_send_buf_size(STREAM_SEND_BUFFER_BYTES)
         .max_header_list_size(MAX_HEADER_BYTES)
         .serve_connection(
-            TokioIo::new(Gather::new(stream)),
+            TokioIo::new(WriteCoalescer::new(stream)),
             TowerToHyperService::new(service),
         );
     let mut connection = pin!(connection);

@@ -11,7 +11,7 @@ mod connection;
 mod workers;
 mod write_coalescing;
 
-pub use write_coalescing::Gather;
+pub use write_coalescing::WriteCoalescer;
 
 use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 

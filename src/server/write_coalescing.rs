@@ -18,13 +18,13 @@ const BUFFER_BYTES: usize = 32 * 1024;
 
 /// See the module. Reads pass through.
 #[derive(Debug)]
-pub struct Gather<S> {
+pub struct WriteCoalescer<S> {
     socket: BufWriter<S>,
     /// Whether the flush that is tried has had its turn.
     waited: bool,
 }
 
-impl<S: AsyncWrite> Gather<S> {
+impl<S: AsyncWrite> WriteCoalescer<S> {
     /// A socket that gathers what is written to `socket`.
     pub fn new(socket: S) -> Self {
         Self {
@@ -34,7 +34,7 @@ impl<S: AsyncWrite> Gather<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WriteCoalescer<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -46,7 +46,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<S> {
 
 /// Writes are not vectored: HTTP/2 then copies small payloads behind their
 /// frame's head instead of writing each by itself.
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

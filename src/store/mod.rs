@@ -7,8 +7,8 @@
 //!   became of a commit whose session was lost; `records` answers repeated requests
 //! - `reader` looks calls up by uid, coalesced; `list` reads pages of them, with
 //!   the filter as SQL (`filter_sql`); `stats` counts them; each thread of callers has
-//!   them for itself (`local`)
-//! - [`Log`] reads the change log; `signal` is the notification that it has grown
+//!   them for itself (`worker`)
+//! - [`Log`] reads the change log; `notifications` is the notification that it has grown
 //! - `upkeep` looks after the tables: `partitions` of the log (`log_partitions`) and of
 //!   the request records (`record_partitions`)
 //! - `database` is the way to the database: sessions, and the only home of the driver
@@ -36,29 +36,29 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use change_log::{
-    log::{Commit, Entry, Log, LogError, LogPage, Position, Tail},
-    notification::Signal,
+    log::{CommittedBatch, Log, LogEntry, LogError, LogPage, Position, Tail},
+    notification::Notifications,
 };
 pub use commit::write::{Action, ImportOutcome, Imported, RecordError, RequestKey, Write, Written};
 pub use database::{Connector, check_migrations, migrate};
 pub use error::{OpenError, ReadError, WriteError};
 pub use maintenance::log_partitions::Retention;
 pub use read::{
-    lists::{Page, PageQuery},
+    lists::{CallPage, PageQuery},
     statistics::{Stats, StatsQuery},
 };
 pub use tasks::StoreTasks;
 
 use self::{
-    change_log::head::Head,
+    change_log::head::HeadHint,
     commit::writer::Writer,
     database::{Availability, Clock, Pool, Role},
     maintenance::upkeep::Upkeep,
-    read::worker::Locals,
+    read::worker::ReadWorkers,
 };
 use crate::domain::{
     Call, Command, ConflictPolicy, Record, Revision, Timestamp, Uuid, machine,
-    machine::{State, Step},
+    machine::{CallState, Step},
 };
 
 /// Commits that wait to be taken by who follows them; the rest is in the log.
@@ -104,9 +104,9 @@ pub struct Limits {
 #[derive(Clone)]
 pub struct Store {
     writer: Writer,
-    locals: Locals,
+    workers: ReadWorkers,
     log: Log,
-    head: Head,
+    head: HeadHint,
     clock: Clock,
     availability: Availability,
 }
@@ -115,11 +115,11 @@ pub struct Store {
 /// place, the log for all else, and the word of other replicas.
 pub struct Following {
     /// Commits of this process; what did not fit is in the log.
-    pub commits: mpsc::Receiver<Commit>,
+    pub commits: mpsc::Receiver<CommittedBatch>,
     /// The log, over a connection that nobody else uses.
     pub log: Log,
     /// To hear of other replicas' commits, and tell them of ours.
-    pub signal: Signal,
+    pub notifications: Notifications,
     /// To move the log's time on while nothing is written.
     pub log_time: LogTime,
 }
@@ -150,8 +150,8 @@ impl Store {
     ) -> (Self, Following, StoreTasks) {
         let tasks = TaskTracker::new();
         let availability = Availability::new();
-        let head = Head::default();
-        let signal = Signal::new();
+        let head = HeadHint::default();
+        let notifications = Notifications::new();
         let (commits, committed) = mpsc::channel(COMMITS_LEN);
         let pool = |role, connections| Pool::new(&connector, &availability, role, connections);
         let clock = Clock::new();
@@ -167,12 +167,12 @@ impl Store {
         let following = Following {
             commits: committed,
             log: Log::new(pool(Role::Log, FOLLOW_CONNECTIONS)),
-            signal: signal.clone(),
+            notifications: notifications.clone(),
             log_time: LogTime(writer.clone()),
         };
         let store = Self {
             writer,
-            locals: Locals::start(callers, &connector, &availability, limits, &tasks),
+            workers: ReadWorkers::start(callers, &connector, &availability, limits, &tasks),
             log: Log::new(pool(Role::Log, CATCH_UP_CONNECTIONS)),
             head,
             clock: clock.clone(),
@@ -183,7 +183,7 @@ impl Store {
             availability,
             clock,
             upkeep,
-            signal,
+            notifications,
             tasks,
             stop: CancellationToken::new(),
         };
@@ -243,9 +243,9 @@ impl Store {
         let uid = command.uid();
         let call = self.get(vec![uid], 0, deadline).await?.pop();
         let state = match call.as_deref() {
-            Some(call) => State::Call(call),
-            None if self.is_purged(uid, deadline).await? => State::Purged,
-            None => State::Absent,
+            Some(call) => CallState::Call(call),
+            None if self.is_purged(uid, deadline).await? => CallState::Purged,
+            None => CallState::Absent,
         };
         let step = machine::apply(state, &command);
         match step.map_err(|rejection| WriteError::Rejected {
@@ -272,13 +272,13 @@ impl Store {
         min_revision: Revision,
         deadline: Instant,
     ) -> Result<Vec<Arc<Call>>, ReadError> {
-        let reader = &self.locals.here().reader;
+        let lookups = &self.workers.here().lookups;
         if min_revision == 0 {
-            return reader.get(uids, 0).await;
+            return lookups.get(uids, 0).await;
         }
         let give_up = give_up(deadline);
         loop {
-            match reader.get(uids.clone(), min_revision).await {
+            match lookups.get(uids.clone(), min_revision).await {
                 Err(ReadError::RevisionNotReached { current_revision }) => {
                     let current = current_revision;
                     self.reach(min_revision, current, give_up, deadline).await?;
@@ -293,7 +293,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`], as its variants say.
     pub async fn is_purged(&self, uid: Uuid, deadline: Instant) -> Result<bool, ReadError> {
-        self.locals.here().lists.is_purged(uid, deadline).await
+        self.workers.here().lists.is_purged(uid, deadline).await
     }
 
     /// The change log.
@@ -327,8 +327,8 @@ impl Store {
         query: &PageQuery,
         min_revision: Revision,
         deadline: Instant,
-    ) -> Result<Page, ReadError> {
-        let lists = &self.locals.here().lists;
+    ) -> Result<CallPage, ReadError> {
+        let lists = &self.workers.here().lists;
         let give_up = give_up(deadline);
         loop {
             let page = lists.page(query, self.head.get(), deadline).await?;
@@ -347,7 +347,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`], as its variants say.
     pub async fn refresh_statistics(&self, deadline: Instant) -> Result<(), ReadError> {
-        self.locals.here().lists.refresh_statistics(deadline).await
+        self.workers.here().lists.refresh_statistics(deadline).await
     }
 
     /// Counts calls, as of `min_revision` or later.
@@ -360,10 +360,10 @@ impl Store {
         min_revision: Revision,
         deadline: Instant,
     ) -> Result<Stats, ReadError> {
-        let counter = &self.locals.here().counter;
+        let statistics = &self.workers.here().statistics;
         let give_up = give_up(deadline);
         loop {
-            let stats = counter.count(query, deadline).await?;
+            let stats = statistics.count(query, deadline).await?;
             let current = stats.revision;
             self.head.set(current);
             if current >= min_revision {
@@ -378,9 +378,9 @@ impl Store {
     /// # Errors
     /// [`ReadError`], as its variants say.
     pub async fn knows_time_zone(&self, name: &str, deadline: Instant) -> Result<bool, ReadError> {
-        self.locals
+        self.workers
             .here()
-            .counter
+            .statistics
             .knows_time_zone(name, deadline)
             .await
     }
@@ -403,7 +403,7 @@ impl Store {
                 });
             }
             sleep(LOOK_FOR_REVISION_EVERY).await;
-            current = self.locals.here().lists.head(deadline).await?;
+            current = self.workers.here().lists.head(deadline).await?;
             if current >= revision {
                 return Ok(());
             }

@@ -7,7 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use super::{
-    change_log::notification::Signal,
+    change_log::notification::Notifications,
     check_migrations, database,
     database::{Availability, Clock, Connector},
     error::OpenError,
@@ -24,7 +24,7 @@ pub struct StoreTasks {
     pub(super) availability: Availability,
     pub(super) clock: Clock,
     pub(super) upkeep: Upkeep,
-    pub(super) signal: Signal,
+    pub(super) notifications: Notifications,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
@@ -54,7 +54,7 @@ impl StoreTasks {
         let upkeep = self.upkeep.clone();
         self.tasks
             .spawn(upkeep.keep(self.availability.clone(), stop.clone()));
-        let (listen, notify) = (self.signal.clone(), self.signal.clone());
+        let (listen, notify) = (self.notifications.clone(), self.notifications.clone());
         self.tasks
             .spawn(listen.listen(connector.clone(), stop.clone()));
         self.tasks

@@ -8,7 +8,7 @@ use voicecall::domain::{
     Attributes, Call, ChangeKind, Command, Direction, Draft, Field, FieldSet, Identifier, Patch,
     PhoneNumber, Seconds, Status, Summary, Timestamp, Url,
     command::WhenMissing,
-    machine::{self, Rejection, State, Step},
+    machine::{self, CallState, Rejection, Step},
 };
 
 use crate::{any_time, config};
@@ -349,7 +349,7 @@ proptest! {
 
     #[test]
     fn of_a_purged_call_comes_nothing_but_refusals(command in any_command()) {
-        match machine::apply(State::Purged, &command) {
+        match machine::apply(CallState::Purged, &command) {
             Ok(Step::Absent) => {
                 let content = matches!(command, Command::Delete { allow_missing: true, .. });
                 prop_assert!(content, "{command:?}");

@@ -8,7 +8,7 @@ use crate::{
     api::{
         error::Error,
         request::{commands, filter},
-        response::{budget::Room, calls},
+        response::{budget::ResponseBudget, calls},
         tokens::resume_token::ResumeToken,
         violations::Violations,
     },
@@ -138,8 +138,8 @@ pub(crate) async fn list(
         Some(Start::AfterRevision(revision)) => feed.position(*revision, deadline).await?,
         Some(Start::ResumeToken(token)) => resume(feed, token, &tail, deadline).await?,
     };
-    let mut page = Page {
-        room: Room::new(),
+    let mut page = ChangePage {
+        room: ResponseBudget::new(),
         left: query.page_size,
         events: Vec::new(),
     };
@@ -160,13 +160,13 @@ pub(crate) async fn list(
 }
 
 /// What has been put together of a page.
-struct Page {
-    room: Room,
+struct ChangePage {
+    room: ResponseBudget,
     left: usize,
     events: Vec<proto::VoiceCallEvent>,
 }
 
-impl Page {
+impl ChangePage {
     /// Adds the change if it is an event to the filter; false: the page is full,
     /// and the change is not in it.
     fn take(&mut self, filter: &Filter, change: &Change) -> bool {
@@ -192,9 +192,9 @@ async fn scan(
     query: &ChangesQuery,
     start: Position,
     end: Position,
-    page: &mut Page,
+    page: &mut ChangePage,
 ) -> Result<Position, Error> {
-    let mut scan = feed.scan(start, end);
+    let mut scan = feed.log_reader(start, end);
     let end = end.revision;
     let mut scanned = 0;
     let mut is_full = false;
@@ -219,7 +219,7 @@ async fn history(
     query: &ChangesQuery,
     start: Position,
     tail: &Tail,
-    page: &mut Page,
+    page: &mut ChangePage,
     deadline: Instant,
 ) -> Result<Position, Error> {
     let limit = i64::try_from(query.page_size + 1).unwrap_or(i64::MAX);

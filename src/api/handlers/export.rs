@@ -11,7 +11,7 @@ use crate::{
         context::Ends,
         error::Error,
         request::{commands, filter},
-        response::{budget::Room, calls},
+        response::{budget::ResponseBudget, calls},
         violations::Violations,
     },
     domain::{Call, Filter, Revision},
@@ -80,7 +80,7 @@ impl Export {
                 None => return Ok(None),
             }
         }
-        let mut room = Room::new();
+        let mut room = ResponseBudget::new();
         let mut voice_calls = Vec::with_capacity(self.waiting.len());
         while let Some(call) = self.waiting.pop_front() {
             let message = calls::call(call);

@@ -17,7 +17,7 @@ use crate::{
         context::{Context, Ends},
         error::{Error, TooLarge},
         request::{commands, commands::Parsed, filter, uids},
-        response::{budget::Room, calls},
+        response::{budget::ResponseBudget, calls},
         tokens::{page_token, page_token::ListKey},
         violations::Violations,
     },
@@ -99,7 +99,7 @@ impl Service {
         deadline: Instant,
     ) -> Result<proto::BatchGetVoiceCallsResponse, Error> {
         let mut answer = proto::BatchGetVoiceCallsResponse::default();
-        let mut room = Room::new();
+        let mut room = ResponseBudget::new();
         let mut uids = uids.iter();
         while !uids.as_slice().is_empty() {
             let chunk = uids.as_slice().iter().take(LOOKUP_CHUNK).copied().collect();
@@ -153,7 +153,7 @@ impl VoiceCallService for Service {
     ) -> Result<Response<proto::BatchCreateVoiceCallsResponse>, Status> {
         let context = Context::of(&request);
         let request = request.into_inner();
-        let mut room = Room::for_calls_to_create();
+        let mut room = ResponseBudget::for_calls_to_create();
         if !request.voice_calls.iter().all(|call| room.take(call)) {
             return Err(Error::MessageTooLarge(TooLarge::Answer).into());
         }
@@ -215,7 +215,7 @@ impl VoiceCallService for Service {
         let page = self.store.page(&query, min_revision, deadline).await;
         let page = page.map_err(Error::from)?;
         let (read, revision) = (page.calls.len(), page.position.revision);
-        let mut room = Room::new();
+        let mut room = ResponseBudget::new();
         let mut last = None;
         let mut voice_calls = Vec::with_capacity(read);
         for call in page.calls.into_iter().take(query.limit - 1) {

@@ -14,12 +14,12 @@ use crate::{
         context::Ends,
         error::Error,
         request::filter,
-        response::{budget::Room, calls},
+        response::{budget::ResponseBudget, calls},
         tokens::resume_token::ResumeToken,
         violations::Violations,
     },
     domain::{Call, Filter, Timestamp},
-    feed::{Cursor, Delivery, Feed, Snapshot},
+    feed::{Cursor, Feed, SharedBatch, Snapshot},
     proto,
     proto::{
         EventBatch, put_event, watch_voice_calls_request::Start,
@@ -162,7 +162,7 @@ type Item = Result<proto::WatchVoiceCallsResponse, Status>;
 
 /// What happens next in a live stream.
 enum Next {
-    Events(Arc<Delivery>),
+    Events(Arc<SharedBatch>),
     Checkpoint,
     Drain,
 }
@@ -209,7 +209,7 @@ impl Watch {
                 None => return self.complete(),
             }
         }
-        let mut room = Room::new();
+        let mut room = ResponseBudget::new();
         let mut voice_calls = Vec::new();
         while let Some(call) = waiting.pop_front() {
             let message = calls::call(call);
@@ -266,7 +266,7 @@ impl Watch {
         }
     }
 
-    fn events(&self, delivery: &Delivery) -> Message {
+    fn events(&self, delivery: &SharedBatch) -> Message {
         let with_previous = self.query.include_previous;
         let encoded = delivery.encoded(with_previous, |delivery| {
             encode_events(delivery, with_previous)
@@ -305,7 +305,7 @@ impl Watch {
 }
 
 /// The events as fields of the batch.
-fn encode_events(delivery: &Delivery, with_previous: bool) -> Bytes {
+fn encode_events(delivery: &SharedBatch, with_previous: bool) -> Bytes {
     let mut encoded = Vec::with_capacity(delivery.events.len() * 512);
     for (event, entry) in &delivery.events {
         let change = entry.encoded(with_previous, |change| {

@@ -13,13 +13,13 @@ const RESERVED_BYTES: usize = 64 * 1024;
 const ADDED_TO_CALL_BYTES: usize = 128;
 
 /// The room that is left in an answer.
-pub(crate) struct Room {
+pub(crate) struct ResponseBudget {
     left: usize,
     added_to_call: usize,
     is_empty: bool,
 }
 
-impl Room {
+impl ResponseBudget {
     /// A whole answer.
     pub(crate) fn new() -> Self {
         Self {

@@ -10,9 +10,9 @@ use crate::domain::Revision;
 /// The revision that this process has seen last: a hint for how large the tables are. It
 /// promises nothing: the log may have been set back since. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Head(Arc<AtomicI64>);
+pub(crate) struct HeadHint(Arc<AtomicI64>);
 
-impl Head {
+impl HeadHint {
     pub(crate) fn get(&self) -> Revision {
         self.0.load(Ordering::Relaxed)
     }

@@ -52,7 +52,7 @@ pub struct Tail {
 
 /// A batch that this process has committed.
 #[derive(Debug)]
-pub struct Commit {
+pub struct CommittedBatch {
     /// Where the log ended before.
     pub before: Position,
     /// The batch's stamp.
@@ -66,7 +66,7 @@ pub struct Commit {
 
 /// One entry of the log.
 #[derive(Debug)]
-pub struct Entry {
+pub struct LogEntry {
     /// What happened.
     pub change: Change,
     /// The stamp of its batch.
@@ -77,7 +77,7 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct LogPage {
     /// Those that follow the position; as many as were asked for, or all.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<LogEntry>,
     /// The end.
     pub tail: Tail,
 }
@@ -275,14 +275,14 @@ pub(crate) const HEAD: &str = "(SELECT coalesce(b.last_revision, 0) AS revision,
     ) b ON true) head";
 
 #[derive(QueryableByName)]
-struct Head {
+struct HeadRow {
     #[diesel(sql_type = BigInt)]
     revision: Revision,
 }
 
 /// The newest revision in the log; 0 when there is none.
 pub(crate) async fn head(session: &Session) -> QueryResult<Revision> {
-    let head: Head = session
+    let head: HeadRow = session
         .row(sql_query(format!("SELECT revision FROM {HEAD}")))
         .await?;
     Ok(head.revision)
@@ -305,7 +305,7 @@ fn in_reach(revision: Revision, tail: &Tail) -> Result<(), LogError> {
 
 /// The entries that follow the position, if the first row is the position's own
 /// and there is no gap.
-fn follow(position: Position, rows: Vec<ChangeRow>) -> Option<Vec<Entry>> {
+fn follow(position: Position, rows: Vec<ChangeRow>) -> Option<Vec<LogEntry>> {
     let mut rows = rows.into_iter();
     if position.revision > 0 {
         let own = rows.next()?;
@@ -314,7 +314,7 @@ fn follow(position: Position, rows: Vec<ChangeRow>) -> Option<Vec<Entry>> {
     let mut next = position.revision;
     rows.map(|row| {
         next += 1;
-        (row.revision == next).then(|| Entry {
+        (row.revision == next).then(|| LogEntry {
             stamp: row.stamp,
             change: row.into_change(),
         })

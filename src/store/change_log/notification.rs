@@ -28,7 +28,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// Sends and receives the hint. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Signal {
+pub struct Notifications {
     /// This process's name for itself, to know its own word by.
     own: Arc<str>,
     /// We have committed.
@@ -37,7 +37,7 @@ pub struct Signal {
     heard: Arc<Notify>,
 }
 
-impl Signal {
+impl Notifications {
     pub(crate) fn new() -> Self {
         Self {
             own: Uuid::new_v4().to_string().into(),

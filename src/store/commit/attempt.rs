@@ -1,4 +1,4 @@
-//! One attempt of a lane at a group of writes: reads what they name, plans a batch, commits
+//! One attempt of a committer at a group of writes: reads what they name, plans a batch, commits
 //! it, and says what is left to do.
 
 use std::sync::Arc;

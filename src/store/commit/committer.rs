@@ -1,4 +1,4 @@
-//! A lane of the writer: runs batches against the database, as often as each
+//! A committer of the writer: runs batches against the database, as often as each
 //! takes, and finds out what became of one whose session was lost.
 
 use std::{
@@ -33,38 +33,38 @@ use super::{
 };
 use crate::store::{
     change_log::{
-        head::Head,
-        log::{Commit, Position},
+        head::HeadHint,
+        log::{CommittedBatch, Position},
     },
     database::{Availability, Throttle},
     error::WriteError,
     maintenance::upkeep::Upkeep,
 };
 
-/// How often a lane looks whether something has become different.
+/// How often a committer looks whether something has become different.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How long a lane without a session leaves the work to the others.
+/// How long a committer without a session leaves the work to the others.
 const REST: Duration = Duration::from_millis(500);
 
 /// Where committed batches go besides their callers: bounded, and never waited
 /// for.
-pub(crate) type Commits = mpsc::Sender<Commit>;
+pub(crate) type Commits = mpsc::Sender<CommittedBatch>;
 
-/// One lane: a task of the store's, which ends when the queue is closed and
+/// One committer: a task of the store's, which ends when the queue is closed and
 /// empty.
-pub(crate) struct Lane {
-    /// Whoever holds the queue has the turn.
-    pub(crate) turn: Arc<Mutex<Queue>>,
-    /// Which lanes have a session, and which of them this is.
+pub(crate) struct Committer {
+    /// Whoever holds the queue has the permit.
+    pub(crate) permit: Arc<Mutex<Queue>>,
+    /// Which committers have a session, and which of them this is.
     pub(crate) ready: Arc<[AtomicBool]>,
     pub(crate) place: usize,
     pub(crate) sessions: WriterSessions,
     pub(crate) upkeep: Upkeep,
     pub(crate) availability: Availability,
-    pub(crate) head: Head,
+    pub(crate) head: HeadHint,
     /// Who wants to hear of commits.
     pub(crate) commits: Commits,
-    /// Owns the lane, and what it starts.
+    /// Owns the committer, and what it starts.
     pub(crate) tasks: TaskTracker,
     /// What is said of batches, and of single writes, that the database refuses.
     pub(crate) refusals: Throttle,
@@ -74,7 +74,7 @@ pub(crate) struct Lane {
 }
 
 /// What became of a group of writes.
-enum Written {
+enum GroupOutcome {
     /// It is committed; the callers wait for their answers.
     Committed(Batch),
     /// All callers have been answered.
@@ -83,15 +83,15 @@ enum Written {
     Poisoned(Vec<Pending>),
 }
 
-impl Lane {
+impl Committer {
     pub(crate) async fn run(mut self) {
-        let turn = Arc::clone(&self.turn);
+        let permit = Arc::clone(&self.permit);
         loop {
             // One that finds no connection must not take what another one can commit.
             while !self.is_ready().await && self.others_are_ready() {
                 sleep(REST).await;
             }
-            let mut queue = turn.lock().await;
+            let mut queue = permit.lock().await;
             if self.session.is_none() && self.others_are_ready() {
                 continue;
             }
@@ -104,9 +104,9 @@ impl Lane {
             let mut committed = Vec::new();
             while let Some(group) = groups.pop() {
                 match self.write(group, &mut queue).await {
-                    Written::Committed(batch) => committed.push(batch),
-                    Written::Answered => {}
-                    Written::Poisoned(group) => groups.extend(self.halve(group)),
+                    GroupOutcome::Committed(batch) => committed.push(batch),
+                    GroupOutcome::Answered => {}
+                    GroupOutcome::Poisoned(group) => groups.extend(self.halve(group)),
                 }
             }
             self.tell_ready(self.session.is_some());
@@ -161,12 +161,12 @@ impl Lane {
     }
 
     /// Writes a group, however often that takes.
-    async fn write(&mut self, mut group: Vec<Pending>, queue: &mut Queue) -> Written {
+    async fn write(&mut self, mut group: Vec<Pending>, queue: &mut Queue) -> GroupOutcome {
         let mut effort = Effort::default();
         loop {
             let Some(mut session) = self.session().await else {
                 answer_all(group, &WriteError::Unavailable);
-                return Written::Answered;
+                return GroupOutcome::Answered;
             };
             session.learn(queue.last_commit.as_ref());
             let outcome = attempt(&mut session, group, &effort, &mut queue.postponed).await;
@@ -198,7 +198,7 @@ impl Lane {
         &self,
         outcome: Attempt,
         effort: &mut Effort,
-    ) -> ControlFlow<Written, Vec<Pending>> {
+    ) -> ControlFlow<GroupOutcome, Vec<Pending>> {
         match outcome {
             Attempt::Committed {
                 batch,
@@ -206,9 +206,9 @@ impl Lane {
                 stamp,
             } => {
                 self.hand_over(&batch, before, stamp);
-                ControlFlow::Break(Written::Committed(batch))
+                ControlFlow::Break(GroupOutcome::Committed(batch))
             }
-            Attempt::Done => ControlFlow::Break(Written::Answered),
+            Attempt::Done => ControlFlow::Break(GroupOutcome::Answered),
             Attempt::Stale(again) => {
                 effort.stale += 1;
                 ControlFlow::Continue(again)
@@ -256,9 +256,9 @@ impl Lane {
     }
 
     /// The writes one of which the database refuses: alone it is answered.
-    fn poisoned(&self, mut group: Vec<Pending>, reason: &str) -> Written {
+    fn poisoned(&self, mut group: Vec<Pending>, reason: &str) -> GroupOutcome {
         if can_be_halved(&group) {
-            return Written::Poisoned(group);
+            return GroupOutcome::Poisoned(group);
         }
         if let Some(kept_back) = self.poison.may_say(reason) {
             error!(reason, kept_back, "the database refuses a write");
@@ -271,7 +271,7 @@ impl Lane {
                 Err(WriteError::Internal)
             });
         }
-        Written::Answered
+        GroupOutcome::Answered
     }
 
     /// The halves of a group, or of the import that stands alone. The last is taken first.
@@ -315,7 +315,7 @@ impl Lane {
         };
         self.head.set(last.revision);
         self.upkeep.log_reached(last.revision);
-        let _ = self.commits.try_send(Commit {
+        let _ = self.commits.try_send(CommittedBatch {
             before,
             stamp,
             committed_at: last.changed_at,
@@ -370,7 +370,7 @@ impl Lane {
     }
 }
 
-/// What waits for its turn has not been sent, and need not wait for the outcome of what has
+/// What waits for its permit has not been sent, and need not wait for the outcome of what has
 /// while the database is unavailable.
 async fn refuse_meanwhile(queue: &mut Queue, availability: &Availability) -> Infallible {
     loop {
@@ -382,12 +382,12 @@ async fn refuse_meanwhile(queue: &mut Queue, availability: &Availability) -> Inf
 }
 
 /// Tries the group again, or answers that the database is unavailable.
-fn again_if(is_worth_it: bool, group: Vec<Pending>) -> ControlFlow<Written, Vec<Pending>> {
+fn again_if(is_worth_it: bool, group: Vec<Pending>) -> ControlFlow<GroupOutcome, Vec<Pending>> {
     if is_worth_it {
         return ControlFlow::Continue(group);
     }
     answer_all(group, &WriteError::Unavailable);
-    ControlFlow::Break(Written::Answered)
+    ControlFlow::Break(GroupOutcome::Answered)
 }
 
 fn can_be_halved(group: &[Pending]) -> bool {

@@ -18,7 +18,7 @@ use crate::{
     domain::{
         Call, Change, ChangeKind, Command, ConflictPolicy, Draft, Record, Revision, Timestamp,
         Uuid, machine,
-        machine::{ImportStep, Rejection, State, Step},
+        machine::{CallState, ImportStep, Rejection, Step},
     },
     store::error::WriteError,
 };
@@ -41,14 +41,14 @@ impl Pending {
 
 /// A write and what the state machine made of it.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct PlannedWrite {
     pub(crate) pending: Pending,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: PlannedOutcome,
 }
 
 /// What the state machine made of a write.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum PlannedOutcome {
     /// These of the batch's changes.
     Changes(Range<usize>),
     /// The call is so already.
@@ -64,7 +64,7 @@ pub(crate) enum Outcome {
     Rejected(WriteError),
 }
 
-impl Outcome {
+impl PlannedOutcome {
     /// Which of the batch's changes are the write's.
     pub(crate) fn changes(&self) -> Range<usize> {
         match self {
@@ -92,7 +92,7 @@ impl Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     /// The writes that take part.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<PlannedWrite>,
     /// Their changes, in order.
     pub(crate) changes: Vec<Change>,
     /// The calls that were read for them, and the revision of each (0: none).
@@ -140,26 +140,26 @@ pub(crate) fn plan(pending: Vec<Pending>, states: &States) -> (Batch, Vec<Pendin
         let changes = &batch.changes[outcome.changes()];
         taken.extend(changes.iter().map(|change| change.uid));
         if request.is_some() {
-            batch.entries.push(Entry { pending, outcome });
+            batch.entries.push(PlannedWrite { pending, outcome });
             continue;
         }
         match outcome.settled() {
             Ok(result) => pending.answer(result),
-            Err(outcome) => batch.entries.push(Entry { pending, outcome }),
+            Err(outcome) => batch.entries.push(PlannedWrite { pending, outcome }),
         }
     }
     (batch, postponed)
 }
 
-fn apply(write: &Write, states: &States, batch: &mut Batch) -> Outcome {
+fn apply(write: &Write, states: &States, batch: &mut Batch) -> PlannedOutcome {
     match &write.action {
         Action::CreateFresh(draft) => {
             let start = batch.changes.len();
             batch.changes.push(created(write, draft, true));
-            Outcome::Changes(start..start + 1)
+            PlannedOutcome::Changes(start..start + 1)
         }
         Action::One(command) => apply_one(write, command, states, batch),
-        Action::ConfirmTime => Outcome::Confirmed,
+        Action::ConfirmTime => PlannedOutcome::Confirmed,
         Action::CreateAll(drafts) => {
             for (place, draft) in drafts.iter().enumerate() {
                 let uid = draft.uid;
@@ -168,7 +168,7 @@ fn apply(write: &Write, states: &States, batch: &mut Batch) -> Outcome {
                     Some(Known::Call(_)) => Rejection::AlreadyExists { uid },
                     Some(Known::Purged) => Rejection::UidPurged { uid },
                 };
-                return Outcome::Rejected(WriteError::Rejected { place, rejection });
+                return PlannedOutcome::Rejected(WriteError::Rejected { place, rejection });
             }
             let start = batch.changes.len();
             let last = drafts.len().saturating_sub(1);
@@ -176,7 +176,7 @@ fn apply(write: &Write, states: &States, batch: &mut Batch) -> Outcome {
                 batch.reads.push((draft.uid, 0));
                 batch.changes.push(created(write, draft, place == last));
             }
-            Outcome::Changes(start..batch.changes.len())
+            PlannedOutcome::Changes(start..batch.changes.len())
         }
         Action::Import(records, policy) => {
             let start = batch.changes.len();
@@ -184,7 +184,7 @@ fn apply(write: &Write, states: &States, batch: &mut Batch) -> Outcome {
                 .iter()
                 .map(|record| import(write, record, *policy, states, batch))
                 .collect();
-            Outcome::Imported(start..batch.changes.len(), imported)
+            PlannedOutcome::Imported(start..batch.changes.len(), imported)
         }
     }
 }
@@ -215,15 +215,20 @@ fn import(
     Ok(Imported { outcome, revision })
 }
 
-fn state_of(uid: Uuid, states: &States) -> (State<'_>, Option<&Arc<Call>>) {
+fn state_of(uid: Uuid, states: &States) -> (CallState<'_>, Option<&Arc<Call>>) {
     match states.get(&uid) {
-        None => (State::Absent, None),
-        Some(Known::Purged) => (State::Purged, None),
-        Some(Known::Call(call)) => (State::Call(call), Some(call)),
+        None => (CallState::Absent, None),
+        Some(Known::Purged) => (CallState::Purged, None),
+        Some(Known::Call(call)) => (CallState::Call(call), Some(call)),
     }
 }
 
-fn apply_one(write: &Write, command: &Command, states: &States, batch: &mut Batch) -> Outcome {
+fn apply_one(
+    write: &Write,
+    command: &Command,
+    states: &States,
+    batch: &mut Batch,
+) -> PlannedOutcome {
     let uid = command.uid();
     let (state, call) = state_of(uid, states);
     let step = machine::apply(state, command);
@@ -238,18 +243,18 @@ fn apply_one(write: &Write, command: &Command, states: &States, batch: &mut Batc
         .reads
         .push((uid, call.map_or(0, |call| call.revision)));
     batch.changes.push(change);
-    Outcome::Changes(batch.changes.len() - 1..batch.changes.len())
+    PlannedOutcome::Changes(batch.changes.len() - 1..batch.changes.len())
 }
 
 /// The outcome of a step that makes no change.
-fn unchanged(step: Result<Step, Rejection>, call: Option<&Arc<Call>>) -> Outcome {
+fn unchanged(step: Result<Step, Rejection>, call: Option<&Arc<Call>>) -> PlannedOutcome {
     match step {
         Ok(Step::Unchanged | Step::Change(..) | Step::Purge) => match call {
-            Some(call) => Outcome::Unchanged(Arc::clone(call)),
-            None => Outcome::Absent,
+            Some(call) => PlannedOutcome::Unchanged(Arc::clone(call)),
+            None => PlannedOutcome::Absent,
         },
-        Ok(Step::Absent) => Outcome::Absent,
-        Err(rejection) => Outcome::Rejected(WriteError::Rejected {
+        Ok(Step::Absent) => PlannedOutcome::Absent,
+        Err(rejection) => PlannedOutcome::Rejected(WriteError::Rejected {
             place: 0,
             rejection,
         }),
@@ -327,12 +332,12 @@ impl Batch {
     pub(crate) fn answers(self) -> impl Iterator<Item = (Pending, Result<Written, WriteError>)> {
         let mut changes = self.changes.into_iter();
         self.entries.into_iter().map(move |entry| {
-            let Entry { pending, outcome } = entry;
+            let PlannedWrite { pending, outcome } = entry;
             // The entries' ranges follow one another.
             let mut changes = changes.by_ref().take(outcome.changes().len());
             let result = outcome.settled().unwrap_or_else(|outcome| {
                 let mut written = Written::default();
-                if let Outcome::Imported(_, imported) = outcome {
+                if let PlannedOutcome::Imported(_, imported) = outcome {
                     written.imported = imported;
                     for imported in written.imported.iter_mut().flatten() {
                         if imported.is_change() {

@@ -10,7 +10,7 @@ use crate::store::change_log::log::Position;
 /// The most changes in a batch; a single write may exceed it.
 const MAX_BATCH_CHANGES: usize = 512;
 
-/// What waits to be written. Whoever holds it has the turn.
+/// What waits to be written. Whoever holds it has the permit.
 pub(crate) struct Queue {
     receiver: mpsc::Receiver<Pending>,
     /// Writes that the last batch had no room for; fewer than a batch holds.
@@ -48,7 +48,7 @@ impl Queue {
                     Some(pending) => taken.push(pending),
                     None => return taken,
                 }
-                // The runtime runs whoever was woken last first: a turn for
+                // The runtime runs whoever was woken last first: a permit for
                 // those who are about to write too.
                 yield_now().await;
             }

@@ -1,4 +1,4 @@
-//! The sessions of one lane, one at a time.
+//! The sessions of one committer, one at a time.
 //!
 //! A session is good for writing once one commit of its own has reached the synchronous
 //! standby, if there is one. After a crash the database shows commits that had not reached
@@ -8,7 +8,7 @@
 //! No session is made before the backend of the one before has ended: it may still hold
 //! the lock that orders commits, or commit yet. A backend that waits for a standby
 //! cannot be ended without hiding what it has committed, so it is waited for; while the
-//! standby is unavailable, a lane has this one connection and one to look at it.
+//! standby is unavailable, a committer has this one connection and one to look at it.
 
 use std::{
     fmt::Display,
@@ -110,7 +110,7 @@ impl WriterSession {
     }
 }
 
-/// Makes the sessions of one lane.
+/// Makes the sessions of one committer.
 pub(crate) struct WriterSessions {
     connector: Connector,
     clock: Clock,

@@ -9,7 +9,7 @@ use diesel::{
     sql_types::{Array, BigInt, Bool, Integer, Nullable, Text, Uuid as SqlUuid},
 };
 
-use super::planner::{Batch, Entry, Outcome};
+use super::planner::{Batch, PlannedOutcome, PlannedWrite};
 use crate::{
     domain::{
         Attributes, Change, ChangeKind, Identifier, PhoneNumber, Revision, Seconds, Summary,
@@ -149,19 +149,20 @@ impl<'a> CommitBatch<'a> {
         this
     }
 
-    fn push_request(&mut self, place: usize, Entry { pending, outcome }: &'a Entry) {
+    fn push_request(&mut self, place: usize, PlannedWrite { pending, outcome }: &'a PlannedWrite) {
         let Some(request) = pending.write.request else {
             return;
         };
         // Batches are far smaller than i32::MAX, so the fallback is never used.
         let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
         let (change, revision, changes) = match outcome {
-            Outcome::Changes(range) => (count(range.start + 1), 0, count(range.len())),
-            Outcome::Unchanged(call) => (0, call.revision, 0),
+            PlannedOutcome::Changes(range) => (count(range.start + 1), 0, count(range.len())),
+            PlannedOutcome::Unchanged(call) => (0, call.revision, 0),
             // Imports carry no request ids.
-            Outcome::Imported(..) | Outcome::Absent | Outcome::Confirmed | Outcome::Rejected(_) => {
-                (0, 0, 0)
-            }
+            PlannedOutcome::Imported(..)
+            | PlannedOutcome::Absent
+            | PlannedOutcome::Confirmed
+            | PlannedOutcome::Rejected(_) => (0, 0, 0),
         };
         self.request_places.push(place);
         self.principals.push(pending.write.principal_name());
@@ -171,7 +172,8 @@ impl<'a> CommitBatch<'a> {
         self.record_changes.push(change);
         self.record_revisions.push(revision);
         self.record_counts.push(changes);
-        self.recorded.push(!matches!(outcome, Outcome::Rejected(_)));
+        self.recorded
+            .push(!matches!(outcome, PlannedOutcome::Rejected(_)));
     }
 
     fn push_change(&mut self, change: &'a Change) {

@@ -1,7 +1,7 @@
-//! The group-commit writer: a bounded queue, and lanes that take turns. A lane
-//! whose turn it is takes everything that is waiting, runs it through the state
-//! machine and commits it in one statement; then the turn passes on, and it
-//! answers its callers while the next lane commits.
+//! The group-commit writer: a bounded queue, and committers that take turns. A committer
+//! whose permit it is takes everything that is waiting, runs it through the state
+//! machine and commits it in one statement; then the permit passes on, and it
+//! answers its callers while the next committer commits.
 //!
 //! A batch is taken as late as possible, because a larger batch costs less for
 //! each write. It never waits for more to come.
@@ -19,22 +19,22 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    committer::{Commits, Lane},
+    committer::{Commits, Committer},
     planner::Pending,
     queue::Queue,
     write::{Action, Write, Written},
 };
 use crate::store::{
-    change_log::head::Head,
+    change_log::head::HeadHint,
     database::{Availability, Throttle},
     error::WriteError,
     maintenance::upkeep::Upkeep,
 };
 
-/// One lane commits, the other answers.
-const LANES: usize = 2;
+/// One committer commits, the other answers.
+const COMMITTERS: usize = 2;
 
-/// The way into the queue. Clones share it; the lanes end when all are gone and
+/// The way into the queue. Clones share it; the committers end when all are gone and
 /// the queue is empty.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
@@ -43,21 +43,21 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the lanes, which `tasks` owns.
+    /// Starts the committers, which `tasks` owns.
     pub(crate) fn start(
         upkeep: &Upkeep,
         availability: &Availability,
-        head: &Head,
+        head: &HeadHint,
         commits: &Commits,
         queue_len: usize,
         tasks: &TaskTracker,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(queue_len);
-        let turn = Arc::new(Mutex::new(Queue::new(receiver)));
-        let ready: Arc<[AtomicBool]> = (0..LANES).map(|_| AtomicBool::default()).collect();
-        for place in 0..LANES {
-            let lane = Lane {
-                turn: Arc::clone(&turn),
+        let permit = Arc::new(Mutex::new(Queue::new(receiver)));
+        let ready: Arc<[AtomicBool]> = (0..COMMITTERS).map(|_| AtomicBool::default()).collect();
+        for place in 0..COMMITTERS {
+            let committer = Committer {
+                permit: Arc::clone(&permit),
                 ready: Arc::clone(&ready),
                 place,
                 sessions: upkeep.writer_sessions(),
@@ -70,7 +70,7 @@ impl Writer {
                 poison: Throttle::default(),
                 session: None,
             };
-            tasks.spawn(lane.run());
+            tasks.spawn(committer.run());
         }
         Self {
             queue: sender,
@@ -101,7 +101,7 @@ impl Writer {
         self.submit(write).await.map(drop)
     }
 
-    /// The same, but waits for its turn when the queue is full.
+    /// The same, but waits for its permit when the queue is full.
     pub(crate) async fn submit_in_turn(&self, write: Write) -> Result<Written, WriteError> {
         if !self.availability.is_up() {
             return Err(WriteError::Unavailable);
@@ -124,7 +124,7 @@ fn pending(write: Write) -> (Pending, oneshot::Receiver<Result<Written, WriteErr
     (pending, result)
 }
 
-/// The result that a lane sends. One that ends without may have got as far as the commit.
+/// The result that a committer sends. One that ends without may have got as far as the commit.
 async fn answered(
     result: oneshot::Receiver<Result<Written, WriteError>>,
 ) -> Result<Written, WriteError> {

@@ -11,10 +11,10 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// One kind of line. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(in crate::store) struct Throttle(Arc<Mutex<State>>);
+pub(in crate::store) struct Throttle(Arc<Mutex<ThrottleState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct ThrottleState {
     said_at: Option<Instant>,
     said: String,
     /// What was not said since.

@@ -3,7 +3,7 @@
 
 use diesel::{pg::Pg, prelude::*};
 
-use super::predicate::Condition;
+use super::predicate::Predicate;
 use crate::{
     domain::{Direction, Filter, Identifier, PhoneNumber, Status},
     store::{row::to_sql_time, schema::voice_calls as t},
@@ -30,8 +30,8 @@ macro_rules! any_of {
 /// Whether an indexed text is one of these. The index is of hashes. The text itself is
 /// compared in a form whose selectivity the planner does not multiply with that of the
 /// hash: it would expect next to no rows, and sort them all.
-fn text_is<'a>(column: &str, texts: Vec<&'a str>) -> Condition<'a> {
-    let keyed = Condition::default();
+fn text_is<'a>(column: &str, texts: Vec<&'a str>) -> Predicate<'a> {
+    let keyed = Predicate::default();
     match texts.as_slice() {
         [one] => keyed
             .sql(format!(
@@ -141,7 +141,7 @@ fn filter_ranges<'a>(mut query: CallQuery<'a>, filter: &Filter) -> CallQuery<'a>
     query
 }
 
-/// How many values the filter has of each kind that a condition compares with.
+/// How many values the filter has of each kind that a predicate compares with.
 fn values(filter: &Filter) -> [usize; 9] {
     [
         filter.uids.len(),
@@ -199,13 +199,13 @@ fn numbers(numbers: &[PhoneNumber]) -> Vec<&str> {
 
 /// `column IN ('word', …)`, or false without words. The words stand in the SQL
 /// itself, because the planner uses a partial index only for a constant.
-fn in_literals(column: &str, words: impl Iterator<Item = &'static str>) -> Condition<'static> {
+fn in_literals(column: &str, words: impl Iterator<Item = &'static str>) -> Predicate<'static> {
     let words: Vec<_> = words.collect();
-    let condition = Condition::default();
+    let predicate = Predicate::default();
     match words.as_slice() {
-        [] => condition.sql("FALSE"),
-        [one] => condition.sql(format!("{column} = {one}")),
-        _ => condition.sql(format!("{column} IN ({})", words.join(", "))),
+        [] => predicate.sql("FALSE"),
+        [one] => predicate.sql(format!("{column} = {one}")),
+        _ => predicate.sql(format!("{column} IN ({})", words.join(", "))),
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{
     filter_sql::{CallQuery, filtered_in_parts, is_common, is_plain},
     lookups,
-    predicate::Condition,
+    predicate::Predicate,
 };
 use crate::{
     domain::{
@@ -46,7 +46,7 @@ pub struct PageQuery {
 
 /// Calls, and where the log ended in the snapshot they were read in.
 #[derive(Debug)]
-pub struct Page {
+pub struct CallPage {
     /// The calls, in order.
     pub calls: Vec<Call>,
     /// The end of the log.
@@ -78,7 +78,7 @@ impl Lists {
         query: &PageQuery,
         head: Revision,
         deadline: Instant,
-    ) -> Result<Page, ReadError> {
+    ) -> Result<CallPage, ReadError> {
         let is_plain = is_plain(&query.filter) && query.order.field == OrderField::CreatedAt
             || query.filter == Filter::default();
         let pool = if is_plain && head >= self.planned_once_from {
@@ -105,7 +105,7 @@ impl Lists {
         if query.order.descending {
             calls.reverse();
         }
-        Ok(Page { calls, position })
+        Ok(CallPage { calls, position })
     }
 
     /// The newest revision in the log.
@@ -161,7 +161,7 @@ fn ordered<'a>(query: CallQuery<'a>, page: &PageQuery) -> CallQuery<'a> {
             (OrderField::UpdatedAt, false) => "(updated_at, uid) > (",
         };
         query = query.filter(
-            Condition::default()
+            Predicate::default()
                 .sql(bound)
                 .time(to_sql_time(time))
                 .sql(", ")

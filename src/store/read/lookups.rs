@@ -43,12 +43,12 @@ struct Lookup {
 
 /// The way into the queue; the reader ends when it is gone.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub(crate) struct Lookups {
     queue: mpsc::Sender<Lookup>,
     availability: Availability,
 }
 
-impl Reader {
+impl Lookups {
     /// Starts the reader, which `tasks` owns, on the thread of its callers.
     pub(crate) fn start(
         connector: &Connector,

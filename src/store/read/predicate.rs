@@ -16,7 +16,7 @@ use crate::domain::Uuid;
 
 /// SQL with values in it, which is true or false of a call.
 #[derive(Debug, Default)]
-pub(crate) struct Condition<'a>(Vec<Part<'a>>);
+pub(crate) struct Predicate<'a>(Vec<Part<'a>>);
 
 #[derive(Debug)]
 enum Part<'a> {
@@ -27,7 +27,7 @@ enum Part<'a> {
     Uuid(Uuid),
 }
 
-impl<'a> Condition<'a> {
+impl<'a> Predicate<'a> {
     /// Adds SQL, in which nothing may come from a client.
     pub(crate) fn sql(mut self, sql: impl Into<Cow<'static, str>>) -> Self {
         self.0.push(Part::Sql(sql.into()));
@@ -68,24 +68,24 @@ impl<'a> Condition<'a> {
     }
 }
 
-impl Expression for Condition<'_> {
+impl Expression for Predicate<'_> {
     type SqlType = Bool;
 }
 
-impl<Table> AppearsOnTable<Table> for Condition<'_> {}
+impl<Table> AppearsOnTable<Table> for Predicate<'_> {}
 
-impl<Table> SelectableExpression<Table> for Condition<'_> {}
+impl<Table> SelectableExpression<Table> for Predicate<'_> {}
 
-impl ValidGrouping<()> for Condition<'_> {
+impl ValidGrouping<()> for Predicate<'_> {
     type IsAggregate = is_aggregate::No;
 }
 
-impl QueryId for Condition<'_> {
+impl QueryId for Predicate<'_> {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl QueryFragment<Pg> for Condition<'_> {
+impl QueryFragment<Pg> for Predicate<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         for part in &self.0 {
             match part {

@@ -55,13 +55,13 @@ pub struct Stats {
 
 /// Counts calls.
 #[derive(Clone)]
-pub(crate) struct Counter {
+pub(crate) struct Statistics {
     pool: Pool,
     /// The names of the time zones that the database knows, once asked for.
     time_zones: Arc<OnceCell<HashSet<String>>>,
 }
 
-impl Counter {
+impl Statistics {
     pub(crate) fn new(pool: Pool) -> Self {
         Self {
             pool,
@@ -254,7 +254,7 @@ impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Statement<'_, Q> {
 const ORDER: &str = "p.bucket_start, p.status, p.direction, p.staff_uid IS NULL, \
     coalesce(p.staff_uid, '')";
 
-/// The condition that a group comes after another one. Of what is not grouped by
+/// The predicate that a group comes after another one. Of what is not grouped by
 /// there is one value only, which is not compared.
 struct After<'a> {
     bucket_start: Option<PgTimestamp>,

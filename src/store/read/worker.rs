@@ -7,25 +7,25 @@ use std::sync::Arc;
 use tokio::runtime::{Handle, Id};
 use tokio_util::task::TaskTracker;
 
-use super::{lists::Lists, lookups::Reader, statistics::Counter};
+use super::{lists::Lists, lookups::Lookups, statistics::Statistics};
 use crate::store::{
     Limits,
     database::{Availability, Connector, Pool, Role},
 };
 
 /// What one thread has.
-pub(crate) struct Local {
+pub(crate) struct ReadWorker {
     thread: Id,
-    pub(crate) reader: Reader,
+    pub(crate) lookups: Lookups,
     pub(crate) lists: Lists,
-    pub(crate) counter: Counter,
+    pub(crate) statistics: Statistics,
 }
 
 /// What all threads have. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Locals(Arc<[Local]>);
+pub(crate) struct ReadWorkers(Arc<[ReadWorker]>);
 
-impl Locals {
+impl ReadWorkers {
     /// Starts the readers, which `tasks` owns, for callers on these threads, at least
     /// one. They share the connections that there may be for lists.
     pub(crate) fn start(
@@ -37,26 +37,26 @@ impl Locals {
     ) -> Self {
         let connections = limits.list_connections.div_ceil(callers.len().max(1));
         let pool = |role| Pool::new(connector, availability, role, connections);
-        let local = |caller: &Handle| {
+        let worker = |caller: &Handle| {
             let lists = pool(Role::List);
-            Local {
+            ReadWorker {
                 thread: caller.id(),
-                reader: Reader::start(connector, availability, limits.read_queue, tasks, caller),
+                lookups: Lookups::start(connector, availability, limits.read_queue, tasks, caller),
                 lists: Lists::new(
                     lists.clone(),
                     pool(Role::PlainList),
                     limits.planned_once_from,
                 ),
-                counter: Counter::new(lists),
+                statistics: Statistics::new(lists),
             }
         };
-        Self(callers.iter().map(local).collect())
+        Self(callers.iter().map(worker).collect())
     }
 
     /// What the calling thread has; that of any other for a caller from elsewhere.
-    pub(crate) fn here(&self) -> &Local {
+    pub(crate) fn here(&self) -> &ReadWorker {
         let here = Handle::current().id();
-        let own = self.0.iter().find(|local| local.thread == here);
+        let own = self.0.iter().find(|worker| worker.thread == here);
         own.unwrap_or(&self.0[0])
     }
 }
