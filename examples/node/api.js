@@ -1,5 +1,5 @@
-// What the examples share: the API loaded from proto/, a client, and the reasons
-// of errors.
+// Shared by the examples: the API loaded from proto/, a client, and the reasons of
+// errors.
 
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -22,27 +22,27 @@ const { voicecall } = grpc.loadPackageDefinition(
 );
 
 // A client of the replicas at `target`, such as `localhost:50051`, a DNS name with
-// an address for each, or `ipv4:10.0.0.1:50051,10.0.0.2:50051`.
+// an address for each of them, or `ipv4:10.0.0.1:50051,10.0.0.2:50051`.
 export function connect(target) {
   return new voicecall.v1.VoiceCallService(target, grpc.credentials.createInsecure(), {
     "grpc.service_config": readFileSync(path("examples/service_config.json"), "utf8"),
-    // A connection that broke in silence is noticed.
+    // Detects a connection that broke silently.
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
-    // A replica that comes back is found soon.
+    // Finds a replica that has come back soon.
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 10_000,
   });
 }
 
-// Calls a method that is no stream.
+// Calls a unary method.
 export function call(client, method, request) {
   return new Promise((resolve, reject) =>
-    client[method](request, (error, answer) => (error ? reject(error) : resolve(answer))),
+    client[method](request, (error, response) => (error ? reject(error) : resolve(response))),
   );
 }
 
-// As much of google/rpc/*.proto as is needed here.
+// The part of google/rpc/*.proto that is needed here.
 const rpc = protobuf.parse(
   `syntax = "proto3"; package google.rpc;
   message Any { string type_url = 1; bytes value = 2; }
@@ -51,7 +51,8 @@ const rpc = protobuf.parse(
   { keepCase: true },
 ).root;
 
-// The name of the service's reason, if it is the service that speaks.
+// The name of the service's reason, or undefined if the error did not come from the
+// service.
 export function reason(error) {
   const [bytes] = error.metadata?.get("grpc-status-details-bin") ?? [];
   if (!bytes) return undefined;

@@ -1,10 +1,10 @@
-// Lists the missed calls that nobody has handled, a line each: node list.js TARGET
+// Lists the missed calls that nobody has handled, one per line: node list.js TARGET
 
 import { call, connect } from "./api.js";
 
 const client = connect(process.argv[2]);
 
-// All calls of a list. A page may be short, even empty, and not be the last.
+// All calls of a list. A page may be short, or even empty, without being the last.
 async function* list(request) {
   let page_token = "";
   do {

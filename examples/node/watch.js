@@ -2,9 +2,9 @@
 //
 //   node watch.js TARGET FILE
 //
-// Stopped and started again it goes on where it was. docs/consumers.md tells why it
-// is written as it is. A copy of more than some thousand calls belongs into a
-// database, as in ../python/watch.py: here each batch writes the whole file.
+// After a restart it continues where it was. docs/consumers.md explains why it is written
+// this way. A copy of more than a few thousand calls belongs in a database, as in
+// ../python/watch.py: here each batch writes the whole file.
 
 import { closeSync, existsSync, fsyncSync, openSync } from "node:fs";
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
@@ -14,7 +14,7 @@ import grpc from "@grpc/grpc-js";
 
 import { connect, reason } from "./api.js";
 
-// The place is of no use any more: only a snapshot helps.
+// The stored token is of no use any more: start again with a snapshot.
 const START_OVER = new Set([
   "REVISION_COMPACTED",
   "REVISION_AHEAD",
@@ -22,7 +22,7 @@ const START_OVER = new Set([
   "WATCHER_TOO_SLOW",
   "INVALID_RESUME_TOKEN",
 ]);
-// A mistake of ours, which the next attempt would repeat. All else may pass.
+// A mistake of ours, which the next attempt would repeat. All other errors may pass.
 const GIVE_UP = new Set([
   grpc.status.INVALID_ARGUMENT,
   grpc.status.UNAUTHENTICATED,
@@ -34,7 +34,7 @@ const PUT = new Set(["VOICE_CALL_EVENT_TYPE_ENTERED", "VOICE_CALL_EVENT_TYPE_UPD
 const [target, file] = process.argv.slice(2);
 const client = connect(target);
 
-// The calls and the place in the stream: one file, so that both change or neither.
+// The calls and the resume token: one file, so that both change or neither does.
 let copy = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : { calls: {} };
 
 function store() {
@@ -46,7 +46,7 @@ function store() {
   renameSync(next, file);
 }
 
-// The calls of a snapshot that is not complete; the copy is the old one until then.
+// The calls of an incomplete snapshot; the old copy stays until it is complete.
 let snapshot = {};
 
 function apply({ snapshot_chunk, snapshot_complete, event_batch, checkpoint }) {
@@ -86,6 +86,6 @@ for (let failures = 0; ; failures = Math.min(failures + 1, 10)) {
     if (START_OVER.has(why)) delete copy.token;
     else if (!(error.code in grpc.status) || GIVE_UP.has(error.code)) throw error;
   }
-  // Consumers that lost one server must not come back all at once.
+  // Consumers that lost the same server must not all come back at once.
   await sleep(Math.random() * Math.min(10_000, 100 * 2 ** failures));
 }

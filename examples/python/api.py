@@ -1,4 +1,4 @@
-"""What the examples share: the API as modules made of proto/, and a channel."""
+"""Shared by the examples: the API as modules generated from proto/, and a client."""
 
 import pathlib
 import sys
@@ -8,7 +8,7 @@ import grpc
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "proto"))
 
-# A larger program generates these when it is built, by
+# A larger program generates these when it is built, with
 #   python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. ...
 calls = grpc.protos("voicecall/v1/voice_call.proto")
 events = grpc.protos("voicecall/v1/voice_call_event.proto")
@@ -18,13 +18,13 @@ messages, services = grpc.protos_and_services("voicecall/v1/voice_call_service.p
 
 def connect(target):
     """A client of the replicas at `target`, such as `localhost:50051`, a DNS name
-    with an address for each, or `ipv4:10.0.0.1:50051,10.0.0.2:50051`."""
+    with an address for each of them, or `ipv4:10.0.0.1:50051,10.0.0.2:50051`."""
     options = [
         ("grpc.service_config", (ROOT / "examples/service_config.json").read_text()),
-        # A connection that broke in silence is noticed.
+        # Detects a connection that broke silently.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
-        # A replica that comes back is found soon.
+        # Finds a replica that has come back soon.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 10_000),
     ]

@@ -1,4 +1,4 @@
-"""Records a call and prints it: create.py TARGET FROM_NUMBER"""
+"""Creates a call and prints it: create.py TARGET FROM_NUMBER"""
 
 import sys
 import uuid
@@ -14,11 +14,11 @@ def main(target, from_number):
             direction=api.calls.VOICE_CALL_DIRECTION_INBOUND,
             from_number=from_number,
         ),
-        # Makes every repeat safe: those of the service config, and our own.
+        # Makes every retry safe: those of the service config, and our own.
         request_id=str(uuid.uuid4()),
     )
-    answer = api.connect(target).CreateVoiceCall(request, timeout=10)
-    print(json_format.MessageToJson(answer.voice_call, preserving_proto_field_name=True))
+    response = api.connect(target).CreateVoiceCall(request, timeout=10)
+    print(json_format.MessageToJson(response.voice_call, preserving_proto_field_name=True))
 
 
 if __name__ == "__main__":

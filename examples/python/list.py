@@ -1,4 +1,4 @@
-"""Lists the missed calls that nobody has handled, a line each: list.py TARGET"""
+"""Lists the missed calls that nobody has handled, one per line: list.py TARGET"""
 
 import sys
 
@@ -6,7 +6,7 @@ import api
 
 
 def pages(client, request):
-    """All calls of a list. A page may be short, even empty, and not be the last."""
+    """All calls of a list. A page may be short, or even empty, without being the last."""
     while True:
         page = client.ListVoiceCalls(request, timeout=10)
         yield from page.voice_calls

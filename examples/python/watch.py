@@ -2,8 +2,8 @@
 
     watch.py TARGET FILE
 
-Stopped and started again it goes on where it was. docs/consumers.md tells why it
-is written as it is.
+After a restart it continues where it was. docs/consumers.md explains why it is
+written this way.
 """
 
 import json
@@ -19,7 +19,7 @@ from grpc_status import rpc_status
 
 import api
 
-# The place is of no use any more: only a snapshot helps.
+# The stored token is of no use any more: start again with a snapshot.
 START_OVER = {
     "REVISION_COMPACTED",
     "REVISION_AHEAD",
@@ -27,7 +27,7 @@ START_OVER = {
     "WATCHER_TOO_SLOW",
     "INVALID_RESUME_TOKEN",
 }
-# A mistake of ours, which the next attempt would repeat. All else may pass.
+# A mistake of ours, which the next attempt would repeat. All other errors may pass.
 GIVE_UP = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.UNAUTHENTICATED,
@@ -41,11 +41,11 @@ PUT = {
 
 
 class Copy:
-    """The calls and the place in the stream, which change together or not at all."""
+    """The calls and the resume token, which change together or not at all."""
 
     def __init__(self, path):
         self.db = sqlite3.connect(path, isolation_level=None)
-        # What is purged must not linger in the file.
+        # Purged calls must not linger in the file.
         self.db.execute("PRAGMA secure_delete = ON")
         self.db.execute("CREATE TABLE IF NOT EXISTS calls (uid TEXT PRIMARY KEY, call TEXT)")
         self.db.execute("CREATE TABLE IF NOT EXISTS place (token TEXT)")
@@ -62,7 +62,7 @@ class Copy:
             self.db.execute("BEGIN IMMEDIATE")
 
     def begin_snapshot(self):
-        # Until it is complete, the old copy stays what others see.
+        # Until the snapshot is complete, readers of the file see the old copy.
         if not self.db.in_transaction:
             self.begin()
             self.db.execute("DELETE FROM calls")
@@ -86,7 +86,7 @@ class Copy:
 
 
 def apply(message, copy):
-    """Takes one message in; answers the events to tell of."""
+    """Applies one message, and returns the events to report."""
     match message.WhichOneof("message"):
         case "snapshot_chunk":
             copy.begin_snapshot()
@@ -110,7 +110,7 @@ def apply(message, copy):
     return []
 
 
-def tell(events):
+def report(events):
     for event in events:
         name = api.events.VoiceCallEventType.Name(event.type)
         word = name.removeprefix("VOICE_CALL_EVENT_TYPE_")
@@ -118,7 +118,7 @@ def tell(events):
 
 
 def reason(error):
-    """The name of the service's reason, if it is the service that speaks."""
+    """The name of the service's reason, or None if the error did not come from the service."""
     status = rpc_status.from_call(error)
     for detail in status.details if status else []:
         info = error_details_pb2.ErrorInfo()
@@ -137,7 +137,7 @@ def watch(client, copy):
             request.snapshot.SetInParent()
         try:
             for message in client.WatchVoiceCalls(request):
-                tell(apply(message, copy))
+                report(apply(message, copy))
                 failures = 0
         except grpc.RpcError as error:
             why = reason(error)
@@ -147,7 +147,7 @@ def watch(client, copy):
             elif error.code() in GIVE_UP:
                 raise
         copy.rollback()
-        # Consumers that lost one server must not come back all at once.
+        # Consumers that lost the same server must not all come back at once.
         time.sleep(random.uniform(0, min(10, 0.1 * 2**failures)))
         failures = min(failures + 1, 10)
 
