@@ -7,8 +7,7 @@ use voicecall::{
         Timestamp,
         list::{Order, OrderField, PageKey},
     },
-    proto,
-    proto::{VoiceCallFilter, VoiceCallStatus, voice_call_service_client as client},
+    proto::{self, VoiceCallFilter, VoiceCallStatus, voice_call_service_client as client},
 };
 
 use crate::{Result, calls};

@@ -13,8 +13,7 @@ use super::violations::Violations;
 use crate::{
     domain::{Revision, machine::Rejection},
     feed::SnapshotError,
-    proto,
-    proto::{ERROR_DOMAIN, ErrorReason},
+    proto::{self, ERROR_DOMAIN, ErrorReason},
     store::{LogError, ReadError, WriteError},
 };
 

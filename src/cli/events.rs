@@ -10,8 +10,9 @@ use serde_json::value::RawValue;
 use super::{
     failure::Failure,
     json,
+    screen::Screen,
     time::{self, Rfc3339},
-    view::{self, Screen},
+    view,
 };
 use crate::proto::{
     VoiceCall, VoiceCallChange, VoiceCallChangeKind, VoiceCallEvent, VoiceCallEventType,

@@ -9,9 +9,10 @@ use unicode_width::UnicodeWidthStr;
 use super::{
     bucket::{Bucket, Zone},
     failure::Failure,
+    screen::Screen,
     table::{Cell, Column, Table},
     time::Rfc3339,
-    view::{self, Screen},
+    view,
 };
 use crate::proto::{VoiceCallStatsKey, VoiceCallStatsRow};
 

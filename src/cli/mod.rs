@@ -33,6 +33,7 @@ mod output;
 mod progress;
 mod purge;
 mod records;
+mod screen;
 mod service;
 mod source;
 mod stats;

@@ -5,12 +5,7 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 use anstream::{AutoStream, ColorChoice};
 
-use super::{
-    failure::Failure,
-    json,
-    table::Table,
-    view::{self, Screen},
-};
+use super::{failure::Failure, json, screen::Screen, table::Table, view};
 use crate::proto::VoiceCall;
 
 /// The width of a terminal that does not tell its own.

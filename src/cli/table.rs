@@ -3,7 +3,7 @@
 use anstyle::Style;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::view::Screen;
+use super::screen::Screen;
 
 /// A column.
 #[derive(Debug, Clone, Copy)]

@@ -4,44 +4,15 @@ use anstyle::{AnsiColor, Style};
 use unicode_width::UnicodeWidthStr;
 
 use super::{
+    screen::Screen,
     table::{Cell, Column, ESSENTIAL},
     time::{self, Rfc3339},
     words,
 };
 use crate::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
 
-/// From this width on a list has a column for each field.
-const WIDE: usize = 140;
-
-/// The terminal.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Screen {
-    pub(super) width: usize,
-    pub(super) colours: bool,
-}
-
 const DIM: Style = Style::new().dimmed();
 const PLAIN: Style = Style::new();
-
-impl Screen {
-    const fn is_wide(self) -> bool {
-        self.width >= WIDE
-    }
-
-    /// The space between two columns.
-    pub(super) const fn gap(self) -> usize {
-        if self.is_wide() { 2 } else { 1 }
-    }
-
-    /// The text in this style, if the terminal has styles.
-    pub(super) fn paint(self, text: &str, style: Style) -> String {
-        if self.colours {
-            format!("{style}{text}{style:#}")
-        } else {
-            text.to_owned()
-        }
-    }
-}
 
 /// The call's fields in the order of the reference's example, and its revision;
 /// absent ones are `None`.

@@ -7,8 +7,7 @@ use bytes::Bytes;
 use super::encoded::Encoded;
 use crate::{
     domain::{Call, Change, Identifier, PhoneNumber, Revision, Summary, Url},
-    store,
-    store::Position,
+    store::{self, Position},
 };
 
 /// One change, decoded once and encoded once for all who want it.

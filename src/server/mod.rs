@@ -26,10 +26,8 @@ use tracing::{info, warn};
 
 use self::workers::Workers;
 use crate::{
-    api,
-    api::Api,
-    feed,
-    feed::Feed,
+    api::{self, Api},
+    feed::{self, Feed},
     proto,
     store::{Connector, OpenError, Store, StoreTasks},
 };

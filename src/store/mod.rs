@@ -36,10 +36,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use change_log::{
-    log::{CommittedBatch, Log, LogEntry, LogError, LogPage, Position, Tail},
+    log::{Log, LogEntry, LogError, LogPage, Position, Tail},
     notification::Notifications,
 };
-pub use commit::write::{Action, ImportOutcome, Imported, RecordError, RequestKey, Write, Written};
+pub use commit::{
+    committed_batch::CommittedBatch,
+    write::{Action, ImportOutcome, Imported, RecordError, RequestKey, Write, Written},
+};
 pub use database::{Connector, check_migrations, migrate};
 pub use error::{OpenError, ReadError, WriteError};
 pub use maintenance::log_partitions::Retention;

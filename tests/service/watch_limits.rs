@@ -8,9 +8,8 @@ use tokio::{task::JoinSet, time::Instant};
 use tonic::Code;
 use voicecall::{
     api::tokens::resume_token::ResumeToken,
-    proto,
     proto::{
-        ListVoiceCallChangesRequest, VoiceCall, VoiceCallEventType, VoiceCallFilter,
+        self, ListVoiceCallChangesRequest, VoiceCall, VoiceCallEventType, VoiceCallFilter,
         WatchVoiceCallsRequest, list_voice_call_changes_request, watch_voice_calls_request::Start,
         watch_voice_calls_response::Message,
     },

@@ -23,14 +23,14 @@ use tonic::{Status, Streaming};
 use crate::{
     api::{
         context::Ends,
-        error,
-        error::Error,
+        error::{self, Error},
         request::{commands, fields, uids},
         violations::Violations,
     },
     domain::{ConflictPolicy, Record, Timestamp, Uuid, command::RecordTimes},
-    proto,
-    proto::{import_voice_calls_request::Message, import_voice_calls_response::Result as Answer},
+    proto::{
+        self, import_voice_calls_request::Message, import_voice_calls_response::Result as Answer,
+    },
     store::{ImportOutcome, Imported, RecordError, Store, WriteError},
 };
 

@@ -20,9 +20,8 @@ use crate::{
     },
     domain::{Call, Filter, Timestamp},
     feed::{Cursor, Feed, SharedBatch, Snapshot},
-    proto,
     proto::{
-        EventBatch, put_event, watch_voice_calls_request::Start,
+        self, EventBatch, put_event, watch_voice_calls_request::Start,
         watch_voice_calls_response::Message,
     },
     store::{LogError, Position, Tail},

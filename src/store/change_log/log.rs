@@ -50,20 +50,6 @@ pub struct Tail {
     pub clock: Timestamp,
 }
 
-/// A batch that this process has committed.
-#[derive(Debug)]
-pub struct CommittedBatch {
-    /// Where the log ended before.
-    pub before: Position,
-    /// The batch's stamp.
-    pub stamp: i64,
-    /// Its changes, in order; at least one.
-    pub changes: Vec<Change>,
-    /// When it was committed, by the database's clock. No other batch was
-    /// committed between `before` and this.
-    pub committed_at: Timestamp,
-}
-
 /// One entry of the log.
 #[derive(Debug)]
 pub struct LogEntry {

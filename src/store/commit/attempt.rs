@@ -7,13 +7,11 @@ use diesel::QueryResult;
 use tracing::warn;
 
 use super::{
-    commit_outcome,
-    commit_outcome::LostCommit,
+    commit_outcome::{self, LostCommit},
     idempotency, planner,
     planner::{Batch, Known, Pending, States},
     session::{WriterSession, lost},
-    statement,
-    statement::Reply,
+    statement::{self, Reply},
 };
 use crate::store::{
     change_log::log::Position,

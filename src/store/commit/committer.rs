@@ -20,22 +20,17 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use super::{
-    attempt,
-    attempt::{Attempt, Effort, Lost, attempt},
-    commit_outcome,
-    commit_outcome::CommitOutcome,
-    import_halves,
-    import_halves::Halves,
+    attempt::{self, Attempt, Effort, Lost, attempt},
+    commit_outcome::{self, CommitOutcome},
+    committed_batch::CommittedBatch,
+    import_halves::{self, Halves},
     planner::{Batch, Pending},
     queue::Queue,
     session::{WriterSession, WriterSessions},
     write::Action,
 };
 use crate::store::{
-    change_log::{
-        head::HeadHint,
-        log::{CommittedBatch, Position},
-    },
+    change_log::{head::HeadHint, log::Position},
     database::{Availability, Throttle},
     error::WriteError,
     maintenance::upkeep::Upkeep,

@@ -1,5 +1,6 @@
 pub(super) mod attempt;
 pub(super) mod commit_outcome;
+pub(super) mod committed_batch;
 pub(super) mod committer;
 pub(super) mod idempotency;
 pub(super) mod import_halves;

@@ -25,8 +25,7 @@ use tracing::warn;
 use super::{
     role::Role,
     session::{Session, SessionError},
-    tls,
-    tls::Tls,
+    tls::{self, Tls},
     url::Parameters,
 };
 use crate::store::error::OpenError;

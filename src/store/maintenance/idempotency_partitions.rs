@@ -6,10 +6,7 @@ use diesel::{
     sql_types::Nullable,
 };
 
-use super::{
-    partitions,
-    partitions::{Link, Partition},
-};
+use super::partitions::{self, Link, Partition};
 use crate::{
     domain::Timestamp,
     store::{

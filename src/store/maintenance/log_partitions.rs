@@ -11,7 +11,7 @@ use diesel::{
 };
 use tracing::info;
 
-use super::{partitions, partitions::Link};
+use super::partitions::{self, Link};
 use crate::{
     domain::{Revision, Timestamp},
     store::{change_log::log, database::Session, row::to_sql_time},

@@ -21,7 +21,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{idempotency_partitions, log_partitions, log_partitions::Retention};
+use super::{
+    idempotency_partitions,
+    log_partitions::{self, Retention},
+};
 use crate::{
     domain::Revision,
     store::{

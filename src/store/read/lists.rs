@@ -20,10 +20,7 @@ use crate::{
         list::{Order, OrderField, PageKey},
     },
     store::{
-        change_log::{
-            log,
-            log::{HEAD, Position},
-        },
+        change_log::log::{self, HEAD, Position},
         database::{Pool, Session},
         error::ReadError,
         row::{CallRow, to_sql_time},
