@@ -10,6 +10,7 @@
 )]
 
 mod bad_arguments;
+mod bad_clients;
 mod bad_input;
 mod change_log;
 mod clocks;

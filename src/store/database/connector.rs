@@ -247,7 +247,7 @@ impl Connector {
             result = plain.or(result);
         }
         let (client, connection) = result.map_err(|error| explanation(&error))?;
-        let start = Session::start(client, connection, role, &self.0.tasks);
+        let start = Session::start(client, connection, role, tls(), &self.0.tasks);
         let (session, is_standby) = start.await.map_err(|error| match error {
             SessionError::Settings(error) => explanation(&error),
             SessionError::Driver(error) => error.to_string(),

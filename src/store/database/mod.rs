@@ -5,7 +5,8 @@
 //! - `role` is what a session is for, and the settings that it relies on
 //! - `session` is the only home of the driver: statements are read to their end, and
 //!   each of them has a limit on our side
-//! - `pool` lends sessions for reads, and repeats a read that failed because of its session
+//! - `pool` lends sessions for reads (`lease`), and repeats a read that failed because of its
+//!   session
 //! - `availability` is whether the database can be reached, `clock` the time with
 //!   evidence, `lock` what is locked; `migrations` bring it to
 //!   this release's schema; `durability` tells of settings that lose what is committed
@@ -16,6 +17,7 @@ mod availability;
 mod clock;
 mod connector;
 pub(super) mod durability;
+mod lease;
 mod lock;
 mod migrations;
 mod pool;

@@ -18,6 +18,7 @@ use tracing::{debug, error, warn};
 use super::{
     availability::Availability,
     connector::Connector,
+    lease::Lease,
     role::Role,
     session::{Failure, Session},
 };
@@ -83,7 +84,7 @@ impl Attempts {
     }
 }
 
-struct Sessions {
+pub(super) struct Sessions {
     connector: Connector,
     role: Role,
 }
@@ -154,21 +155,24 @@ impl Pool {
         let mut attempts = Attempts::default();
         let mut failed_at = None;
         loop {
-            let session = self.session(deadline, failed_at).await?;
+            let session = Lease::new(self.session(deadline, failed_at).await?);
             let started = Instant::now();
             let left = deadline.saturating_duration_since(started);
             let read = future::try_join(set_timeout(&session, left), statement.clone()(&session));
             let Ok(read) = timeout_at(deadline + GRACE, read).await else {
-                // What becomes of the statement is for the database to end.
-                drop(Object::take(session));
+                // Dropped with its statement under way, which it cancels.
+                drop(session);
                 self.availability.suspect();
                 return Err(ReadError::DeadlineExceeded);
             };
             let failure = match read {
-                Ok(((), value)) => return Ok(value),
+                Ok(((), value)) => {
+                    session.give_back();
+                    return Ok(value);
+                }
                 Err(error) => session.judge(error).await,
             };
-            drop(Object::take(session));
+            session.discard();
             failed_at = Some(Instant::now().into_std());
             if Instant::now() >= deadline {
                 return Err(ReadError::DeadlineExceeded);

@@ -31,7 +31,10 @@ use tokio::{
     task::AbortHandle,
     time::timeout,
 };
-use tokio_postgres::{AsyncMessage, Connection, SimpleQueryMessage, Socket, tls::TlsStream};
+use tokio_postgres::{
+    AsyncMessage, CancelToken, Connection, SimpleQueryMessage, Socket, tls::TlsStream,
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::role::Role;
@@ -49,6 +52,10 @@ pub(in crate::store) struct Session {
     seen: Arc<Seen>,
     notifications: Mutex<mpsc::Receiver<String>>,
     driver: AbortOnDropHandle<()>,
+    /// Owns what the session has running.
+    tasks: TaskTracker,
+    cancel: CancelToken,
+    tls: MakeRustlsConnect,
 }
 
 /// What has been seen of a session besides its answers.
@@ -88,6 +95,7 @@ impl Session {
         client: tokio_postgres::Client,
         connection: Connection<Socket, S>,
         role: Role,
+        tls: MakeRustlsConnect,
         tasks: &TaskTracker,
     ) -> Result<(Self, bool), SessionError>
     where
@@ -105,6 +113,9 @@ impl Session {
         });
         let is_standby = is_standby == Some("t");
         let session = Self {
+            cancel: client.cancel_token(),
+            tls,
+            tasks: tasks.clone(),
             connection: AsyncPgConnection::try_from(client).await?,
             limit: role.limit(),
             seen,
@@ -211,6 +222,17 @@ impl Session {
             Ok(()) => Failure::Refused(error),
             Err(_) => Failure::Lost(error),
         }
+    }
+
+    /// Asks the database to cancel what the session runs, over a connection of its own that
+    /// is secured like the session's. The cancel may take effect some time after this returns.
+    pub(super) async fn cancel(&self) -> Result<(), tokio_postgres::Error> {
+        self.cancel.cancel_query(self.tls.clone()).await
+    }
+
+    /// What owns the tasks that belong to sessions.
+    pub(super) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 
     /// Ends the session from elsewhere: it is lost to whatever waits for it.
