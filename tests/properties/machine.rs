@@ -35,6 +35,25 @@ fn names(patch: &Patch, field: Field) -> bool {
     }
 }
 
+/// Takes one field over from other attributes.
+fn take_over(target: &mut Attributes, field: Field, other: Attributes) {
+    match field {
+        Field::Duration => target.duration = other.duration,
+        Field::Status => target.status = other.status,
+        Field::Direction => target.direction = other.direction,
+        Field::StaffUid => target.staff_uid = other.staff_uid,
+        Field::ClientUid => target.client_uid = other.client_uid,
+        Field::FromNumber => target.from_number = other.from_number,
+        Field::ToNumber => target.to_number = other.to_number,
+        Field::RecordingUrl => target.recording_url = other.recording_url,
+        Field::CallSummary => target.call_summary = other.call_summary,
+        Field::ExternalAppUrl => target.external_app_url = other.external_app_url,
+        Field::HandledByStaffUid => target.handled_by_staff_uid = other.handled_by_staff_uid,
+        Field::HandledAt => target.handled_at = other.handled_at,
+        Field::Uid | Field::CreatedAt | Field::UpdatedAt | Field::DeletedAt | Field::Revision => {}
+    }
+}
+
 /// The same command without a check of the revision.
 fn unconditional(command: &Command) -> Command {
     let mut command = command.clone();
@@ -203,6 +222,17 @@ proptest! {
                 prop_assert!(content, "{command:?}");
             }
             Err(_) => prop_assert!(!matches!(command, Command::Create(_))),
+        }
+    }
+
+    #[test]
+    fn the_changed_fields_are_those_that_differ(before in any_call(), other in any_attributes()) {
+        for field in Field::WRITABLE {
+            let mut after = before.clone();
+            take_over(&mut after.attributes, field, other.clone());
+            let differing = (after != before).then_some(field);
+            let changed: Vec<_> = after.changed_fields(&before).iter().collect();
+            prop_assert_eq!(changed, Vec::from_iter(differing), "{}", field.name());
         }
     }
 
