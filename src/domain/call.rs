@@ -177,7 +177,7 @@ impl<T: Copy + Into<PendingTime>> Attributes<T> {
             handled_at,
         } = self;
         let handled_at: Option<PendingTime> = handled_at.map(Into::into);
-        FieldSet::of_those_set([
+        FieldSet::where_true([
             (Field::Duration, *duration != before.duration),
             (Field::Status, *status != before.status),
             (Field::Direction, *direction != before.direction),
@@ -224,7 +224,7 @@ impl Call {
     /// The fields in which this state differs from `before`.
     #[must_use]
     pub fn changed_fields(&self, before: &Self) -> FieldSet {
-        let own = FieldSet::of_those_set([
+        let own = FieldSet::where_true([
             (Field::Uid, self.uid != before.uid),
             (Field::CreatedAt, self.created_at != before.created_at),
             (Field::UpdatedAt, self.updated_at != before.updated_at),

@@ -55,9 +55,9 @@ pub enum Edit<T> {
     /// It stays as it is.
     #[default]
     Keep,
-    /// It is absent from now on.
+    /// It becomes absent.
     Clear,
-    /// It has this value from now on.
+    /// It gets this value.
     Set(T),
 }
 

@@ -104,11 +104,11 @@ impl Field {
 pub struct FieldSet(u32);
 
 impl FieldSet {
-    /// The fields that stand beside `true`.
+    /// The fields that are paired with `true`.
     #[must_use]
-    pub fn of_those_set<const N: usize>(fields: [(Field, bool); N]) -> Self {
-        let set = fields.into_iter().filter(|(_, is_set)| *is_set);
-        set.map(|(field, _)| field).collect()
+    pub fn where_true<const N: usize>(fields: [(Field, bool); N]) -> Self {
+        let members = fields.into_iter().filter(|(_, is_member)| *is_member);
+        members.map(|(field, _)| field).collect()
     }
 
     /// The fields that are in either set.

@@ -35,7 +35,7 @@ impl<'a> From<Option<&'a Call>> for CallState<'a> {
     reason = "it is taken apart at once, and most are changes"
 )]
 pub enum Step {
-    /// The call comes into this state.
+    /// The call is to be changed to this.
     Change(ChangeKind, PendingCall),
     /// The call is to be erased.
     Purge,
@@ -48,9 +48,9 @@ pub enum Step {
 /// What the import of a record comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImportStep {
-    /// There comes to be this call.
+    /// The call is to be created.
     Create(PendingCall),
-    /// The call comes into this state.
+    /// The call is to be replaced by this.
     Replace(PendingCall),
     /// The call is as the record has it already.
     Unchanged,
@@ -246,8 +246,8 @@ pub fn create(draft: &Draft) -> PendingCall {
 fn take(record: &Record) -> PendingCall {
     PendingCall {
         uid: record.uid,
-        created_at: record.times.map(|times| times.created_at).into(),
-        updated_at: record.times.map(|times| times.updated_at).into(),
+        created_at: PendingTime::known_or_commit(record.times.map(|times| times.created_at)),
+        updated_at: PendingTime::known_or_commit(record.times.map(|times| times.updated_at)),
         deleted_at: record.deleted_at.map(PendingTime::Known),
         attributes: record.attributes.clone().into(),
     }

@@ -36,7 +36,7 @@ impl PendingCall {
     /// revision is always one of them, and so is a time that the commit decides.
     #[must_use]
     pub fn changed_fields(&self, before: &Call) -> FieldSet {
-        let own = FieldSet::of_those_set([
+        let own = FieldSet::where_true([
             (Field::Uid, self.uid != before.uid),
             (
                 Field::CreatedAt,

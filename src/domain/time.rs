@@ -91,6 +91,12 @@ pub enum PendingTime {
 }
 
 impl PendingTime {
+    /// The time if it is given, and that of the commit if it is not.
+    #[must_use]
+    pub fn known_or_commit(time: Option<Timestamp>) -> Self {
+        time.map_or(Self::AtCommit, Self::Known)
+    }
+
     /// The time, given that of the commit.
     #[must_use]
     pub const fn resolve(self, committed_at: Timestamp) -> Timestamp {
@@ -104,13 +110,6 @@ impl PendingTime {
 impl From<Timestamp> for PendingTime {
     fn from(time: Timestamp) -> Self {
         Self::Known(time)
-    }
-}
-
-/// `None` is a time that a client has left to the server.
-impl From<Option<Timestamp>> for PendingTime {
-    fn from(time: Option<Timestamp>) -> Self {
-        time.map_or(Self::AtCommit, Self::Known)
     }
 }
 

@@ -153,7 +153,7 @@ pub(crate) fn handle(mut request: proto::HandleVoiceCallRequest) -> Result<Parse
     let command = Command::Handle {
         uid,
         handled_by_staff_uid,
-        handled_at: at.into(),
+        handled_at: PendingTime::known_or_commit(at),
         expected_revision,
     };
     Ok(Parsed::new(Action::One(command), key))
@@ -266,7 +266,7 @@ fn created_at(
     violations: &mut Violations,
 ) -> PendingTime {
     let path = format!("{path}.created_at");
-    fields::past(time, &path, now, violations).into()
+    PendingTime::known_or_commit(fields::past(time, &path, now, violations))
 }
 
 /// The fields that a mask names, and whether it is `*`.

@@ -15,7 +15,7 @@ const MAX_AHEAD_MICROS: i64 = 5 * 60 * 1_000_000;
 
 /// The fields that are set in the message, of those that clients write.
 pub(crate) fn present(call: &proto::VoiceCall) -> FieldSet {
-    [
+    FieldSet::where_true([
         (Field::Duration, call.duration.is_some()),
         (Field::Status, call.status != 0),
         (Field::Direction, call.direction != 0),
@@ -31,10 +31,7 @@ pub(crate) fn present(call: &proto::VoiceCall) -> FieldSet {
             call.handled_by_staff_uid.is_some(),
         ),
         (Field::HandledAt, call.handled_at.is_some()),
-    ]
-    .into_iter()
-    .filter_map(|(field, set)| set.then_some(field))
-    .collect()
+    ])
 }
 
 /// What a message holds of the fields that clients write; absent is `None`.

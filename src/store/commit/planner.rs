@@ -350,7 +350,7 @@ pub(crate) struct CommittedWrites {
 }
 
 impl CommittedWrites {
-    /// The last change; `None` when nothing but the log's time was moved.
+    /// The revision of the last change; `None` if nothing but the log's time was moved.
     pub(crate) fn last_revision(&self) -> Option<Revision> {
         self.changes.last().map(|change| change.revision)
     }

@@ -59,7 +59,7 @@ pub struct Written {
 /// What a write of one call would come to.
 #[derive(Debug)]
 pub enum Preview {
-    /// The call would come into this state.
+    /// The call would be changed to this.
     Change(Box<PendingCall>),
     /// The call would stay as it is.
     Unchanged(Arc<Call>),
