@@ -30,6 +30,7 @@ lint: ## check formatting, clippy, rustdoc, and the proto files against the last
 	@scripts/install interop
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --manifest-path examples/rust/Cargo.toml --target-dir target/client -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	$(BUF) lint
 	$(if $(RELEASE),$(BUF) breaking --against '.git#tag=$(RELEASE)',@echo "buf breaking: skipped, no release is tagged yet")

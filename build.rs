@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         descriptors.encode_to_vec(),
     )?;
     tonic_prost_build::configure()
+        .build_server(cfg!(feature = "service"))
         .build_transport(false)
         .codec_path("crate::proto::codec::Codec")
         // Written by hand, to send events that were encoded once for all watchers.

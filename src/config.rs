@@ -252,9 +252,11 @@ impl Serve {
             },
             store: store::Limits {
                 write_queue: self.write_queue.max(1),
-                read_queue: self.read_queue.max(1),
-                list_connections: self.list_connections.max(1),
-                planned_once_from: store::PLANNED_ONCE_FROM,
+                reads: store::ReadLimits {
+                    lookup_queue: self.read_queue.max(1),
+                    list_connections: self.list_connections.max(1),
+                    planned_once_from: store::PLANNED_ONCE_FROM,
+                },
                 retention: store::Retention {
                     keep: Duration::from_secs(self.log_retention),
                     partition_len: self.log_partition,

@@ -19,14 +19,24 @@
 //! `docs/architecture.md` tells the life of a write and of a read, and the
 //! invariants that each layer keeps.
 
+#[cfg(feature = "service")]
 pub mod api;
+#[cfg(feature = "service")]
 pub mod cli;
+#[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "service")]
 pub mod commands;
+#[cfg(feature = "service")]
 pub mod config;
+#[cfg(feature = "service")]
 pub mod domain;
+#[cfg(feature = "service")]
 pub mod feed;
+#[cfg(feature = "service")]
 pub mod postgres;
 pub mod proto;
+#[cfg(feature = "service")]
 pub mod server;
+#[cfg(feature = "service")]
 pub mod store;

@@ -4,6 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// From the bottom up. What is neither in one of these directories nor beside or
@@ -293,5 +294,36 @@ fn what_is_not_a_layer_is_known() {
             || outside(&source).is_some()
             || program.contains(&layer);
         assert!(known, "{} is in no layer", source.path.display());
+    }
+}
+
+/// A Rust service that wants the client alone compiles nothing of the server.
+#[test]
+fn the_client_compiles_neither_server_nor_database_nor_command_line() {
+    let tree = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--locked",
+            "--offline",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+        ])
+        .args(["--manifest-path", "examples/rust/Cargo.toml"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    let tree = String::from_utf8_lossy(&tree.stdout);
+    assert!(tree.contains("voicecall v"), "{tree}");
+    for heavy in [
+        "diesel",
+        "tokio-postgres",
+        "clap",
+        "tonic-reflection",
+        "tracing-subscriber",
+    ] {
+        let found = tree.lines().find(|line| line.starts_with(heavy));
+        assert_eq!(found, None, "the client brings {heavy}");
     }
 }

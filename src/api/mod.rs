@@ -1,19 +1,14 @@
-//! The gRPC API: the only home of tonic and of the proto's types.
+//! The gRPC API over the store and the feed: from requests to commands and queries, from
+//! calls and errors to responses.
 //!
-//! - [`proto`] is generated; `codec` decodes it
-//! - `service` has the handlers, each of three beats: parse, call, convert
-//! - `parse`, `fields`, `uids` and `filter` turn requests into commands and queries,
-//!   `convert` turns calls into messages, `size` keeps messages below 2 MiB
-//! - `stats` counts calls
-//! - [`page_token`] makes and reads page tokens
-//! - `watch` is the stream of changes, `events` their pages and messages,
-//!   `event_batch` a message that is encoded once for all, [`resume_token`] a
-//!   place among them
-//! - [`error`] turns every error into a status, in one place
-//! - `import` and `export` are the streams of records coming in and going out
-//! - `edge` is what all requests pass: deadlines, limits, request ids
+//! - `handlers`: what each RPC does
+//! - `request`: from the wire, every field at fault named; `response`: to the wire, at most
+//!   2 MiB
+//! - [`tokens`]: page tokens and resume tokens
+//! - `middleware`: what every request passes: deadlines, limits, request ids
+//! - [`error`]: every error that leaves the service, in one place
 //!
-//! It deliberately knows nothing of SQL, of sockets, or of rules of life.
+//! It deliberately knows nothing of SQL, of sockets, or of which changes a call may undergo.
 
 mod context;
 pub mod error;

@@ -79,26 +79,6 @@ impl Feed {
         }
     }
 
-    /// Where the log ends, by the database's own word.
-    ///
-    /// # Errors
-    /// [`LogError::Read`].
-    pub async fn tail(&self, deadline: Instant) -> Result<Tail, LogError> {
-        Ok(self.store.log().tail(deadline).await?)
-    }
-
-    /// The position of a revision.
-    ///
-    /// # Errors
-    /// [`LogError`], but never [`LogError::Reset`].
-    pub async fn position(
-        &self,
-        revision: Revision,
-        deadline: Instant,
-    ) -> Result<Position, LogError> {
-        self.store.log().position(revision, deadline).await
-    }
-
     /// Whether one can go on from this position.
     ///
     /// # Errors

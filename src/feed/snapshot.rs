@@ -128,7 +128,7 @@ impl Snapshot {
         let Some(at) = &mut self.at else {
             return Ok(None);
         };
-        self.complete = page.calls.len() < self.page_len;
+        self.complete = !page.has_more;
         let bytes: usize = page.calls.iter().map(entry::size).sum();
         if let Some(mean) = bytes.checked_div(page.calls.len()) {
             let wanted = PAGE_BYTES / mean.max(1);

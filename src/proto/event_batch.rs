@@ -25,6 +25,7 @@ pub struct EventBatch {
 
 impl EventBatch {
     /// A batch of events that are encoded as fields of it, by [`put_event`].
+    #[cfg(feature = "service")]
     pub(crate) fn encoded(encoded: Bytes, resume_token: String) -> Self {
         Self {
             events: Vec::new(),
@@ -35,6 +36,7 @@ impl EventBatch {
 }
 
 /// Puts one event behind others, from its type and the change's encoded form.
+#[cfg(feature = "service")]
 pub(crate) fn put_event(batch: &mut Vec<u8>, event_type: i32, change: &[u8]) {
     let change_len = 1 + prost::length_delimiter_len(change.len()) + change.len();
     let type_len = encoding::int32::encoded_len(1, &event_type);

@@ -15,7 +15,7 @@ pub(crate) mod codec;
 mod event_batch;
 
 pub use event_batch::EventBatch;
-#[cfg(feature = "server")]
+#[cfg(feature = "service")]
 pub(crate) use event_batch::put_event;
 
 tonic::include_proto!("voicecall.v1");

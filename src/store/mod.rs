@@ -1,17 +1,11 @@
 //! Calls, kept in PostgreSQL: the only home of diesel and of SQL.
 //!
 //! - [`Store`] is the whole of it to the layers above
-//! - `writer` takes writes from a `queue`; each `lane` runs batches of them
-//!   through the state machine (`batch`) and commits each by one statement
-//!   (`attempt`, `commit`) over a `writer_session`; `commit_outcome` finds out what
-//!   became of a commit whose session was lost; `records` answers repeated requests
-//! - `reader` looks calls up by uid, coalesced; `list` reads pages of them, with
-//!   the filter as SQL (`filter_sql`); `stats` counts them; each thread of callers has
-//!   them for itself (`worker`)
-//! - [`Log`] reads the change log; `notifications` is the notification that it has grown
-//! - `upkeep` looks after the tables: `partitions` of the log (`log_partitions`) and of
-//!   the request records (`record_partitions`)
-//! - `database` is the way to the database: sessions, and the only home of the driver
+//! - `commit`: how writes are committed, each batch by one statement
+//! - `read`: look-ups, lists and statistics
+//! - `change_log`: the log of changes, read
+//! - `maintenance`: partitions, their making and dropping
+//! - `database`: sessions, the only home of the driver; hosts, pools, clocks, migrations
 //!
 //! It deliberately knows nothing of gRPC, of deadlines' origin, or of who may do
 //! what.
@@ -49,6 +43,7 @@ pub use maintenance::log_partitions::Retention;
 pub use read::{
     lists::{CallPage, PageQuery},
     statistics::{Stats, StatsQuery},
+    worker::{PLANNED_ONCE_FROM, ReadLimits},
 };
 pub use tasks::StoreTasks;
 
@@ -56,7 +51,9 @@ use self::{
     change_log::head::HeadHint,
     commit::writer::Writer,
     database::{Availability, Clock, Pool, Role},
+    maintenance::analyze,
     maintenance::upkeep::Upkeep,
+    read::lookups,
     read::worker::ReadWorkers,
 };
 use crate::domain::{
@@ -71,9 +68,6 @@ const COMMITS_LEN: usize = 64;
 const FOLLOW_CONNECTIONS: usize = 1;
 const CATCH_UP_CONNECTIONS: usize = 4;
 
-/// See [`Limits::planned_once_from`].
-pub const PLANNED_ONCE_FROM: Revision = 100_000;
-
 /// How long a read waits for its min_revision at most.
 const MAX_REVISION_WAIT: Duration = Duration::from_secs(5);
 const LOOK_FOR_REVISION_EVERY: Duration = Duration::from_millis(20);
@@ -86,16 +80,8 @@ const TIME_TO_ANSWER: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Writes that wait for the writer.
     pub write_queue: usize,
-    /// Reads by uid that wait for the reader of one thread.
-    pub read_queue: usize,
-    /// Connections for lists, and as many for lists of plain shapes; at least one of each
-    /// for a thread.
-    pub list_connections: usize,
-    /// How far the log must reach for lists of plain shapes to be planned once and not for
-    /// each page: a log of [`PLANNED_ONCE_FROM`] changes tells of a table on which the
-    /// right index wins by far; a plan made while the table was next to empty might be
-    /// kept while it grows.
-    pub planned_once_from: Revision,
+    /// Of reads.
+    pub reads: ReadLimits,
     /// How the change log is kept.
     pub retention: Retention,
 }
@@ -175,7 +161,7 @@ impl Store {
         };
         let store = Self {
             writer,
-            workers: ReadWorkers::start(callers, &connector, &availability, limits, &tasks),
+            workers: ReadWorkers::start(callers, &connector, &availability, limits.reads, &tasks),
             log: Log::new(pool(Role::Log, CATCH_UP_CONNECTIONS)),
             head,
             clock: clock.clone(),
@@ -289,7 +275,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`], as its variants say.
     pub async fn is_purged(&self, uid: Uuid, deadline: Instant) -> Result<bool, ReadError> {
-        self.workers.here().lists.is_purged(uid, deadline).await
+        lookups::is_purged(&self.workers.here().pool, uid, deadline).await
     }
 
     /// The change log.
@@ -337,13 +323,13 @@ impl Store {
         }
     }
 
-    /// Has the database look at how the calls are distributed, which it does by
-    /// itself only some time after there are many more of them.
+    /// Refreshes what the database's planner knows of the calls, which the database does
+    /// by itself only some time after their number has grown a lot.
     ///
     /// # Errors
     /// [`ReadError`], as its variants say.
-    pub async fn refresh_statistics(&self, deadline: Instant) -> Result<(), ReadError> {
-        self.workers.here().lists.refresh_statistics(deadline).await
+    pub async fn analyze(&self, deadline: Instant) -> Result<(), ReadError> {
+        analyze::calls(&self.workers.here().pool, deadline).await
     }
 
     /// Counts calls, as of `min_revision` or later.
@@ -399,7 +385,7 @@ impl Store {
                 });
             }
             sleep(LOOK_FOR_REVISION_EVERY).await;
-            current = self.workers.here().lists.head(deadline).await?;
+            current = change_log::log::newest_revision(&self.workers.here().pool, deadline).await?;
             if current >= revision {
                 return Ok(());
             }

@@ -214,7 +214,7 @@ enum Plans {
 
 fn planned(plans: Plans) -> Settings {
     let mut settings = settings();
-    settings.store.planned_once_from = match plans {
+    settings.store.reads.planned_once_from = match plans {
         Plans::Once => 0,
         Plans::EachTime => Revision::MAX,
     };

@@ -257,7 +257,7 @@ async fn a_deadline_reaches_the_sql_of_a_list() {
 #[tokio::test]
 async fn a_get_and_a_queued_list_end_at_their_deadline() {
     let mut narrow = settings();
-    narrow.store.list_connections = 1;
+    narrow.store.reads.list_connections = 1;
     let server = Server::start_with(narrow).await;
     let blocker = connect(&server.database_url).await;
     blocker.batch_execute(LOCK).await.expect("it is locked");

@@ -22,23 +22,31 @@ use crate::{
 /// Calls that are read at once, at most.
 const MAX_PAGE_LEN: usize = 2000;
 
-/// Which calls, checked.
-pub(crate) fn query(request: proto::ExportVoiceCallsRequest) -> Result<Filter, Violations> {
+/// Which calls a client wants exported.
+pub(crate) struct ExportQuery {
+    filter: Filter,
+    pub(crate) min_revision: Revision,
+}
+
+/// The request, checked.
+pub(crate) fn parse(request: proto::ExportVoiceCallsRequest) -> Result<ExportQuery, Violations> {
     let mut violations = Violations::default();
     let filter = filter::filter(request.filter, &mut violations);
-    commands::min_revision(request.min_revision, &mut violations);
-    violations.or(Some(filter))
+    let min_revision = commands::min_revision(request.min_revision, &mut violations);
+    Ok(ExportQuery {
+        filter: violations.or(Some(filter))?,
+        min_revision,
+    })
 }
 
 /// Exports them, until either side ends it.
 pub(crate) fn run(
     feed: &Feed,
-    filter: Filter,
-    min_revision: Revision,
+    query: ExportQuery,
     ends: Ends,
 ) -> impl Stream<Item = Result<proto::ExportVoiceCallsResponse, Status>> + use<> {
     let export = Export {
-        pages: feed.snapshot_ahead(Arc::new(filter), min_revision, MAX_PAGE_LEN),
+        pages: feed.snapshot_ahead(Arc::new(query.filter), query.min_revision, MAX_PAGE_LEN),
         waiting: VecDeque::new(),
         revision: None,
         ends,
@@ -80,11 +88,11 @@ impl Export {
                 None => return Ok(None),
             }
         }
-        let mut room = ResponseBudget::new();
+        let mut budget = ResponseBudget::new();
         let mut voice_calls = Vec::with_capacity(self.waiting.len());
         while let Some(call) = self.waiting.pop_front() {
             let message = calls::call(call);
-            let fits = room.take(&message);
+            let fits = budget.take(&message);
             voice_calls.push(message);
             if !fits {
                 break;

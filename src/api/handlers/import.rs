@@ -103,7 +103,7 @@ impl Import {
             }
             let is_read = self.incoming.is_none();
             if is_read && self.chunk.is_empty() && self.under_way.is_empty() {
-                self.refresh_statistics().await;
+                self.analyze_if_grown().await;
                 let failure = self.failure.take()?;
                 return Some((Err(failure), self));
             }
@@ -136,13 +136,13 @@ impl Import {
         self.failure.get_or_insert(error.into());
     }
 
-    /// What the database knows of a table that has grown a lot is out of date until
-    /// it looks again, and lists are slow meanwhile.
-    async fn refresh_statistics(&mut self) {
+    /// Runs ANALYZE after many creates: until then the database plans lists by what it knew
+    /// of a smaller table, and they are slow.
+    async fn analyze_if_grown(&mut self) {
         if mem::take(&mut self.created) >= MANY_CREATED {
             let deadline = Instant::now() + REFRESH_TIMEOUT;
             // What fails is logged, and the database looks some time by itself.
-            let _ = self.store.refresh_statistics(deadline).await;
+            let _ = self.store.analyze(deadline).await;
         }
     }
 

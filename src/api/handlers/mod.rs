@@ -1,6 +1,10 @@
-pub(super) mod changes;
-pub(super) mod export;
-pub(super) mod import;
+//! What each RPC does: `service` answers the unary ones, the other files are the streams
+//! and the larger queries.
+
+mod changes;
+mod export;
+mod import;
+mod resume;
 pub(super) mod service;
-pub(super) mod statistics;
-pub(super) mod watch;
+mod statistics;
+mod watch;

@@ -25,7 +25,7 @@ use crate::{
     feed::Feed,
     proto,
     proto::voice_call_service_server::VoiceCallService,
-    store::{PageQuery, Preview, Store, Written},
+    store::{Action, PageQuery, Preview, Store, Written},
 };
 
 /// Uids of a batch look-up that are read at once: it ends at 2 MiB, and what is
@@ -116,7 +116,7 @@ impl Service {
         deadline: Instant,
     ) -> Result<proto::BatchGetVoiceCallsResponse, Error> {
         let mut answer = proto::BatchGetVoiceCallsResponse::default();
-        let mut room = ResponseBudget::new();
+        let mut budget = ResponseBudget::new();
         let mut uids = uids.iter();
         while !uids.as_slice().is_empty() {
             let chunk = uids.as_slice().iter().take(LOOKUP_CHUNK).copied().collect();
@@ -131,7 +131,7 @@ impl Service {
                     continue;
                 };
                 let call = calls::shared(call);
-                if !room.take(&call) {
+                if !budget.take(&call) {
                     answer.remaining_uids = rest.iter().map(Uuid::to_string).collect();
                     return Ok(answer);
                 }
@@ -150,14 +150,11 @@ impl VoiceCallService for Service {
     ) -> Result<Response<proto::CreateVoiceCallResponse>, Status> {
         let context = Context::of(&request);
         let request = request.into_inner();
-        let uid_is_ours = request
-            .voice_call
-            .as_ref()
-            .is_some_and(|call| call.uid.is_empty());
         let parsed = commands::create(request, self.store.now()).map_err(Error::from)?;
-        let preview = parsed.validate_only;
+        let is_preview = parsed.validate_only;
+        let uid_is_ours = matches!(parsed.write.action, Action::CreateFresh(_));
         let mut voice_call = self.write_one(parsed, context).await?;
-        if preview && uid_is_ours {
+        if is_preview && uid_is_ours {
             // The call will get another uid than the one it was tried with.
             voice_call.iter_mut().for_each(|call| call.uid.clear());
         }
@@ -169,8 +166,8 @@ impl VoiceCallService for Service {
         request: Request<proto::BatchCreateVoiceCallsRequest>,
     ) -> Result<Response<proto::BatchCreateVoiceCallsResponse>, Status> {
         let request = request.into_inner();
-        let mut room = ResponseBudget::for_calls_to_create();
-        if !request.voice_calls.iter().all(|call| room.take(call)) {
+        let mut budget = ResponseBudget::for_calls_to_create();
+        if !request.voice_calls.iter().all(|call| budget.take(call)) {
             return Err(Error::MessageTooLarge(TooLarge::Answer).into());
         }
         let parsed = commands::batch_create(request, self.store.now()).map_err(Error::from)?;
@@ -225,26 +222,27 @@ impl VoiceCallService for Service {
     ) -> Result<Response<proto::ListVoiceCallsResponse>, Status> {
         let context = Context::of(&request);
         let request = request.into_inner();
-        let min_revision = request.min_revision;
-        let (list, query) = page_query(request)?;
+        let (list, query, min_revision) = page_query(request)?;
         let deadline = context.read_deadline();
         let page = self.store.page(&query, min_revision, deadline).await;
         let page = page.map_err(Error::from)?;
-        let (read, revision) = (page.calls.len(), page.position.revision);
-        let mut room = ResponseBudget::new();
+        let revision = page.position.revision;
+        let mut has_more = page.has_more;
+        let mut budget = ResponseBudget::new();
         let mut last = None;
-        let mut voice_calls = Vec::with_capacity(read);
-        for call in page.calls.into_iter().take(query.limit - 1) {
+        let mut voice_calls = Vec::with_capacity(page.calls.len());
+        for call in page.calls {
             let key = query.order.key(&call);
             let call = calls::call(call);
-            if !room.take(&call) {
+            if !budget.take(&call) {
+                has_more = true;
                 break;
             }
             last = Some(key);
             voice_calls.push(call);
         }
         let next_page_token = match last {
-            Some(key) if voice_calls.len() < read => page_token::encode(list, key),
+            Some(key) if has_more => page_token::encode(list, key),
             _ => String::new(),
         };
         Ok(Response::new(proto::ListVoiceCallsResponse {
@@ -311,12 +309,8 @@ impl VoiceCallService for Service {
         request: Request<proto::ListVoiceCallChangesRequest>,
     ) -> Result<Response<proto::ListVoiceCallChangesResponse>, Status> {
         let deadline = Context::of(&request).read_deadline();
-        let request = request.into_inner();
-        let min_revision = request.min_revision;
-        let query = changes::parse(request).map_err(Error::from)?;
-        let tail = self.store.tail(min_revision, deadline).await;
-        let tail = tail.map_err(Error::from)?;
-        let page = changes::list(&self.store, &self.feed, query, tail, deadline).await?;
+        let query = changes::parse(request.into_inner()).map_err(Error::from)?;
+        let page = changes::list(&self.store, &self.feed, query, deadline).await?;
         Ok(Response::new(page))
     }
 
@@ -330,7 +324,8 @@ impl VoiceCallService for Service {
         let query = watch::parse(request.into_inner()).map_err(Error::from)?;
         let permit = admit(&self.watches)?;
         let ends = self.ends(context);
-        let stream = watch::start(&self.feed, query, ends, context.read_deadline()).await?;
+        let log = self.store.log();
+        let stream = watch::start(log, &self.feed, query, ends, context.read_deadline()).await?;
         Ok(Response::new(holding(permit, stream)))
     }
 
@@ -362,13 +357,12 @@ impl VoiceCallService for Service {
         request: Request<proto::ExportVoiceCallsRequest>,
     ) -> Result<Response<Self::ExportVoiceCallsStream>, Status> {
         let context = Context::of(&request);
-        let request = request.into_inner();
-        let min_revision = request.min_revision;
-        let filter = export::query(request).map_err(Error::from)?;
+        let query = export::parse(request.into_inner()).map_err(Error::from)?;
         let permit = admit(&self.transfers)?;
-        let reached = self.store.tail(min_revision, context.read_deadline());
-        reached.await.map_err(Error::from)?;
-        let stream = export::run(&self.feed, filter, min_revision, self.ends(context));
+        let deadline = context.read_deadline();
+        let reached = self.store.tail(query.min_revision, deadline).await;
+        reached.map_err(Error::from)?;
+        let stream = export::run(&self.feed, query, self.ends(context));
         Ok(Response::new(holding(permit, stream)))
     }
 }
@@ -376,8 +370,8 @@ impl VoiceCallService for Service {
 /// The answers of a stream.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-fn admit(room: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
-    let permit = Arc::clone(room).try_acquire_owned();
+fn admit(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+    let permit = Arc::clone(places).try_acquire_owned();
     permit.map_err(|_| Error::Overloaded)
 }
 
@@ -391,27 +385,26 @@ fn holding<T>(
     }))
 }
 
-/// The page that a request asks for; its limit is one more than the page has, to
-/// see whether another page follows.
-fn page_query(request: proto::ListVoiceCallsRequest) -> Result<(ListKey, PageQuery), Error> {
+/// The page that a request asks for, the key of its list, and its min_revision.
+fn page_query(
+    request: proto::ListVoiceCallsRequest,
+) -> Result<(ListKey, PageQuery, Revision), Error> {
     let mut violations = Violations::default();
     let order = filter::order(&request.order_by, &mut violations);
     let list = ListKey::new(request.filter.as_ref(), order);
     let filter = filter::filter(request.filter, &mut violations);
-    let page_size = commands::page_size(request.page_size, &mut violations);
-    commands::min_revision(request.min_revision, &mut violations);
+    let limit = commands::page_size(request.page_size, &mut violations);
+    let min_revision = commands::min_revision(request.min_revision, &mut violations);
     let filter = violations.or(Some(filter))?;
     let after = match request.page_token.as_str() {
         "" => None,
         token => Some(page_token::decode(list, token)?),
     };
-    Ok((
-        list,
-        PageQuery {
-            filter,
-            order,
-            after,
-            limit: page_size + 1,
-        },
-    ))
+    let query = PageQuery {
+        filter,
+        order,
+        after,
+        limit,
+    };
+    Ok((list, query, min_revision))
 }

@@ -48,25 +48,21 @@ pub(crate) async fn get(
         "" => None,
         token => Some(page_token::decode_group(key, token)?),
     };
-    // One more than the page has, to see whether another page follows.
     let query = StatsQuery {
         filter,
         groups,
         time_zone: time_zone.into(),
         after,
-        limit: limit + 1,
+        limit,
     };
-    let mut stats = store.count(&query, min_revision, deadline).await?;
-    let next_page_token = if stats.groups.len() > limit {
-        stats.groups.truncate(limit);
-        let last = stats.groups.last();
-        last.map(|group| page_token::encode_group(key, &group.key))
-    } else {
-        None
+    let stats = store.count(&query, min_revision, deadline).await?;
+    let next_page_token = match stats.groups.last() {
+        Some(last) if stats.has_more => page_token::encode_group(key, &last.key),
+        _ => String::new(),
     };
     Ok(proto::GetVoiceCallStatsResponse {
         rows: stats.groups.into_iter().map(row).collect(),
-        next_page_token: next_page_token.unwrap_or_default(),
+        next_page_token,
         total_count: stats.total_count,
         revision: stats.revision,
     })

@@ -8,23 +8,23 @@ use futures_util::{Stream, stream};
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
-use super::changes;
+use super::resume::resume;
 use crate::{
     api::{
         context::Ends,
         error::Error,
         request::filter,
-        response::{budget::ResponseBudget, calls},
+        response::{budget::ResponseBudget, calls, changes},
         tokens::resume_token::ResumeToken,
         violations::Violations,
     },
     domain::{Call, Filter, Timestamp},
-    feed::{Cursor, Feed, SharedBatch, Snapshot},
+    feed::{Cursor, Feed, Point, SharedBatch, Snapshot},
     proto::{
         self, EventBatch, put_event, watch_voice_calls_request::Start,
         watch_voice_calls_response::Message,
     },
-    store::{LogError, Position, Tail},
+    store::{Log, LogError, Position, Tail},
 };
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
@@ -87,24 +87,25 @@ fn interval(wanted: Option<prost_types::Duration>, violations: &mut Violations) 
 
 /// Starts the stream; what makes it impossible is refused before it begins.
 pub(crate) async fn start(
+    log: &Log,
     feed: &Feed,
     query: WatchQuery,
     ends: Ends,
     deadline: Instant,
 ) -> Result<impl Stream<Item = Result<proto::WatchVoiceCallsResponse, Status>> + use<>, Error> {
-    let tail = feed.tail(deadline).await?;
+    let tail = log.tail(deadline).await?;
     let phase = match query.start {
-        Start::Snapshot(_) => Phase::Snapshot {
-            snapshot: Box::new(feed.snapshot(Arc::clone(&query.filter), 0, SNAPSHOT_PAGE)),
+        Start::Snapshot(_) => Phase::Snapshot(Box::new(SnapshotReader {
+            snapshot: feed.snapshot(Arc::clone(&query.filter), 0, SNAPSHOT_PAGE),
             waiting: VecDeque::new(),
-        },
+        })),
         Start::Live(_) => Phase::live(feed, &query, tail.head, &tail),
         Start::AfterRevision(revision) => {
-            let position = feed.position(revision, deadline).await?;
+            let position = log.position(revision, deadline).await?;
             Phase::live(feed, &query, position, &tail)
         }
         Start::ResumeToken(ref token) => {
-            let position = changes::resume(feed, token, &tail, deadline).await?;
+            let position = resume(feed, token, &tail, deadline).await?;
             Phase::live(feed, &query, position, &tail)
         }
     };
@@ -123,11 +124,7 @@ pub(crate) async fn start(
 }
 
 enum Phase {
-    Snapshot {
-        snapshot: Box<Snapshot>,
-        /// Read, and not sent yet.
-        waiting: VecDeque<Call>,
-    },
+    Snapshot(Box<SnapshotReader>),
     Live(Box<Cursor>),
     /// The last checkpoint is sent; what follows is the end.
     Draining,
@@ -142,6 +139,42 @@ impl Phase {
             tail,
             query.interval,
         )))
+    }
+}
+
+/// The snapshot that a stream begins with.
+struct SnapshotReader {
+    snapshot: Snapshot,
+    /// Read, and not sent yet.
+    waiting: VecDeque<Call>,
+}
+
+impl SnapshotReader {
+    /// The next calls; `None` after the last.
+    async fn next(&mut self, ends: &Ends) -> Result<Option<proto::SnapshotChunk>, Error> {
+        while self.waiting.is_empty() {
+            let deadline = Instant::now() + SNAPSHOT_PAGE_TIMEOUT;
+            let deadline = ends.deadline.map_or(deadline, |end| end.min(deadline));
+            let page = tokio::select! {
+                page = self.snapshot.next(deadline) => page?,
+                () = ends.draining.cancelled() => return Err(Error::Draining),
+            };
+            match page {
+                Some(page) => self.waiting.extend(page.calls),
+                None => return Ok(None),
+            }
+        }
+        let mut budget = ResponseBudget::new();
+        let mut voice_calls = Vec::new();
+        while let Some(call) = self.waiting.pop_front() {
+            let message = calls::call(call);
+            let fits = budget.take(&message);
+            voice_calls.push(message);
+            if !fits {
+                break;
+            }
+        }
+        Ok(Some(proto::SnapshotChunk { voice_calls }))
     }
 }
 
@@ -160,7 +193,7 @@ struct Watch {
 type Item = Result<proto::WatchVoiceCallsResponse, Status>;
 
 /// What happens next in a live stream.
-enum Next {
+enum NextLive {
     Events(Arc<SharedBatch>),
     Checkpoint,
     Drain,
@@ -184,100 +217,51 @@ impl Watch {
     /// The next message; `None` after the end.
     async fn next(&mut self) -> Result<Option<Message>, Error> {
         match &mut self.phase {
-            // It is over soon, and its state would stay in the stream's.
-            Phase::Snapshot { .. } => Box::pin(self.next_of_snapshot()).await.map(Some),
-            Phase::Live(_) => self.next_live().await.map(Some),
+            Phase::Snapshot(reader) => {
+                // Boxed: this phase is short, and its state would stay in the stream's.
+                let chunk = Box::pin(reader.next(&self.ends)).await?;
+                let position = reader.snapshot.position().unwrap_or_default();
+                Ok(Some(match chunk {
+                    Some(chunk) => Message::SnapshotChunk(chunk),
+                    None => self.complete_snapshot(position),
+                }))
+            }
+            Phase::Live(cursor) => match next_live(cursor, self.next_checkpoint, &self.ends).await?
+            {
+                NextLive::Events(batch) => Ok(Some(self.events(&batch))),
+                NextLive::Checkpoint => {
+                    let point = cursor.point();
+                    self.next_checkpoint = Instant::now() + self.query.interval;
+                    self.checkpoint(point).map(Some)
+                }
+                NextLive::Drain => {
+                    let point = cursor.point();
+                    self.phase = Phase::Draining;
+                    self.checkpoint(point).map(Some)
+                }
+            },
             Phase::Draining => Err(Error::Draining),
             Phase::Ended => Ok(None),
         }
     }
 
-    async fn next_of_snapshot(&mut self) -> Result<Message, Error> {
-        let Phase::Snapshot { snapshot, waiting } = &mut self.phase else {
-            return Err(Error::Draining);
-        };
-        while waiting.is_empty() {
-            let deadline = Instant::now() + SNAPSHOT_PAGE_TIMEOUT;
-            let deadline = self.ends.deadline.map_or(deadline, |end| end.min(deadline));
-            let page = tokio::select! {
-                page = snapshot.next(deadline) => page?,
-                () = self.ends.draining.cancelled() => return Err(Error::Draining),
-            };
-            match page {
-                Some(page) => waiting.extend(page.calls),
-                None => return self.complete(),
-            }
-        }
-        let mut room = ResponseBudget::new();
-        let mut voice_calls = Vec::new();
-        while let Some(call) = waiting.pop_front() {
-            let message = calls::call(call);
-            let fits = room.take(&message);
-            voice_calls.push(message);
-            if !fits {
-                break;
-            }
-        }
-        Ok(Message::SnapshotChunk(proto::SnapshotChunk { voice_calls }))
-    }
-
     /// From the snapshot to what has changed since.
-    fn complete(&mut self) -> Result<Message, Error> {
-        let position = match &self.phase {
-            Phase::Snapshot { snapshot, .. } => snapshot.position().unwrap_or_default(),
-            _ => return Err(Error::Draining),
-        };
+    fn complete_snapshot(&mut self, position: Position) -> Message {
         self.phase = Phase::live(&self.feed, &self.query, position, &self.tail);
         self.next_checkpoint = Instant::now() + self.query.interval;
-        Ok(Message::SnapshotComplete(proto::SnapshotComplete {
+        Message::SnapshotComplete(proto::SnapshotComplete {
             revision: position.revision,
             resume_token: self.token(position),
-        }))
+        })
     }
 
-    async fn next_live(&mut self) -> Result<Message, Error> {
-        let Phase::Live(cursor) = &mut self.phase else {
-            return Err(Error::Draining);
-        };
-        let due = Instant::now() >= self.next_checkpoint;
-        let next = if due {
-            Next::Checkpoint
-        } else {
-            tokio::select! {
-                biased;
-                () = self.ends.draining.cancelled() => Next::Drain,
-                delivery = cursor.next() => Next::Events(delivery.map_err(running)?),
-                () = sleep_until(self.next_checkpoint) => Next::Checkpoint,
-                () = self.ends.deadline() => return Err(Error::DeadlineExceeded),
-            }
-        };
-        match next {
-            Next::Events(delivery) => Ok(self.events(&delivery)),
-            Next::Checkpoint => {
-                self.next_checkpoint = Instant::now() + self.query.interval;
-                self.checkpoint()
-            }
-            Next::Drain => {
-                let last = self.checkpoint();
-                self.phase = Phase::Draining;
-                last
-            }
-        }
-    }
-
-    fn events(&self, delivery: &SharedBatch) -> Message {
+    fn events(&self, batch: &SharedBatch) -> Message {
         let with_previous = self.query.include_previous;
-        let encoded = delivery.encoded(with_previous, |delivery| {
-            encode_events(delivery, with_previous)
-        });
-        Message::EventBatch(EventBatch::encoded(encoded, self.token(delivery.position)))
+        let encoded = batch.encoded(with_previous, |batch| encode_events(batch, with_previous));
+        Message::EventBatch(EventBatch::encoded(encoded, self.token(batch.position)))
     }
 
-    fn checkpoint(&mut self) -> Result<Message, Error> {
-        let Phase::Live(cursor) = &mut self.phase else {
-            return Err(Error::Draining);
-        };
-        let point = cursor.point();
+    fn checkpoint(&self, point: Point) -> Result<Message, Error> {
         let allowed = PATIENCE.max(self.query.interval * UNCONFIRMED_INTERVALS);
         let known_at = point
             .confirmed_at
@@ -303,10 +287,27 @@ impl Watch {
     }
 }
 
+async fn next_live(
+    cursor: &mut Cursor,
+    next_checkpoint: Instant,
+    ends: &Ends,
+) -> Result<NextLive, Error> {
+    if Instant::now() >= next_checkpoint {
+        return Ok(NextLive::Checkpoint);
+    }
+    tokio::select! {
+        biased;
+        () = ends.draining.cancelled() => Ok(NextLive::Drain),
+        batch = cursor.next() => Ok(NextLive::Events(batch.map_err(running)?)),
+        () = sleep_until(next_checkpoint) => Ok(NextLive::Checkpoint),
+        () = ends.deadline() => Err(Error::DeadlineExceeded),
+    }
+}
+
 /// The events as fields of the batch.
-fn encode_events(delivery: &SharedBatch, with_previous: bool) -> Bytes {
-    let mut encoded = Vec::with_capacity(delivery.events.len() * 512);
-    for (event, entry) in &delivery.events {
+fn encode_events(batch: &SharedBatch, with_previous: bool) -> Bytes {
+    let mut encoded = Vec::with_capacity(batch.events.len() * 512);
+    for (event, entry) in &batch.events {
         let change = entry.encoded(with_previous, |change| {
             changes::encode_change(change, with_previous)
         });

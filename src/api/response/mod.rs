@@ -1,2 +1,5 @@
+//! From the domain to the wire.
+
 pub(super) mod budget;
 pub(super) mod calls;
+pub(super) mod changes;

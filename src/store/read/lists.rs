@@ -11,16 +11,15 @@ use tokio::time::Instant;
 
 use super::{
     filter_sql::{CallQuery, filtered_in_parts, is_common, is_plain},
-    lookups,
     predicate::Predicate,
 };
 use crate::{
     domain::{
-        Call, Filter, Revision, Uuid,
+        Call, Filter, Revision,
         list::{Order, OrderField, PageKey},
     },
     store::{
-        change_log::log::{self, HEAD, Position},
+        change_log::log::{HEAD, Position},
         database::{Pool, Session},
         error::ReadError,
         row::{CallRow, to_sql_time},
@@ -46,6 +45,8 @@ pub struct PageQuery {
 pub struct CallPage {
     /// The calls, in order.
     pub calls: Vec<Call>,
+    /// Whether there are calls after these.
+    pub has_more: bool,
     /// The end of the log.
     pub position: Position,
 }
@@ -102,34 +103,13 @@ impl Lists {
         if query.order.descending {
             calls.reverse();
         }
-        Ok(CallPage { calls, position })
-    }
-
-    /// The newest revision in the log.
-    pub(crate) async fn head(&self, deadline: Instant) -> Result<Revision, ReadError> {
-        self.pool
-            .run(deadline, async |session: &Session| log::head(session).await)
-            .await
-    }
-
-    /// Has the database look at how the calls are distributed, by which it plans.
-    pub(crate) async fn refresh_statistics(&self, deadline: Instant) -> Result<(), ReadError> {
-        self.pool
-            .run(deadline, async |session: &Session| {
-                session.batch("ANALYZE voice_calls").await
-            })
-            .await
-    }
-
-    /// Whether a call with this uid was purged.
-    pub(crate) async fn is_purged(&self, uid: Uuid, deadline: Instant) -> Result<bool, ReadError> {
-        let purged = self
-            .pool
-            .run(deadline, async |session: &Session| {
-                lookups::purged(session, &[uid]).await
-            })
-            .await?;
-        Ok(!purged.is_empty())
+        let has_more = calls.len() > query.limit;
+        calls.truncate(query.limit);
+        Ok(CallPage {
+            calls,
+            has_more,
+            position,
+        })
     }
 }
 
@@ -143,8 +123,9 @@ fn page_query(page: &PageQuery) -> PageStatement<'_> {
     }
 }
 
+/// One more than the page has, to see whether another page follows.
 fn limit(page: &PageQuery) -> i64 {
-    i64::try_from(page.limit).unwrap_or(i64::MAX)
+    i64::try_from(page.limit + 1).unwrap_or(i64::MAX)
 }
 
 /// The first calls of the query behind the page before.

@@ -22,7 +22,7 @@ use crate::{
     domain::{Call, Revision, Uuid},
     store::{
         change_log::log::HEAD,
-        database::{Attempts, Availability, Connector, Role, Session},
+        database::{Attempts, Availability, Connector, Pool, Role, Session},
         error::ReadError,
         row::CallRow,
         schema::{purged_calls, voice_calls},
@@ -93,6 +93,20 @@ impl Lookups {
         // A reader that ends without an answer has panicked.
         result.await.unwrap_or(Err(ReadError::Internal))
     }
+}
+
+/// Whether a call with this uid was purged.
+pub(crate) async fn is_purged(
+    pool: &Pool,
+    uid: Uuid,
+    deadline: Instant,
+) -> Result<bool, ReadError> {
+    let purged = pool
+        .run(deadline, async |session: &Session| {
+            purged(session, &[uid]).await
+        })
+        .await?;
+    Ok(!purged.is_empty())
 }
 
 /// The reader's end of the queue, and its session.

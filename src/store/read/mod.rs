@@ -1,3 +1,6 @@
+//! How calls are read: `lookups` by uid, coalesced; `lists`, page by page; `statistics`. The
+//! filter as SQL is in `filter_sql`. Each thread of callers has a `worker` of its own.
+
 pub(super) mod filter_sql;
 pub(super) mod lists;
 pub(super) mod lookups;

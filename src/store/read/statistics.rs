@@ -47,6 +47,8 @@ pub struct StatsQuery {
 pub struct Stats {
     /// The groups, in order.
     pub groups: Vec<Group>,
+    /// Whether there are groups after these.
+    pub has_more: bool,
     /// The calls of all groups, those of other pages included.
     pub total_count: i64,
     /// The revision.
@@ -99,8 +101,12 @@ impl Statistics {
         let groups = rows
             .into_iter()
             .filter_map(|(.., group)| group.map(group_of));
+        let mut groups: Vec<Group> = groups.collect();
+        let has_more = groups.len() > query.limit;
+        groups.truncate(query.limit);
         Ok(Stats {
-            groups: groups.collect(),
+            groups,
+            has_more,
             total_count,
             revision,
         })
@@ -244,7 +250,8 @@ impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Statement<'_, Q> {
         }
         out.push_sql(&format!(
             " ORDER BY {ORDER} LIMIT {}) p ON true ORDER BY {ORDER}",
-            self.query.limit
+            // One more than the page has, to see whether another page follows.
+            self.query.limit + 1
         ));
         Ok(())
     }

@@ -8,10 +8,26 @@ use tokio::runtime::{Handle, Id};
 use tokio_util::task::TaskTracker;
 
 use super::{lists::Lists, lookups::Lookups, statistics::Statistics};
-use crate::store::{
-    Limits,
-    database::{Availability, Connector, Pool, Role},
-};
+use crate::domain::Revision;
+use crate::store::database::{Availability, Connector, Pool, Role};
+
+/// See [`ReadLimits::planned_once_from`].
+pub const PLANNED_ONCE_FROM: Revision = 100_000;
+
+/// How many reads there may be at once.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadLimits {
+    /// Look-ups by uid that wait in one thread.
+    pub lookup_queue: usize,
+    /// Connections for lists, and as many for lists with simple filters; at least one of
+    /// each for a thread.
+    pub list_connections: usize,
+    /// How far the log must reach for lists with simple filters to be planned once and not
+    /// for each page: a log of [`PLANNED_ONCE_FROM`] changes tells of a table on which the
+    /// right index wins by far; a plan made while the table was next to empty might be
+    /// kept while it grows.
+    pub planned_once_from: Revision,
+}
 
 /// What one thread has.
 pub(crate) struct ReadWorker {
@@ -19,6 +35,8 @@ pub(crate) struct ReadWorker {
     pub(crate) lookups: Lookups,
     pub(crate) lists: Lists,
     pub(crate) statistics: Statistics,
+    /// For the reads that need no more than a statement.
+    pub(crate) pool: Pool,
 }
 
 /// What all threads have. Clones share it.
@@ -32,7 +50,7 @@ impl ReadWorkers {
         callers: &[Handle],
         connector: &Connector,
         availability: &Availability,
-        limits: Limits,
+        limits: ReadLimits,
         tasks: &TaskTracker,
     ) -> Self {
         let connections = limits.list_connections.div_ceil(callers.len().max(1));
@@ -41,13 +59,20 @@ impl ReadWorkers {
             let lists = pool(Role::List);
             ReadWorker {
                 thread: caller.id(),
-                lookups: Lookups::start(connector, availability, limits.read_queue, tasks, caller),
+                lookups: Lookups::start(
+                    connector,
+                    availability,
+                    limits.lookup_queue,
+                    tasks,
+                    caller,
+                ),
                 lists: Lists::new(
                     lists.clone(),
                     pool(Role::PlainList),
                     limits.planned_once_from,
                 ),
-                statistics: Statistics::new(lists),
+                statistics: Statistics::new(lists.clone()),
+                pool: lists,
             }
         };
         Self(callers.iter().map(worker).collect())

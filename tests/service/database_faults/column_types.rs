@@ -27,7 +27,7 @@ const CHANGES: [&str; 2] = [
 async fn replicas() -> [Server; 2] {
     let first = Server::start().await;
     let mut planned = settings();
-    planned.store.planned_once_from = 0;
+    planned.store.reads.planned_once_from = 0;
     let second = Server::start_on(&first.database_url, planned).await;
     [first, second]
 }

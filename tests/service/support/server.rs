@@ -41,9 +41,11 @@ pub(crate) fn settings() -> Settings {
         },
         store: store::Limits {
             write_queue: 4096,
-            read_queue: 4096,
-            list_connections: 4,
-            planned_once_from: store::PLANNED_ONCE_FROM,
+            reads: store::ReadLimits {
+                lookup_queue: 4096,
+                list_connections: 4,
+                planned_once_from: store::PLANNED_ONCE_FROM,
+            },
             retention: store::Retention {
                 keep: Duration::from_secs(7 * 24 * 3600),
                 partition_len: 1_000_000,
