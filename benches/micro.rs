@@ -7,8 +7,8 @@ use criterion::Criterion;
 use prost::Message;
 use voicecall::{
     domain::{
-        Attributes, Call, Command, Direction, Draft, Field, Filter, Identifier, Patch, PhoneNumber,
-        Seconds, Status, Summary, Timestamp, Url, Uuid, command::WhenMissing, machine,
+        Attributes, Call, Command, Direction, Draft, Filter, Identifier, Patch, PendingTime,
+        PhoneNumber, Seconds, Status, Summary, Timestamp, Url, Uuid, command::WhenMissing, machine,
     },
     proto,
 };
@@ -70,13 +70,12 @@ fn state_machine(criterion: &mut Criterion) -> Result<()> {
     let call = call()?;
     let create = Command::Create(Draft {
         uid: UID,
-        created_at: Timestamp::AT_COMMIT,
+        created_at: PendingTime::AtCommit,
         attributes: call.attributes.clone(),
     });
     let update = Command::Update {
         uid: UID,
         patch: Patch {
-            fields: [Field::Status].into_iter().collect(),
             status: Some(Status::Missed),
             ..Patch::default()
         },

@@ -1,6 +1,8 @@
 //! The call itself, as `voice_call_object` has it.
 
-use super::{Field, FieldSet, Identifier, PhoneNumber, Revision, Summary, Timestamp, Url, Uuid};
+use super::{
+    Field, FieldSet, Identifier, PendingTime, PhoneNumber, Revision, Summary, Timestamp, Url, Uuid,
+};
 
 /// How a call stands or ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -105,13 +107,10 @@ impl Seconds {
 }
 
 /// What clients write: the fields of a call that are neither its identity nor
-/// the server's own.
-///
-/// As part of a [`Call`] or a [`Draft`](super::Draft), status and direction
-/// are always there; a [`Patch`](super::Patch) holds them separately, as the
-/// values of those fields that it names.
+/// the server's own. Of a change that is not committed yet, `T` is
+/// [`PendingTime`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attributes {
+pub struct Attributes<T = Timestamp> {
     /// How long the call took.
     pub duration: Option<Seconds>,
     /// How the call stands or ended.
@@ -135,13 +134,76 @@ pub struct Attributes {
     /// The member of staff who handled it.
     pub handled_by_staff_uid: Option<Identifier>,
     /// When it was handled.
-    pub handled_at: Option<Timestamp>,
+    pub handled_at: Option<T>,
 }
 
-/// One call, in one state.
-///
-/// While a change is being prepared, times may be [`Timestamp::AT_COMMIT`] and
-/// the revision is 0; [`Call::commit`] puts in what the commit decided.
+impl<T> Attributes<T> {
+    /// The same with this time of handling.
+    #[must_use]
+    pub fn with_handled_at<U>(self, handled_at: Option<U>) -> Attributes<U> {
+        Attributes {
+            duration: self.duration,
+            status: self.status,
+            direction: self.direction,
+            staff_uid: self.staff_uid,
+            client_uid: self.client_uid,
+            from_number: self.from_number,
+            to_number: self.to_number,
+            recording_url: self.recording_url,
+            call_summary: self.call_summary,
+            external_app_url: self.external_app_url,
+            handled_by_staff_uid: self.handled_by_staff_uid,
+            handled_at,
+        }
+    }
+}
+
+impl<T: Copy + Into<PendingTime>> Attributes<T> {
+    /// The fields in which these differ from `before`.
+    pub(super) fn changed_fields(&self, before: &Attributes) -> FieldSet {
+        // Taken apart, so that a new field is not forgotten here.
+        let Self {
+            duration,
+            status,
+            direction,
+            staff_uid,
+            client_uid,
+            from_number,
+            to_number,
+            recording_url,
+            call_summary,
+            external_app_url,
+            handled_by_staff_uid,
+            handled_at,
+        } = self;
+        let handled_at: Option<PendingTime> = handled_at.map(Into::into);
+        FieldSet::where_true([
+            (Field::Duration, *duration != before.duration),
+            (Field::Status, *status != before.status),
+            (Field::Direction, *direction != before.direction),
+            (Field::StaffUid, *staff_uid != before.staff_uid),
+            (Field::ClientUid, *client_uid != before.client_uid),
+            (Field::FromNumber, *from_number != before.from_number),
+            (Field::ToNumber, *to_number != before.to_number),
+            (Field::RecordingUrl, *recording_url != before.recording_url),
+            (Field::CallSummary, *call_summary != before.call_summary),
+            (
+                Field::ExternalAppUrl,
+                *external_app_url != before.external_app_url,
+            ),
+            (
+                Field::HandledByStaffUid,
+                *handled_by_staff_uid != before.handled_by_staff_uid,
+            ),
+            (
+                Field::HandledAt,
+                handled_at != before.handled_at.map(Into::into),
+            ),
+        ])
+    }
+}
+
+/// One call, in one committed state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     /// The call's identity.
@@ -159,50 +221,17 @@ pub struct Call {
 }
 
 impl Call {
-    /// Puts in the revision and the time that the commit decided.
-    pub fn commit(&mut self, revision: Revision, committed_at: Timestamp) {
-        let settle = |time: &mut Timestamp| {
-            if *time == Timestamp::AT_COMMIT {
-                *time = committed_at;
-            }
-        };
-        settle(&mut self.created_at);
-        settle(&mut self.updated_at);
-        self.deleted_at.iter_mut().for_each(settle);
-        self.attributes.handled_at.iter_mut().for_each(settle);
-        self.revision = revision;
-    }
-
     /// The fields in which this state differs from `before`.
     #[must_use]
     pub fn changed_fields(&self, before: &Self) -> FieldSet {
-        Field::ALL
-            .into_iter()
-            .filter(|field| !self.same(before, *field))
-            .collect()
-    }
-
-    fn same(&self, other: &Self, field: Field) -> bool {
-        let (a, b) = (&self.attributes, &other.attributes);
-        match field {
-            Field::Uid => self.uid == other.uid,
-            Field::Duration => a.duration == b.duration,
-            Field::CreatedAt => self.created_at == other.created_at,
-            Field::UpdatedAt => self.updated_at == other.updated_at,
-            Field::Status => a.status == b.status,
-            Field::Direction => a.direction == b.direction,
-            Field::StaffUid => a.staff_uid == b.staff_uid,
-            Field::ClientUid => a.client_uid == b.client_uid,
-            Field::FromNumber => a.from_number == b.from_number,
-            Field::ToNumber => a.to_number == b.to_number,
-            Field::RecordingUrl => a.recording_url == b.recording_url,
-            Field::CallSummary => a.call_summary == b.call_summary,
-            Field::ExternalAppUrl => a.external_app_url == b.external_app_url,
-            Field::HandledByStaffUid => a.handled_by_staff_uid == b.handled_by_staff_uid,
-            Field::HandledAt => a.handled_at == b.handled_at,
-            Field::DeletedAt => self.deleted_at == other.deleted_at,
-            Field::Revision => self.revision == other.revision,
-        }
+        let own = FieldSet::where_true([
+            (Field::Uid, self.uid != before.uid),
+            (Field::CreatedAt, self.created_at != before.created_at),
+            (Field::UpdatedAt, self.updated_at != before.updated_at),
+            (Field::DeletedAt, self.deleted_at != before.deleted_at),
+            (Field::Revision, self.revision != before.revision),
+        ]);
+        own.union(self.attributes.changed_fields(&before.attributes))
     }
 }
 

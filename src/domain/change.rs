@@ -56,10 +56,10 @@ impl ChangeKind {
     }
 }
 
-/// One change, as the state machine prepares it and the change log keeps it.
+/// One change, as the change log keeps it.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// Its position in the log; 0 until it is committed.
+    /// Its position in the log.
     pub revision: Revision,
     /// What happened; `None` is something that a newer release knows.
     pub kind: Option<ChangeKind>,

@@ -1,7 +1,7 @@
 //! What a client wants done to a call, parsed and complete.
 
 use super::{
-    Attributes, Direction, Field, FieldSet, Identifier, PhoneNumber, Revision, Seconds, Status,
+    Attributes, Direction, Identifier, PendingTime, PhoneNumber, Revision, Seconds, Status,
     Summary, Timestamp, Url, Uuid,
 };
 
@@ -10,8 +10,8 @@ use super::{
 pub struct Draft {
     /// Its identity.
     pub uid: Uuid,
-    /// When it was created; [`Timestamp::AT_COMMIT`] for now.
-    pub created_at: Timestamp,
+    /// When it was created.
+    pub created_at: PendingTime,
     /// The rest.
     pub attributes: Attributes,
 }
@@ -49,81 +49,70 @@ pub enum ConflictPolicy {
     Skip,
 }
 
-/// New values for some of a call's attributes.
-///
-/// Only the fields in `fields` are written. A field that is in the set and
-/// `None` is cleared, except `status` and `direction`, which cannot be absent:
-/// the parser makes sure that they have a value when they are named.
+/// What becomes of a field that may be absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Edit<T> {
+    /// It stays as it is.
+    #[default]
+    Keep,
+    /// It becomes absent.
+    Clear,
+    /// It gets this value.
+    Set(T),
+}
+
+impl<T: Clone> Edit<T> {
+    fn apply(&self, field: &mut Option<T>) {
+        match self {
+            Self::Keep => {}
+            Self::Clear => *field = None,
+            Self::Set(value) => *field = Some(value.clone()),
+        }
+    }
+}
+
+/// New values for some of a call's attributes. Status and direction cannot be
+/// cleared: `None` keeps them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[expect(
     missing_docs,
     reason = "the values are documented as fields of Attributes"
 )]
 pub struct Patch {
-    /// Which fields are written: a subset of [`Field::WRITABLE`].
-    pub fields: FieldSet,
-    pub duration: Option<Seconds>,
+    pub duration: Edit<Seconds>,
     pub status: Option<Status>,
     pub direction: Option<Direction>,
-    pub staff_uid: Option<Identifier>,
-    pub client_uid: Option<Identifier>,
-    pub from_number: Option<PhoneNumber>,
-    pub to_number: Option<PhoneNumber>,
-    pub recording_url: Option<Url>,
-    pub call_summary: Option<Summary>,
-    pub external_app_url: Option<Url>,
-    pub handled_by_staff_uid: Option<Identifier>,
-    pub handled_at: Option<Timestamp>,
+    pub staff_uid: Edit<Identifier>,
+    pub client_uid: Edit<Identifier>,
+    pub from_number: Edit<PhoneNumber>,
+    pub to_number: Edit<PhoneNumber>,
+    pub recording_url: Edit<Url>,
+    pub call_summary: Edit<Summary>,
+    pub external_app_url: Edit<Url>,
+    pub handled_by_staff_uid: Edit<Identifier>,
+    pub handled_at: Edit<Timestamp>,
 }
 
 impl Patch {
-    /// Writes the patch's fields into `target`.
+    /// Writes the new values into `target`.
     pub fn apply(&self, target: &mut Attributes) {
-        for field in self.fields.iter() {
-            match field {
-                Field::Duration => target.duration = self.duration,
-                Field::Status => self.status.clone_into_if_some(&mut target.status),
-                Field::Direction => self.direction.clone_into_if_some(&mut target.direction),
-                Field::StaffUid => target.staff_uid.clone_from(&self.staff_uid),
-                Field::ClientUid => target.client_uid.clone_from(&self.client_uid),
-                Field::FromNumber => target.from_number.clone_from(&self.from_number),
-                Field::ToNumber => target.to_number.clone_from(&self.to_number),
-                Field::RecordingUrl => target.recording_url.clone_from(&self.recording_url),
-                Field::CallSummary => target.call_summary.clone_from(&self.call_summary),
-                Field::ExternalAppUrl => target.external_app_url.clone_from(&self.external_app_url),
-                Field::HandledByStaffUid => {
-                    target
-                        .handled_by_staff_uid
-                        .clone_from(&self.handled_by_staff_uid);
-                }
-                Field::HandledAt => target.handled_at = self.handled_at,
-                Field::Uid
-                | Field::CreatedAt
-                | Field::UpdatedAt
-                | Field::DeletedAt
-                | Field::Revision => {}
-            }
+        self.duration.apply(&mut target.duration);
+        if let Some(status) = &self.status {
+            target.status.clone_from(status);
         }
-    }
-
-    /// All attributes, as a new call needs them: an absent status is
-    /// [`Status::IncomingCall`]. `None` when the direction is absent.
-    #[must_use]
-    pub fn into_attributes(self) -> Option<Attributes> {
-        Some(Attributes {
-            duration: self.duration,
-            status: self.status.unwrap_or(Status::IncomingCall),
-            direction: self.direction?,
-            staff_uid: self.staff_uid,
-            client_uid: self.client_uid,
-            from_number: self.from_number,
-            to_number: self.to_number,
-            recording_url: self.recording_url,
-            call_summary: self.call_summary,
-            external_app_url: self.external_app_url,
-            handled_by_staff_uid: self.handled_by_staff_uid,
-            handled_at: self.handled_at,
-        })
+        if let Some(direction) = &self.direction {
+            target.direction.clone_from(direction);
+        }
+        self.staff_uid.apply(&mut target.staff_uid);
+        self.client_uid.apply(&mut target.client_uid);
+        self.from_number.apply(&mut target.from_number);
+        self.to_number.apply(&mut target.to_number);
+        self.recording_url.apply(&mut target.recording_url);
+        self.call_summary.apply(&mut target.call_summary);
+        self.external_app_url.apply(&mut target.external_app_url);
+        self.handled_by_staff_uid
+            .apply(&mut target.handled_by_staff_uid);
+        self.handled_at.apply(&mut target.handled_at);
     }
 }
 
@@ -162,8 +151,8 @@ pub enum Command {
         uid: Uuid,
         /// By whom.
         handled_by_staff_uid: Identifier,
-        /// When; [`Timestamp::AT_COMMIT`] for now.
-        handled_at: Timestamp,
+        /// When.
+        handled_at: PendingTime,
         /// The revision the call must be at.
         expected_revision: Option<Revision>,
     },
@@ -221,18 +210,6 @@ impl Command {
             | Self::Undelete {
                 expected_revision, ..
             } => *expected_revision,
-        }
-    }
-}
-
-trait CloneIntoIfSome<T> {
-    fn clone_into_if_some(&self, target: &mut T);
-}
-
-impl<T: Clone> CloneIntoIfSome<T> for Option<T> {
-    fn clone_into_if_some(&self, target: &mut T) {
-        if let Some(value) = self {
-            target.clone_from(value);
         }
     }
 }

@@ -104,6 +104,19 @@ impl Field {
 pub struct FieldSet(u32);
 
 impl FieldSet {
+    /// The fields that are paired with `true`.
+    #[must_use]
+    pub fn where_true<const N: usize>(fields: [(Field, bool); N]) -> Self {
+        let members = fields.into_iter().filter(|(_, is_member)| *is_member);
+        members.map(|(field, _)| field).collect()
+    }
+
+    /// The fields that are in either set.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Adds a field.
     pub fn insert(&mut self, field: Field) {
         self.0 |= 1 << field as u8;

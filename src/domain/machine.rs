@@ -5,11 +5,9 @@
 //! wrong is always the same: does the call exist, is it at the expected
 //! revision, does its state allow the command.
 
-use std::sync::Arc;
-
 use super::{
-    Call, ChangeKind, Command, ConflictPolicy, Draft, Identifier, Patch, Record, Revision, Status,
-    Timestamp, Uuid,
+    Attributes, Call, ChangeKind, Command, ConflictPolicy, Draft, Identifier, Patch, PendingCall,
+    PendingTime, Record, Revision, Status, Uuid,
     command::{RecordTimes, WhenMissing},
 };
 
@@ -32,9 +30,13 @@ impl<'a> From<Option<&'a Call>> for CallState<'a> {
 
 /// What a command comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart at once, and most are changes"
+)]
 pub enum Step {
-    /// The call is now in this state.
-    Change(ChangeKind, Arc<Call>),
+    /// The call is to be changed to this.
+    Change(ChangeKind, PendingCall),
     /// The call is to be erased.
     Purge,
     /// The call is as the client wants it already.
@@ -46,10 +48,10 @@ pub enum Step {
 /// What the import of a record comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImportStep {
-    /// There is a call now.
-    Create(Arc<Call>),
-    /// The call is now in this state.
-    Replace(Arc<Call>),
+    /// The call is to be created.
+    Create(PendingCall),
+    /// The call is to be replaced by this.
+    Replace(PendingCall),
     /// The call is as the record has it already.
     Unchanged,
     /// The call is not as the record has it, and is kept.
@@ -169,7 +171,7 @@ pub fn import(
     policy: ConflictPolicy,
 ) -> Result<ImportStep, Rejection> {
     match state {
-        CallState::Absent => Ok(ImportStep::Create(Arc::new(take(record)))),
+        CallState::Absent => Ok(ImportStep::Create(take(record))),
         CallState::Purged => Err(Rejection::UidPurged { uid: record.uid }),
         CallState::Call(call) => Ok(replace(call, record, policy)),
     }
@@ -225,35 +227,29 @@ fn apply_to_missing(uid: Uuid, command: &Command) -> Result<Step, Rejection> {
         | Command::Undelete { .. }
         | Command::Purge { .. } => return Err(Rejection::NotFound { uid }),
     };
-    Ok(Step::Change(ChangeKind::Created, Arc::new(create(draft))))
+    Ok(Step::Change(ChangeKind::Created, create(draft)))
 }
 
 /// The call that a draft becomes.
 #[must_use]
-pub fn create(draft: &Draft) -> Call {
-    Call {
+pub fn create(draft: &Draft) -> PendingCall {
+    PendingCall {
         uid: draft.uid,
         created_at: draft.created_at,
-        updated_at: Timestamp::AT_COMMIT,
+        updated_at: PendingTime::AtCommit,
         deleted_at: None,
-        attributes: draft.attributes.clone(),
-        revision: 0,
+        attributes: draft.attributes.clone().into(),
     }
 }
 
 /// The call that a record becomes.
-fn take(record: &Record) -> Call {
-    let times = record.times.unwrap_or(RecordTimes {
-        created_at: Timestamp::AT_COMMIT,
-        updated_at: Timestamp::AT_COMMIT,
-    });
-    Call {
+fn take(record: &Record) -> PendingCall {
+    PendingCall {
         uid: record.uid,
-        created_at: times.created_at,
-        updated_at: times.updated_at,
-        deleted_at: record.deleted_at,
-        attributes: record.attributes.clone(),
-        revision: 0,
+        created_at: PendingTime::known_or_commit(record.times.map(|times| times.created_at)),
+        updated_at: PendingTime::known_or_commit(record.times.map(|times| times.updated_at)),
+        deleted_at: record.deleted_at.map(PendingTime::Known),
+        attributes: record.attributes.clone().into(),
     }
 }
 
@@ -281,9 +277,9 @@ fn replace(call: &Call, record: &Record, policy: ConflictPolicy) -> ImportStep {
         (false, true) => {
             let mut after = take(record);
             if record.times.is_none() {
-                after.created_at = call.created_at;
+                after.created_at = call.created_at.into();
             }
-            ImportStep::Replace(Arc::new(after))
+            ImportStep::Replace(after)
         }
     }
 }
@@ -301,14 +297,11 @@ fn update(call: &Call, patch: &Patch) -> Result<Step, Rejection> {
             status: call.attributes.status.clone(),
         });
     }
-    let after = Call {
-        attributes,
-        ..changed(call)
-    };
-    Ok(Step::Change(ChangeKind::Updated, Arc::new(after)))
+    let after = changed(call, attributes.into());
+    Ok(Step::Change(ChangeKind::Updated, after))
 }
 
-fn handle(call: &Call, by: &Identifier, at: Timestamp) -> Result<Step, Rejection> {
+fn handle(call: &Call, by: &Identifier, at: PendingTime) -> Result<Step, Rejection> {
     refuse_deleted(call)?;
     match &call.attributes.handled_by_staff_uid {
         // Handled is the pair: a call that only names who is not handled yet,
@@ -321,10 +314,10 @@ fn handle(call: &Call, by: &Identifier, at: Timestamp) -> Result<Step, Rejection
         }
         _ => {}
     }
-    let mut after = changed(call);
-    after.attributes.handled_by_staff_uid = Some(by.clone());
-    after.attributes.handled_at = Some(at);
-    Ok(Step::Change(ChangeKind::Handled, Arc::new(after)))
+    let mut attributes = call.attributes.clone().with_handled_at(Some(at));
+    attributes.handled_by_staff_uid = Some(by.clone());
+    let after = changed(call, attributes);
+    Ok(Step::Change(ChangeKind::Handled, after))
 }
 
 fn delete(call: &Call, allow_missing: bool) -> Result<Step, Rejection> {
@@ -332,30 +325,32 @@ fn delete(call: &Call, allow_missing: bool) -> Result<Step, Rejection> {
         return Ok(Step::Unchanged);
     }
     refuse_deleted(call)?;
-    let after = Call {
-        deleted_at: Some(Timestamp::AT_COMMIT),
-        ..changed(call)
+    let after = PendingCall {
+        deleted_at: Some(PendingTime::AtCommit),
+        ..changed(call, call.attributes.clone().into())
     };
-    Ok(Step::Change(ChangeKind::Deleted, Arc::new(after)))
+    Ok(Step::Change(ChangeKind::Deleted, after))
 }
 
 fn undelete(call: &Call) -> Result<Step, Rejection> {
     if call.deleted_at.is_none() {
         return Err(Rejection::NotDeleted { uid: call.uid });
     }
-    let after = Call {
+    let after = PendingCall {
         deleted_at: None,
-        ..changed(call)
+        ..changed(call, call.attributes.clone().into())
     };
-    Ok(Step::Change(ChangeKind::Undeleted, Arc::new(after)))
+    Ok(Step::Change(ChangeKind::Undeleted, after))
 }
 
-/// The call as the next change begins: what the commit decides is open.
-fn changed(call: &Call) -> Call {
-    Call {
-        updated_at: Timestamp::AT_COMMIT,
-        revision: 0,
-        ..call.clone()
+/// The call with these attributes, changed now.
+fn changed(call: &Call, attributes: Attributes<PendingTime>) -> PendingCall {
+    PendingCall {
+        uid: call.uid,
+        created_at: call.created_at.into(),
+        updated_at: PendingTime::AtCommit,
+        deleted_at: call.deleted_at.map(PendingTime::Known),
+        attributes,
     }
 }
 

@@ -5,7 +5,7 @@
 //! - [`text`], [`time`]: values that cannot be bad once they exist
 //! - [`command`]: what a client wants done; [`machine`]: what comes of it,
 //!   `(state, command) -> change | error`
-//! - [`change`]: one entry of the change log
+//! - [`change`]: one entry of the change log; [`pending`]: one that is not committed yet
 //! - [`filter`]: which calls are meant, as a predicate
 //! - [`view`]: what a change means to those who keep what a filter matches
 //! - [`list`]: how a list is ordered and where a page of it begins
@@ -20,6 +20,7 @@ pub mod field;
 pub mod filter;
 pub mod list;
 pub mod machine;
+pub mod pending;
 pub mod stats;
 pub mod text;
 pub mod time;
@@ -27,11 +28,12 @@ pub mod view;
 
 pub use call::{Attributes, Call, Direction, Seconds, Status};
 pub use change::{Change, ChangeKind};
-pub use command::{Command, ConflictPolicy, Draft, Patch, Record};
+pub use command::{Command, ConflictPolicy, Draft, Edit, Patch, Record};
 pub use field::{Field, FieldSet};
 pub use filter::Filter;
+pub use pending::{PendingCall, PendingChange};
 pub use text::{Identifier, PhoneNumber, Summary, Url};
-pub use time::Timestamp;
+pub use time::{PendingTime, Timestamp};
 pub use uuid::Uuid;
 
 /// A position in the change log: changes are numbered 1, 2, 3 and so on without

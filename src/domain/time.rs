@@ -26,11 +26,6 @@ impl Timestamp {
     /// The latest time there is.
     pub const MAX: Self = Self(MAX_SECONDS * MICROS_PER_SECOND + MICROS_PER_SECOND - 1);
 
-    /// Stands for the time of the commit that is being prepared, which only the
-    /// database knows: later than every other time. A committed call never
-    /// holds it; see [`Call::commit`](crate::domain::Call::commit).
-    pub const AT_COMMIT: Self = Self(i64::MAX);
-
     /// The time at `micros` microseconds since 1970.
     ///
     /// # Errors
@@ -83,6 +78,38 @@ impl Timestamp {
     #[must_use]
     pub fn plus_micros(self, micros: i64) -> Self {
         Self(self.0.saturating_add(micros).min(Self::MAX.0))
+    }
+}
+
+/// A time in a change that is not committed yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PendingTime {
+    /// This one.
+    Known(Timestamp),
+    /// That of the commit, which only the database knows.
+    AtCommit,
+}
+
+impl PendingTime {
+    /// The time if it is given, and that of the commit if it is not.
+    #[must_use]
+    pub fn known_or_commit(time: Option<Timestamp>) -> Self {
+        time.map_or(Self::AtCommit, Self::Known)
+    }
+
+    /// The time, given that of the commit.
+    #[must_use]
+    pub const fn resolve(self, committed_at: Timestamp) -> Timestamp {
+        match self {
+            Self::Known(time) => time,
+            Self::AtCommit => committed_at,
+        }
+    }
+}
+
+impl From<Timestamp> for PendingTime {
+    fn from(time: Timestamp) -> Self {
+        Self::Known(time)
     }
 }
 

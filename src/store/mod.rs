@@ -35,7 +35,7 @@ pub use change_log::{
 };
 pub use commit::{
     committed_batch::CommittedBatch,
-    write::{Action, ImportOutcome, Imported, RecordError, RequestKey, Write, Written},
+    write::{Action, ImportOutcome, Imported, Preview, RecordError, RequestKey, Write, Written},
 };
 pub use database::{Connector, check_migrations, migrate};
 pub use error::{OpenError, ReadError, WriteError};
@@ -211,17 +211,12 @@ impl Store {
         self.clock.log_now()
     }
 
-    /// What a write of one call would come to, as of now: every check, the
+    /// What a write of one call would come to now: every check, the
     /// stored state's included, and nothing written.
     ///
     /// # Errors
     /// [`WriteError`], as its variants say.
-    pub async fn preview(
-        &self,
-        write: Write,
-        now: Timestamp,
-        deadline: Instant,
-    ) -> Result<Written, WriteError> {
+    pub async fn preview(&self, write: Write, deadline: Instant) -> Result<Preview, WriteError> {
         let command = match write.action {
             Action::One(command) => command,
             Action::CreateFresh(draft) => Command::Create(draft),
@@ -237,17 +232,15 @@ impl Store {
             None => CallState::Absent,
         };
         let step = machine::apply(state, &command);
-        match step.map_err(|rejection| WriteError::Rejected {
+        let step = step.map_err(|rejection| WriteError::Rejected {
             place: 0,
             rejection,
-        })? {
-            Step::Change(_, mut call) => {
-                Arc::make_mut(&mut call).commit(0, now);
-                Ok(Written::calls(vec![call]))
-            }
-            Step::Unchanged => Ok(Written::calls(call.into_iter().collect())),
-            Step::Absent | Step::Purge => Ok(Written::default()),
-        }
+        })?;
+        Ok(match step {
+            Step::Change(_, call) => Preview::Change(Box::new(call)),
+            Step::Unchanged => call.map_or(Preview::Absent, Preview::Unchanged),
+            Step::Absent | Step::Purge => Preview::Absent,
+        })
     }
 
     /// Looks up calls, no uid twice; those that exist come back in the order of

@@ -16,19 +16,24 @@ use super::schema::{
     voice_call_changes, voice_calls,
 };
 use crate::domain::{
-    Attributes, Call, Change, ChangeKind, Direction, Field, Identifier, PhoneNumber, Revision,
-    Seconds, Status, Summary, Timestamp, Url, Uuid,
+    Attributes, Call, Change, ChangeKind, Direction, Field, Identifier, PendingCall, PendingTime,
+    PhoneNumber, Revision, Seconds, Status, Summary, Timestamp, Url, Uuid,
 };
 
 /// Microseconds from 1970, where our times begin, to 2000, where PostgreSQL's do.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-/// The time as PostgreSQL has it; [`Timestamp::AT_COMMIT`] becomes `infinity`.
+/// The time as PostgreSQL has it.
 pub(super) fn to_sql_time(time: Timestamp) -> PgTimestamp {
-    if time == Timestamp::AT_COMMIT {
-        PgTimestamp(i64::MAX)
-    } else {
-        PgTimestamp(time.micros() - POSTGRES_EPOCH_MICROS)
+    PgTimestamp(time.micros() - POSTGRES_EPOCH_MICROS)
+}
+
+/// The time as the commit function takes it: `infinity` becomes the time of the
+/// commit.
+pub(super) fn to_commit_time(time: PendingTime) -> PgTimestamp {
+    match time {
+        PendingTime::Known(time) => to_sql_time(time),
+        PendingTime::AtCommit => PgTimestamp(i64::MAX),
     }
 }
 
@@ -202,7 +207,7 @@ impl From<CallRow> for Call {
 
 /// What the fields that differ between `before` and `after` held before: a JSON
 /// object by field name, times in microseconds since 1970.
-pub(super) fn old_values(before: &Call, after: &Call) -> String {
+pub(super) fn old_values(before: &Call, after: &PendingCall) -> String {
     let fields = after.changed_fields(before);
     let object: Map<String, Value> = fields
         .iter()

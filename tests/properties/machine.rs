@@ -1,178 +1,57 @@
 //! The state machine: commands at random on calls at random.
 
-use std::sync::Arc;
-
-use proptest::{collection::vec, option, prelude::*, sample::select};
-use uuid::Uuid;
+use proptest::{collection::vec, option, prelude::*};
 use voicecall::domain::{
-    Attributes, Call, ChangeKind, Command, Direction, Draft, Field, FieldSet, Identifier, Patch,
-    PhoneNumber, Seconds, Status, Summary, Timestamp, Url,
+    Attributes, Call, ChangeKind, Command, Edit, Field, Patch, PendingCall, PendingTime, Timestamp,
     command::WhenMissing,
     machine::{self, CallState, Rejection, Step},
 };
 
-use crate::{any_time, config};
+use crate::{
+    any_time, config,
+    strategies::{
+        UID, any_attributes, any_call, any_command, any_command_time, any_draft, any_patch,
+    },
+};
 
-const UID: Uuid = Uuid::from_u128(0xd290_f1ee_6c54_4b01_90e6_d701_748f_0851);
-const REVISIONS: std::ops::Range<i64> = 1..6;
-
-/// A time of a command: one that is given, or that of the commit.
-fn any_command_time() -> impl Strategy<Value = Timestamp> {
-    prop_oneof![any_time(), Just(Timestamp::AT_COMMIT)]
+/// Whether the patch writes the field.
+fn names(patch: &Patch, field: Field) -> bool {
+    match field {
+        Field::Duration => patch.duration != Edit::Keep,
+        Field::Status => patch.status.is_some(),
+        Field::Direction => patch.direction.is_some(),
+        Field::StaffUid => patch.staff_uid != Edit::Keep,
+        Field::ClientUid => patch.client_uid != Edit::Keep,
+        Field::FromNumber => patch.from_number != Edit::Keep,
+        Field::ToNumber => patch.to_number != Edit::Keep,
+        Field::RecordingUrl => patch.recording_url != Edit::Keep,
+        Field::CallSummary => patch.call_summary != Edit::Keep,
+        Field::ExternalAppUrl => patch.external_app_url != Edit::Keep,
+        Field::HandledByStaffUid => patch.handled_by_staff_uid != Edit::Keep,
+        Field::HandledAt => patch.handled_at != Edit::Keep,
+        Field::Uid | Field::CreatedAt | Field::UpdatedAt | Field::DeletedAt | Field::Revision => {
+            false
+        }
+    }
 }
 
-fn any_status() -> impl Strategy<Value = Status> {
-    prop_oneof![
-        4 => select(&Status::ALL[..]),
-        1 => Just(Status::from_word("voicemail")),
-    ]
-}
-
-fn any_identifier() -> impl Strategy<Value = Identifier> {
-    select(&["ann", "bob", "5ya4gbwm2c3qic8"][..])
-        .prop_map(|text| Identifier::new(text.into()).expect("valid"))
-}
-
-fn any_number() -> impl Strategy<Value = Option<PhoneNumber>> {
-    let texts = select(&["183466347342", "anonymous"][..]);
-    option::of(texts.prop_map(|text| PhoneNumber::new(text.into()).expect("valid")))
-}
-
-fn any_url() -> impl Strategy<Value = Option<Url>> {
-    let texts = select(&["https://example.com/a", "http://example.com/b"][..]);
-    option::of(texts.prop_map(|text| Url::new(text.into()).expect("valid")))
-}
-
-/// New values for fields at random; as a whole they are attributes.
-fn any_patch() -> impl Strategy<Value = Patch> {
-    let summaries = select(&["a", "b\n"][..]);
-    let summary = summaries.prop_map(|text| Summary::new(text.into()).expect("valid"));
-    let people = (
-        option::of(any_identifier()),
-        option::of(any_identifier()),
-        option::of(any_identifier()),
-    );
-    (
-        (0..=3).prop_map(Seconds::new),
-        any_status(),
-        select(&Direction::ALL[..]),
-        people,
-        (any_number(), any_number()),
-        (any_url(), any_url()),
-        option::of(summary),
-        option::of(any_time()),
-        vec(select(&Field::WRITABLE[..]), 0..6),
-        any::<bool>(),
-    )
-        .prop_map(
-            |(
-                duration,
-                status,
-                direction,
-                people,
-                numbers,
-                urls,
-                call_summary,
-                handled_at,
-                fields,
-                all,
-            )| {
-                let fields: FieldSet = if all {
-                    Field::WRITABLE.into_iter().collect()
-                } else {
-                    fields.into_iter().collect()
-                };
-                Patch {
-                    fields,
-                    duration,
-                    status: Some(status),
-                    direction: Some(direction),
-                    staff_uid: people.0,
-                    client_uid: people.1,
-                    handled_by_staff_uid: people.2,
-                    from_number: numbers.0,
-                    to_number: numbers.1,
-                    recording_url: urls.0,
-                    external_app_url: urls.1,
-                    call_summary,
-                    handled_at,
-                }
-            },
-        )
-}
-
-fn any_attributes() -> impl Strategy<Value = Attributes> {
-    any_patch().prop_map(|patch| patch.into_attributes().expect("it has a direction"))
-}
-
-fn any_draft() -> impl Strategy<Value = Draft> {
-    (any_command_time(), any_attributes()).prop_map(|(created_at, attributes)| Draft {
-        uid: UID,
-        created_at,
-        attributes,
-    })
-}
-
-fn any_call() -> impl Strategy<Value = Call> {
-    (
-        any_time(),
-        any_time(),
-        option::of(any_time()),
-        any_attributes(),
-        REVISIONS,
-    )
-        .prop_map(
-            |(created_at, updated_at, deleted_at, attributes, revision)| Call {
-                uid: UID,
-                created_at,
-                updated_at,
-                deleted_at,
-                attributes,
-                revision,
-            },
-        )
-}
-
-fn any_command() -> impl Strategy<Value = Command> {
-    let expected = || option::weighted(0.3, REVISIONS);
-    let when_missing = prop_oneof![
-        Just(WhenMissing::Refuse),
-        Just(WhenMissing::RequireDirection),
-        any_draft().prop_map(|draft| WhenMissing::Create(Box::new(draft))),
-    ];
-    prop_oneof![
-        any_draft().prop_map(Command::Create),
-        (any_patch(), expected(), when_missing).prop_map(
-            |(patch, expected_revision, when_missing)| {
-                Command::Update {
-                    uid: UID,
-                    patch,
-                    expected_revision,
-                    when_missing,
-                }
-            }
-        ),
-        (any_identifier(), any_command_time(), expected()).prop_map(
-            |(handled_by_staff_uid, handled_at, expected_revision)| Command::Handle {
-                uid: UID,
-                handled_by_staff_uid,
-                handled_at,
-                expected_revision,
-            }
-        ),
-        (expected(), any::<bool>()).prop_map(|(expected_revision, allow_missing)| {
-            Command::Delete {
-                uid: UID,
-                expected_revision,
-                allow_missing,
-            }
-        }),
-        expected().prop_map(|expected_revision| Command::Undelete {
-            uid: UID,
-            expected_revision,
-        }),
-        Just(Command::Purge { uid: UID }),
-    ]
+/// Takes one field over from other attributes.
+fn take_over(target: &mut Attributes, field: Field, other: Attributes) {
+    match field {
+        Field::Duration => target.duration = other.duration,
+        Field::Status => target.status = other.status,
+        Field::Direction => target.direction = other.direction,
+        Field::StaffUid => target.staff_uid = other.staff_uid,
+        Field::ClientUid => target.client_uid = other.client_uid,
+        Field::FromNumber => target.from_number = other.from_number,
+        Field::ToNumber => target.to_number = other.to_number,
+        Field::RecordingUrl => target.recording_url = other.recording_url,
+        Field::CallSummary => target.call_summary = other.call_summary,
+        Field::ExternalAppUrl => target.external_app_url = other.external_app_url,
+        Field::HandledByStaffUid => target.handled_by_staff_uid = other.handled_by_staff_uid,
+        Field::HandledAt => target.handled_at = other.handled_at,
+        Field::Uid | Field::CreatedAt | Field::UpdatedAt | Field::DeletedAt | Field::Revision => {}
+    }
 }
 
 /// The same command without a check of the revision.
@@ -197,11 +76,10 @@ fn unconditional(command: &Command) -> Command {
 }
 
 /// What every change of a call must be.
-fn check_change(before: &Call, kind: ChangeKind, after: &Call) -> Result<(), TestCaseError> {
+fn check_change(before: &Call, kind: ChangeKind, after: &PendingCall) -> Result<(), TestCaseError> {
     prop_assert_eq!(after.uid, before.uid);
-    prop_assert_eq!(after.created_at, before.created_at);
-    prop_assert_eq!(after.updated_at, Timestamp::AT_COMMIT);
-    prop_assert_eq!(after.revision, 0);
+    prop_assert_eq!(after.created_at, PendingTime::Known(before.created_at));
+    prop_assert_eq!(after.updated_at, PendingTime::AtCommit);
     prop_assert!(
         before.attributes.status.is_open() || !after.attributes.status.is_open(),
         "a closed call was opened"
@@ -212,7 +90,7 @@ fn check_change(before: &Call, kind: ChangeKind, after: &Call) -> Result<(), Tes
     let changed = after.changed_fields(before);
     match kind {
         ChangeKind::Deleted | ChangeKind::Undeleted => {
-            prop_assert_eq!(&after.attributes, &before.attributes);
+            prop_assert_eq!(&after.attributes, &before.attributes.clone().into());
         }
         _ => prop_assert!(
             Field::WRITABLE
@@ -253,6 +131,33 @@ proptest! {
     }
 
     #[test]
+    fn a_patch_keeps_clears_and_sets_field_by_field(before in any_attributes(), patch in any_patch()) {
+        fn edited<T>(edit: Edit<T>, before: Option<T>) -> Option<T> {
+            match edit {
+                Edit::Keep => before,
+                Edit::Clear => None,
+                Edit::Set(value) => Some(value),
+            }
+        }
+        let mut after = before.clone();
+        patch.apply(&mut after);
+        prop_assert_eq!(after, Attributes {
+            duration: edited(patch.duration, before.duration),
+            status: patch.status.unwrap_or(before.status),
+            direction: patch.direction.unwrap_or(before.direction),
+            staff_uid: edited(patch.staff_uid, before.staff_uid),
+            client_uid: edited(patch.client_uid, before.client_uid),
+            from_number: edited(patch.from_number, before.from_number),
+            to_number: edited(patch.to_number, before.to_number),
+            recording_url: edited(patch.recording_url, before.recording_url),
+            call_summary: edited(patch.call_summary, before.call_summary),
+            external_app_url: edited(patch.external_app_url, before.external_app_url),
+            handled_by_staff_uid: edited(patch.handled_by_staff_uid, before.handled_by_staff_uid),
+            handled_at: edited(patch.handled_at, before.handled_at),
+        });
+    }
+
+    #[test]
     fn an_update_comes_to_nothing_exactly_when_it_changes_nothing(
         call in any_call(),
         patch in any_patch(),
@@ -274,9 +179,9 @@ proptest! {
             let Step::Change(ChangeKind::Updated, after) = step else {
                 return Err(TestCaseError::fail(format!("{step:?}")));
             };
-            prop_assert_eq!(&after.attributes, &attributes);
+            prop_assert_eq!(&after.attributes, &attributes.into());
             for field in after.changed_fields(&call).iter().filter(|field| field.is_writable()) {
-                prop_assert!(patch.fields.contains(field), "{} was not named", field.name());
+                prop_assert!(names(&patch, field), "{} was not named", field.name());
             }
         } else {
             let status = call.attributes.status.clone();
@@ -288,11 +193,11 @@ proptest! {
     #[test]
     fn a_command_repeated_at_once_changes_nothing_more(call in any_call(), command in any_command()) {
         let command = unconditional(&command);
-        let Ok(Step::Change(kind, mut after)) = machine::apply(Some(&call), &command) else {
+        let Ok(Step::Change(kind, after)) = machine::apply(Some(&call), &command) else {
             return Ok(());
         };
-        Arc::make_mut(&mut after).commit(7, Timestamp::clamped(0));
-        match machine::apply(Some(&*after), &command) {
+        let after = after.commit(7, Timestamp::clamped(0));
+        match machine::apply(Some(&after), &command) {
             Ok(Step::Change(..)) => prop_assert!(false, "{kind:?} twice"),
             Ok(Step::Absent | Step::Purge) => prop_assert!(false, "there is a call"),
             Ok(Step::Unchanged) => {}
@@ -306,15 +211,10 @@ proptest! {
     #[test]
     fn of_no_call_comes_a_call_nothing_or_a_refusal(command in any_command()) {
         match machine::apply(None, &command) {
-            Ok(Step::Change(kind, mut after)) => {
+            Ok(Step::Change(kind, after)) => {
                 prop_assert_eq!(kind, ChangeKind::Created);
-                prop_assert_eq!((after.uid, after.deleted_at, after.revision), (UID, None, 0));
-                let committed_at = Timestamp::clamped(1_000_000);
-                let call = Arc::make_mut(&mut after);
-                call.commit(3, committed_at);
-                prop_assert_eq!((call.revision, call.updated_at), (3, committed_at));
-                prop_assert!(call.created_at != Timestamp::AT_COMMIT);
-                prop_assert!(call.attributes.handled_at != Some(Timestamp::AT_COMMIT));
+                prop_assert_eq!((after.uid, after.deleted_at), (UID, None));
+                prop_assert_eq!(after.updated_at, PendingTime::AtCommit);
             }
             Ok(Step::Unchanged | Step::Purge) => prop_assert!(false, "there is nothing"),
             Ok(Step::Absent) => {
@@ -326,18 +226,73 @@ proptest! {
     }
 
     #[test]
+    fn the_changed_fields_are_those_that_differ(before in any_call(), other in any_attributes()) {
+        for field in Field::WRITABLE {
+            let mut after = before.clone();
+            take_over(&mut after.attributes, field, other.clone());
+            let differing = (after != before).then_some(field);
+            let changed: Vec<_> = after.changed_fields(&before).iter().collect();
+            prop_assert_eq!(changed, Vec::from_iter(differing), "{}", field.name());
+        }
+    }
+
+    #[test]
+    fn a_commit_decides_what_was_open_and_keeps_what_was_known(
+        created_at in any_command_time(),
+        updated_at in any_command_time(),
+        deleted_at in option::of(any_command_time()),
+        handled_at in option::of(any_command_time()),
+        attributes in any_attributes(),
+        committed_at in any_time(),
+        before in any_call(),
+    ) {
+        let resolve = |time: PendingTime| match time {
+            PendingTime::Known(time) => time,
+            PendingTime::AtCommit => committed_at,
+        };
+        let pending = PendingCall {
+            uid: UID,
+            created_at,
+            updated_at,
+            deleted_at,
+            attributes: attributes.clone().with_handled_at(handled_at),
+        };
+        let changed = pending.changed_fields(&before);
+        let call = pending.commit(7, committed_at);
+        prop_assert_eq!(&call, &Call {
+            uid: UID,
+            created_at: resolve(created_at),
+            updated_at: resolve(updated_at),
+            deleted_at: deleted_at.map(resolve),
+            attributes: attributes.with_handled_at(handled_at.map(resolve)),
+            revision: 7,
+        });
+        // What the commit changes is known before it; only a time that happens to
+        // come out as it was may be named in vain.
+        for field in Field::ALL {
+            let is_open = match field {
+                Field::CreatedAt => created_at == PendingTime::AtCommit,
+                Field::UpdatedAt => updated_at == PendingTime::AtCommit,
+                Field::DeletedAt => deleted_at == Some(PendingTime::AtCommit),
+                Field::HandledAt => handled_at == Some(PendingTime::AtCommit),
+                _ => false,
+            };
+            let differs = call.changed_fields(&before).contains(field);
+            prop_assert_eq!(changed.contains(field), differs || is_open, "{}", field.name());
+        }
+    }
+
+    #[test]
     fn a_life_of_many_commands_keeps_its_identity_and_never_opens_again(
         draft in any_draft(),
         commands in vec(any_command(), 1..40),
     ) {
-        let mut call = machine::create(&draft);
-        call.commit(1, Timestamp::clamped(1));
+        let mut call = machine::create(&draft).commit(1, Timestamp::clamped(1));
         let (created_at, mut was_closed) = (call.created_at, false);
         for (revision, command) in (2..).zip(&commands) {
             let before = call.clone();
             if let Ok(Step::Change(_, after)) = machine::apply(Some(&call), command) {
-                call = Arc::unwrap_or_clone(after);
-                call.commit(revision, Timestamp::clamped(revision));
+                call = after.commit(revision, Timestamp::clamped(revision));
                 prop_assert_eq!(call.updated_at, Timestamp::clamped(revision));
                 prop_assert!(call.revision > before.revision);
             }

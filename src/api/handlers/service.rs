@@ -25,7 +25,7 @@ use crate::{
     feed::Feed,
     proto,
     proto::voice_call_service_server::VoiceCallService,
-    store::{Action, PageQuery, Store, Written},
+    store::{Action, PageQuery, Preview, Store, Written},
 };
 
 /// Uids of a batch look-up that are read at once: it ends at 2 MiB, and what is
@@ -67,18 +67,32 @@ impl Service {
         }
     }
 
-    async fn write(&self, parsed: Parsed, context: Context) -> Result<Written, Error> {
+    async fn write(&self, parsed: Parsed) -> Result<Written, Error> {
         let has_request_id = parsed.write.request.is_some();
-        let written = if parsed.validate_only {
-            let deadline = context.read_deadline();
-            let preview = self.store.preview(parsed.write, self.store.now(), deadline);
-            preview.await
-        } else {
-            self.store.write(parsed.write).await
-        };
+        let written = self.store.write(parsed.write).await;
         written.map_err(|error| Error::Write {
             error,
             has_request_id,
+        })
+    }
+
+    /// The call as the write would leave it.
+    async fn preview(
+        &self,
+        parsed: Parsed,
+        context: Context,
+    ) -> Result<Option<proto::VoiceCall>, Error> {
+        let has_request_id = parsed.write.request.is_some();
+        let (now, deadline) = (self.store.now(), context.read_deadline());
+        let preview = self.store.preview(parsed.write, deadline).await;
+        let preview = preview.map_err(|error| Error::Write {
+            error,
+            has_request_id,
+        })?;
+        Ok(match preview {
+            Preview::Change(call) => Some(calls::pending(*call, now)),
+            Preview::Unchanged(call) => Some(calls::shared(call)),
+            Preview::Absent => None,
         })
     }
 
@@ -87,7 +101,10 @@ impl Service {
         parsed: Parsed,
         context: Context,
     ) -> Result<Option<proto::VoiceCall>, Error> {
-        let written = self.write(parsed, context).await?;
+        if parsed.validate_only {
+            return self.preview(parsed, context).await;
+        }
+        let written = self.write(parsed).await?;
         Ok(written.calls.into_iter().next().map(calls::shared))
     }
 
@@ -148,14 +165,13 @@ impl VoiceCallService for Service {
         &self,
         request: Request<proto::BatchCreateVoiceCallsRequest>,
     ) -> Result<Response<proto::BatchCreateVoiceCallsResponse>, Status> {
-        let context = Context::of(&request);
         let request = request.into_inner();
         let mut budget = ResponseBudget::for_calls_to_create();
         if !request.voice_calls.iter().all(|call| budget.take(call)) {
             return Err(Error::MessageTooLarge(TooLarge::Answer).into());
         }
         let parsed = commands::batch_create(request, self.store.now()).map_err(Error::from)?;
-        let written = self.write(parsed, context).await?;
+        let written = self.write(parsed).await?;
         Ok(Response::new(proto::BatchCreateVoiceCallsResponse {
             voice_calls: written.calls.into_iter().map(calls::shared).collect(),
         }))
@@ -283,9 +299,8 @@ impl VoiceCallService for Service {
         &self,
         request: Request<proto::PurgeVoiceCallRequest>,
     ) -> Result<Response<proto::PurgeVoiceCallResponse>, Status> {
-        let context = Context::of(&request);
         let parsed = commands::purge(request.into_inner()).map_err(Error::from)?;
-        let revision = self.write(parsed, context).await?.revision;
+        let revision = self.write(parsed).await?.revision;
         Ok(Response::new(proto::PurgeVoiceCallResponse { revision }))
     }
 

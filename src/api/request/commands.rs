@@ -8,13 +8,14 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     fields,
+    fields::Values,
     uids::{MAX_BATCH, check_batch_len, refuse_repeated, uid},
 };
 use crate::{
     api::violations::Violations,
     domain::{
-        Attributes, Command, Draft, Field, FieldSet, Identifier, Patch, Revision, Timestamp, Uuid,
-        command::WhenMissing,
+        Attributes, Command, Draft, Field, FieldSet, Identifier, PendingTime, Revision, Timestamp,
+        Uuid, command::WhenMissing,
     },
     proto,
     store::{Action, RequestKey, Write},
@@ -111,27 +112,24 @@ pub(crate) fn update(
         .unwrap_or_default();
     let (fields, replace) = mask(&paths, &call, &mut violations);
     require_named_enums(fields, replace, &call, &mut violations);
-    let created_at = if request.allow_missing {
-        created_at(call.created_at, "voice_call", now, &mut violations)
-    } else {
-        Timestamp::AT_COMMIT
-    };
+    let created_at = request
+        .allow_missing
+        .then(|| created_at(call.created_at, "voice_call", now, &mut violations));
     // What is not written is not checked, unless the call may be created of it.
     let checked = if request.allow_missing {
         Field::WRITABLE.into_iter().collect()
     } else {
         fields
     };
-    let patch = fields::patch(call, checked, "voice_call", &mut violations);
+    let values = fields::values(call, checked, "voice_call", &mut violations);
     let uid = violations.or(uid)?;
-    let when_missing = if request.allow_missing {
-        when_missing(uid, created_at, patch.clone())
-    } else {
-        WhenMissing::Refuse
+    let when_missing = match created_at {
+        Some(created_at) => when_missing(uid, created_at, values.clone()),
+        None => WhenMissing::Refuse,
     };
     let action = Action::One(Command::Update {
         uid,
-        patch: Patch { fields, ..patch },
+        patch: values.into_patch(fields),
         expected_revision,
         when_missing,
     });
@@ -155,7 +153,7 @@ pub(crate) fn handle(mut request: proto::HandleVoiceCallRequest) -> Result<Parse
     let command = Command::Handle {
         uid,
         handled_by_staff_uid,
-        handled_at: at.unwrap_or(Timestamp::AT_COMMIT),
+        handled_at: PendingTime::known_or_commit(at),
         expected_revision,
     };
     Ok(Parsed::new(Action::One(command), key))
@@ -258,7 +256,7 @@ pub(crate) fn attributes(
         violations.push(format!("{path}.direction"), "is required");
     }
     let all = Field::WRITABLE.into_iter().collect();
-    fields::patch(call, all, path, violations).into_attributes()
+    fields::values(call, all, path, violations).into_attributes()
 }
 
 fn created_at(
@@ -266,9 +264,9 @@ fn created_at(
     path: &str,
     now: Timestamp,
     violations: &mut Violations,
-) -> Timestamp {
+) -> PendingTime {
     let path = format!("{path}.created_at");
-    fields::past(time, &path, now, violations).unwrap_or(Timestamp::AT_COMMIT)
+    PendingTime::known_or_commit(fields::past(time, &path, now, violations))
 }
 
 /// The fields that a mask names, and whether it is `*`.
@@ -325,8 +323,8 @@ fn require_named_enums(
     }
 }
 
-fn when_missing(uid: Uuid, created_at: Timestamp, patch: Patch) -> WhenMissing {
-    match patch.into_attributes() {
+fn when_missing(uid: Uuid, created_at: PendingTime, values: Values) -> WhenMissing {
+    match values.into_attributes() {
         Some(attributes) => WhenMissing::Create(Box::new(Draft {
             uid,
             created_at,

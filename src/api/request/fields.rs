@@ -3,7 +3,10 @@
 
 use crate::{
     api::violations::Violations,
-    domain::{Direction, Field, FieldSet, Patch, Seconds, Status, Timestamp, text::TextError},
+    domain::{
+        Attributes, Direction, Edit, Field, FieldSet, Identifier, Patch, PhoneNumber, Seconds,
+        Status, Summary, Timestamp, Url, text::TextError,
+    },
     proto,
 };
 
@@ -12,7 +15,7 @@ const MAX_AHEAD_MICROS: i64 = 5 * 60 * 1_000_000;
 
 /// The fields that are set in the message, of those that clients write.
 pub(crate) fn present(call: &proto::VoiceCall) -> FieldSet {
-    [
+    FieldSet::where_true([
         (Field::Duration, call.duration.is_some()),
         (Field::Status, call.status != 0),
         (Field::Direction, call.direction != 0),
@@ -28,29 +31,88 @@ pub(crate) fn present(call: &proto::VoiceCall) -> FieldSet {
             call.handled_by_staff_uid.is_some(),
         ),
         (Field::HandledAt, call.handled_at.is_some()),
-    ]
-    .into_iter()
-    .filter_map(|(field, set)| set.then_some(field))
-    .collect()
+    ])
+}
+
+/// What a message holds of the fields that clients write; absent is `None`.
+#[derive(Clone, Default)]
+pub(crate) struct Values {
+    duration: Option<Seconds>,
+    status: Option<Status>,
+    direction: Option<Direction>,
+    staff_uid: Option<Identifier>,
+    client_uid: Option<Identifier>,
+    from_number: Option<PhoneNumber>,
+    to_number: Option<PhoneNumber>,
+    recording_url: Option<Url>,
+    call_summary: Option<Summary>,
+    external_app_url: Option<Url>,
+    handled_by_staff_uid: Option<Identifier>,
+    handled_at: Option<Timestamp>,
+}
+
+impl Values {
+    /// All attributes, as a new call needs them: an absent status is
+    /// [`Status::IncomingCall`]. `None` when the direction is absent.
+    pub(crate) fn into_attributes(self) -> Option<Attributes> {
+        Some(Attributes {
+            duration: self.duration,
+            status: self.status.unwrap_or(Status::IncomingCall),
+            direction: self.direction?,
+            staff_uid: self.staff_uid,
+            client_uid: self.client_uid,
+            from_number: self.from_number,
+            to_number: self.to_number,
+            recording_url: self.recording_url,
+            call_summary: self.call_summary,
+            external_app_url: self.external_app_url,
+            handled_by_staff_uid: self.handled_by_staff_uid,
+            handled_at: self.handled_at,
+        })
+    }
+
+    /// The update that writes `fields`: those that are absent are cleared,
+    /// except status and direction, which are kept.
+    pub(crate) fn into_patch(self, fields: FieldSet) -> Patch {
+        Patch {
+            duration: edit(fields, Field::Duration, self.duration),
+            status: self.status.filter(|_| fields.contains(Field::Status)),
+            direction: self.direction.filter(|_| fields.contains(Field::Direction)),
+            staff_uid: edit(fields, Field::StaffUid, self.staff_uid),
+            client_uid: edit(fields, Field::ClientUid, self.client_uid),
+            from_number: edit(fields, Field::FromNumber, self.from_number),
+            to_number: edit(fields, Field::ToNumber, self.to_number),
+            recording_url: edit(fields, Field::RecordingUrl, self.recording_url),
+            call_summary: edit(fields, Field::CallSummary, self.call_summary),
+            external_app_url: edit(fields, Field::ExternalAppUrl, self.external_app_url),
+            handled_by_staff_uid: edit(fields, Field::HandledByStaffUid, self.handled_by_staff_uid),
+            handled_at: edit(fields, Field::HandledAt, self.handled_at),
+        }
+    }
+}
+
+fn edit<T>(fields: FieldSet, field: Field, value: Option<T>) -> Edit<T> {
+    match value {
+        _ if !fields.contains(field) => Edit::Keep,
+        None => Edit::Clear,
+        Some(value) => Edit::Set(value),
+    }
 }
 
 /// The values of `fields`; what else the message holds is not looked at.
-pub(crate) fn patch(
+pub(crate) fn values(
     call: proto::VoiceCall,
     fields: FieldSet,
     path: &str,
     violations: &mut Violations,
-) -> Patch {
+) -> Values {
     let wanted = |field| fields.contains(field);
-    let mut patch = Patch {
-        fields,
-        ..Patch::default()
-    };
+    let mut values = Values::default();
     /// Reads a text field, if it is wanted.
     macro_rules! text {
         ($($field:ident: $name:ident),* $(,)?) => {
             $(if wanted(Field::$field) {
-                patch.$name = text(call.$name, Field::$field, path, violations, TryFrom::try_from);
+                values.$name = text(call.$name, Field::$field, path, violations, TryFrom::try_from);
             })*
         };
     }
@@ -65,18 +127,18 @@ pub(crate) fn patch(
         HandledByStaffUid: handled_by_staff_uid,
     }
     if wanted(Field::Duration) {
-        patch.duration = seconds(call.duration, &at(path, Field::Duration), violations);
+        values.duration = seconds(call.duration, &at(path, Field::Duration), violations);
     }
     if wanted(Field::Status) {
-        patch.status = status(call.status, &at(path, Field::Status), violations);
+        values.status = status(call.status, &at(path, Field::Status), violations);
     }
     if wanted(Field::Direction) {
-        patch.direction = direction(call.direction, &at(path, Field::Direction), violations);
+        values.direction = direction(call.direction, &at(path, Field::Direction), violations);
     }
     if wanted(Field::HandledAt) {
-        patch.handled_at = timestamp(call.handled_at, &at(path, Field::HandledAt), violations);
+        values.handled_at = timestamp(call.handled_at, &at(path, Field::HandledAt), violations);
     }
-    patch
+    values
 }
 
 fn at(path: &str, field: Field) -> String {

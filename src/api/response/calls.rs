@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use crate::{
-    domain::{Call, Direction, Identifier, PhoneNumber, Seconds, Status, Summary, Timestamp, Url},
+    domain::{
+        Attributes, Call, Direction, Identifier, PendingCall, PendingTime, PhoneNumber, Seconds,
+        Status, Summary, Timestamp, Url,
+    },
     proto,
 };
 
@@ -14,12 +17,32 @@ pub(crate) fn shared(call: Arc<Call>) -> proto::VoiceCall {
 
 /// The call's message.
 pub(crate) fn call(call: Call) -> proto::VoiceCall {
-    let a = call.attributes;
     proto::VoiceCall {
         uid: call.uid.to_string(),
-        duration: a.duration.map(Seconds::get),
         created_at: Some(timestamp(call.created_at)),
         updated_at: Some(timestamp(call.updated_at)),
+        deleted_at: call.deleted_at.map(timestamp),
+        revision: call.revision,
+        ..attributes(call.attributes)
+    }
+}
+
+/// The message of a call as a change would leave it if it were committed now:
+/// without a revision.
+pub(crate) fn pending(call: PendingCall, now: Timestamp) -> proto::VoiceCall {
+    let time = |time: PendingTime| timestamp(time.resolve(now));
+    proto::VoiceCall {
+        uid: call.uid.to_string(),
+        created_at: Some(time(call.created_at)),
+        updated_at: Some(time(call.updated_at)),
+        deleted_at: call.deleted_at.map(time),
+        ..attributes(call.attributes.resolve(now))
+    }
+}
+
+fn attributes(a: Attributes) -> proto::VoiceCall {
+    proto::VoiceCall {
+        duration: a.duration.map(Seconds::get),
         status: status(&a.status).into(),
         direction: direction(&a.direction).into(),
         staff_uid: a.staff_uid.map(Identifier::into_string),
@@ -31,8 +54,7 @@ pub(crate) fn call(call: Call) -> proto::VoiceCall {
         external_app_url: a.external_app_url.map(Url::into_string),
         handled_by_staff_uid: a.handled_by_staff_uid.map(Identifier::into_string),
         handled_at: a.handled_at.map(timestamp),
-        deleted_at: call.deleted_at.map(timestamp),
-        revision: call.revision,
+        ..proto::VoiceCall::default()
     }
 }
 

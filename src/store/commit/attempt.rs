@@ -9,7 +9,7 @@ use tracing::warn;
 use super::{
     commit_outcome::{self, LostCommit},
     idempotency, planner,
-    planner::{Batch, Known, Pending, States},
+    planner::{Batch, CommittedWrites, Known, Pending, States},
     session::{WriterSession, lost},
     statement::{self, Reply},
 };
@@ -44,9 +44,9 @@ impl Effort {
 
 /// What is left to do after an attempt.
 pub(crate) enum Attempt {
-    /// To answer the callers: the batch is committed, behind the position.
+    /// To answer the callers: their writes are committed, behind the position.
     Committed {
-        batch: Batch,
+        writes: CommittedWrites,
         before: Position,
         stamp: i64,
     },
@@ -190,7 +190,7 @@ async fn end_transaction(
 
 async fn after_reply(
     session: &mut WriterSession,
-    mut batch: Batch,
+    batch: Batch,
     stamp: i64,
     reply: Reply,
 ) -> Result<Attempt, Lost> {
@@ -200,15 +200,13 @@ async fn after_reply(
             committed_at,
             clock: _,
         } => {
-            let revision = batch.commit(head_before.revision, committed_at);
-            let is_empty = batch.changes.is_empty();
-            session.committed(if is_empty {
-                head_before
-            } else {
-                Position { revision, stamp }
-            });
+            let writes = batch.commit(head_before.revision, committed_at);
+            let head = writes
+                .last_revision()
+                .map_or(head_before, |revision| Position { revision, stamp });
+            session.committed(head);
             Ok(Attempt::Committed {
-                batch,
+                writes,
                 before: head_before,
                 stamp,
             })

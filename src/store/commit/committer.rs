@@ -24,7 +24,7 @@ use super::{
     commit_outcome::{self, CommitOutcome},
     committed_batch::CommittedBatch,
     import_halves::{self, Halves},
-    planner::{Batch, Pending},
+    planner::{CommittedWrites, Pending},
     queue::Queue,
     session::{WriterSession, WriterSessions},
     write::Action,
@@ -71,7 +71,7 @@ pub(crate) struct Committer {
 /// What became of a group of writes.
 enum GroupOutcome {
     /// It is committed; the callers wait for their answers.
-    Committed(Batch),
+    Committed(CommittedWrites),
     /// All callers have been answered.
     Answered,
     /// The database refuses one of these.
@@ -99,15 +99,15 @@ impl Committer {
             let mut committed = Vec::new();
             while let Some(group) = groups.pop() {
                 match self.write(group, &mut queue).await {
-                    GroupOutcome::Committed(batch) => committed.push(batch),
+                    GroupOutcome::Committed(writes) => committed.push(writes),
                     GroupOutcome::Answered => {}
                     GroupOutcome::Poisoned(group) => groups.extend(self.halve(group)),
                 }
             }
             self.tell_ready(self.session.is_some());
             drop(queue);
-            for batch in committed {
-                self.answer(batch);
+            for writes in committed {
+                self.answer(writes);
             }
         }
     }
@@ -134,9 +134,9 @@ impl Committer {
 
     /// Answers the callers of a batch, each thread's by a task on that thread: it wakes
     /// once, not once for each of its callers, and what they send leaves together.
-    fn answer(&self, batch: Batch) {
+    fn answer(&self, writes: CommittedWrites) {
         let mut threads: Vec<(Handle, Vec<_>)> = Vec::new();
-        for (pending, result) in batch.answers() {
+        for (pending, result) in writes.answers() {
             let thread = pending.caller.id();
             let place = threads.iter().position(|(caller, _)| caller.id() == thread);
             let place = place.unwrap_or_else(|| {
@@ -196,12 +196,12 @@ impl Committer {
     ) -> ControlFlow<GroupOutcome, Vec<Pending>> {
         match outcome {
             Attempt::Committed {
-                batch,
+                writes,
                 before,
                 stamp,
             } => {
-                self.hand_over(&batch, before, stamp);
-                ControlFlow::Break(GroupOutcome::Committed(batch))
+                self.hand_over(&writes, before, stamp);
+                ControlFlow::Break(GroupOutcome::Committed(writes))
             }
             Attempt::Done => ControlFlow::Break(GroupOutcome::Answered),
             Attempt::Stale(again) => {
@@ -304,8 +304,8 @@ impl Committer {
     }
 
     /// Hands the changes to the follower, without waiting: what finds no room is in the log.
-    fn hand_over(&self, batch: &Batch, before: Position, stamp: i64) {
-        let Some(last) = batch.changes.last() else {
+    fn hand_over(&self, writes: &CommittedWrites, before: Position, stamp: i64) {
+        let Some(last) = writes.changes.last() else {
             return;
         };
         self.head.set(last.revision);
@@ -314,13 +314,13 @@ impl Committer {
             before,
             stamp,
             committed_at: last.changed_at,
-            changes: batch.changes.clone(),
+            changes: writes.changes.clone(),
         });
     }
 
     /// What is left to do after the session was lost.
     async fn after_loss(&mut self, lost: Lost, queue: &mut Queue) -> Attempt {
-        let (mut batch, commit) = match lost {
+        let (batch, commit) = match lost {
             Lost::Before(group) => return Attempt::Lost(group),
             Lost::During(batch, commit) => (batch, commit),
         };
@@ -334,10 +334,10 @@ impl Committer {
                 head_before,
                 committed_at,
             } => {
-                let last = batch.commit(head_before, committed_at);
-                self.head.set(last);
+                let writes = batch.commit(head_before, committed_at);
+                self.head.set(writes.last_revision().unwrap_or(head_before));
                 // The follower finds it in the log: what was before it is not known.
-                self.answer(batch);
+                self.answer(writes);
                 Attempt::Done
             }
             CommitOutcome::NotCommitted => Attempt::Lost(batch.into_pending()),

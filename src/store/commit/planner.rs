@@ -16,8 +16,8 @@ use tokio::{runtime::Handle, sync::oneshot};
 use super::write::{Action, ImportOutcome, Imported, RecordError, RequestKey, Write, Written};
 use crate::{
     domain::{
-        Call, Change, ChangeKind, Command, ConflictPolicy, Draft, Record, Revision, Timestamp,
-        Uuid, machine,
+        Call, Change, ChangeKind, Command, ConflictPolicy, Draft, PendingCall, PendingChange,
+        Record, Revision, Timestamp, Uuid, machine,
         machine::{CallState, ImportStep, Rejection, Step},
     },
     store::error::WriteError,
@@ -59,9 +59,18 @@ pub(crate) enum PlannedOutcome {
     Confirmed,
     /// Each record has its own result, and what some did are these of the
     /// batch's changes.
-    Imported(Range<usize>, Vec<Result<Imported, RecordError>>),
+    Imported(Range<usize>, Vec<Result<PlannedRecord, RecordError>>),
     /// Refused.
     Rejected(WriteError),
+}
+
+/// What becomes of a record of an import.
+#[derive(Debug)]
+pub(crate) enum PlannedRecord {
+    /// It makes one of the batch's changes.
+    Change(ImportOutcome),
+    /// It changes nothing.
+    Settled(Imported),
 }
 
 impl PlannedOutcome {
@@ -73,18 +82,42 @@ impl PlannedOutcome {
         }
     }
 
-    /// The result, if there is nothing to commit for it.
-    fn settled(self) -> Result<Result<Written, WriteError>, Self> {
+    /// Whether there is something to commit for it.
+    fn is_to_commit(&self) -> bool {
         match self {
-            Self::Unchanged(call) => Ok(Ok(Written::calls(vec![call]))),
-            Self::Absent => Ok(Ok(Written::default())),
-            Self::Imported(range, imported) if range.is_empty() => Ok(Ok(Written {
-                imported,
-                ..Written::default()
-            })),
-            Self::Rejected(error) => Ok(Err(error)),
-            Self::Changes(_) | Self::Imported(..) | Self::Confirmed => Err(self),
+            Self::Changes(_) | Self::Confirmed => true,
+            Self::Imported(range, _) => !range.is_empty(),
+            Self::Unchanged(_) | Self::Absent | Self::Rejected(_) => false,
         }
+    }
+
+    /// The result, with the changes that were committed for it.
+    fn result(self, changes: impl IntoIterator<Item = Change>) -> Result<Written, WriteError> {
+        let mut changes = changes.into_iter();
+        let mut written = Written::default();
+        match self {
+            Self::Changes(_) | Self::Confirmed => {
+                for change in changes {
+                    written.revision = change.revision;
+                    written.calls.extend(change.after);
+                }
+            }
+            Self::Unchanged(call) => return Ok(Written::calls(vec![call])),
+            Self::Absent => {}
+            Self::Imported(_, records) => {
+                let mut imported = |record| match record {
+                    PlannedRecord::Settled(imported) => imported,
+                    PlannedRecord::Change(outcome) => Imported {
+                        outcome,
+                        revision: changes.next().map_or(0, |change| change.revision),
+                    },
+                };
+                let records = records.into_iter();
+                written.imported = records.map(|record| record.map(&mut imported)).collect();
+            }
+            Self::Rejected(error) => return Err(error),
+        }
+        Ok(written)
     }
 }
 
@@ -94,7 +127,7 @@ pub(crate) struct Batch {
     /// The writes that take part.
     pub(crate) entries: Vec<PlannedWrite>,
     /// Their changes, in order.
-    pub(crate) changes: Vec<Change>,
+    pub(crate) changes: Vec<PendingChange>,
     /// The calls that were read for them, and the revision of each (0: none).
     pub(crate) reads: Vec<(Uuid, Revision)>,
 }
@@ -139,13 +172,10 @@ pub(crate) fn plan(pending: Vec<Pending>, states: &States) -> (Batch, Vec<Pendin
         let outcome = apply(&pending.write, states, &mut batch);
         let changes = &batch.changes[outcome.changes()];
         taken.extend(changes.iter().map(|change| change.uid));
-        if request.is_some() {
+        if request.is_some() || outcome.is_to_commit() {
             batch.entries.push(PlannedWrite { pending, outcome });
-            continue;
-        }
-        match outcome.settled() {
-            Ok(result) => pending.answer(result),
-            Err(outcome) => batch.entries.push(PlannedWrite { pending, outcome }),
+        } else {
+            pending.answer(outcome.result([]));
         }
     }
     (batch, postponed)
@@ -197,22 +227,21 @@ fn import(
     policy: ConflictPolicy,
     states: &States,
     batch: &mut Batch,
-) -> Result<Imported, RecordError> {
+) -> Result<PlannedRecord, RecordError> {
     let (state, call) = state_of(record.uid, states);
     let revision = call.map_or(0, |call| call.revision);
+    let settled = |outcome| PlannedRecord::Settled(Imported { outcome, revision });
     let (after, outcome) = match machine::import(state, record, policy)? {
-        ImportStep::Create(after) => (Some(after), ImportOutcome::Created),
-        ImportStep::Replace(after) => (Some(after), ImportOutcome::Replaced),
-        ImportStep::Unchanged => (None, ImportOutcome::Unchanged),
-        ImportStep::Keep => (None, ImportOutcome::Skipped),
+        ImportStep::Create(after) => (after, ImportOutcome::Created),
+        ImportStep::Replace(after) => (after, ImportOutcome::Replaced),
+        ImportStep::Unchanged => return Ok(settled(ImportOutcome::Unchanged)),
+        ImportStep::Keep => return Ok(settled(ImportOutcome::Skipped)),
     };
-    if let Some(after) = after {
-        batch.reads.push((record.uid, revision));
-        let kind = ChangeKind::Imported;
-        let change = change(write, kind, call.cloned(), after, true);
-        batch.changes.push(change);
-    }
-    Ok(Imported { outcome, revision })
+    batch.reads.push((record.uid, revision));
+    let kind = ChangeKind::Imported;
+    let change = change(write, kind, call.cloned(), after, true);
+    batch.changes.push(change);
+    Ok(PlannedRecord::Change(outcome))
 }
 
 fn state_of(uid: Uuid, states: &States) -> (CallState<'_>, Option<&Arc<Call>>) {
@@ -231,13 +260,18 @@ fn apply_one(
 ) -> PlannedOutcome {
     let uid = command.uid();
     let (state, call) = state_of(uid, states);
-    let step = machine::apply(state, command);
-    let change = match &step {
-        Ok(Step::Change(kind, after)) => {
-            change(write, *kind, call.cloned(), Arc::clone(after), true)
-        }
+    let change = match machine::apply(state, command) {
+        Ok(Step::Change(kind, after)) => change(write, kind, call.cloned(), after, true),
         Ok(Step::Purge) => purged(write, uid),
-        _ => return unchanged(step, call),
+        Ok(Step::Unchanged) => {
+            let call = call.cloned();
+            return call.map_or(PlannedOutcome::Absent, PlannedOutcome::Unchanged);
+        }
+        Ok(Step::Absent) => return PlannedOutcome::Absent,
+        Err(rejection) => {
+            let place = 0;
+            return PlannedOutcome::Rejected(WriteError::Rejected { place, rejection });
+        }
     };
     batch
         .reads
@@ -246,23 +280,8 @@ fn apply_one(
     PlannedOutcome::Changes(batch.changes.len() - 1..batch.changes.len())
 }
 
-/// The outcome of a step that makes no change.
-fn unchanged(step: Result<Step, Rejection>, call: Option<&Arc<Call>>) -> PlannedOutcome {
-    match step {
-        Ok(Step::Unchanged | Step::Change(..) | Step::Purge) => match call {
-            Some(call) => PlannedOutcome::Unchanged(Arc::clone(call)),
-            None => PlannedOutcome::Absent,
-        },
-        Ok(Step::Absent) => PlannedOutcome::Absent,
-        Err(rejection) => PlannedOutcome::Rejected(WriteError::Rejected {
-            place: 0,
-            rejection,
-        }),
-    }
-}
-
-fn created(write: &Write, draft: &Draft, transaction_end: bool) -> Change {
-    let after = Arc::new(machine::create(draft));
+fn created(write: &Write, draft: &Draft, transaction_end: bool) -> PendingChange {
+    let after = machine::create(draft);
     change(write, ChangeKind::Created, None, after, transaction_end)
 }
 
@@ -270,33 +289,29 @@ fn change(
     write: &Write,
     kind: ChangeKind,
     before: Option<Arc<Call>>,
-    after: Arc<Call>,
+    after: PendingCall,
     transaction_end: bool,
-) -> Change {
-    Change {
-        revision: 0,
-        kind: Some(kind),
+) -> PendingChange {
+    PendingChange {
+        kind,
         uid: after.uid,
         before,
         after: Some(after),
         actor: write.principal.clone(),
         request_id: write.request.map(|request| request.id),
         transaction_end,
-        changed_at: Timestamp::AT_COMMIT,
     }
 }
 
-fn purged(write: &Write, uid: Uuid) -> Change {
-    Change {
-        revision: 0,
-        kind: Some(ChangeKind::Purged),
+fn purged(write: &Write, uid: Uuid) -> PendingChange {
+    PendingChange {
+        kind: ChangeKind::Purged,
         uid,
         before: None,
         after: None,
         actor: write.principal.clone(),
         request_id: write.request.map(|request| request.id),
         transaction_end: true,
-        changed_at: Timestamp::AT_COMMIT,
     }
 }
 
@@ -314,46 +329,40 @@ impl Batch {
             .collect()
     }
 
-    /// Puts into the changes what the commit decided; answers the last revision.
-    pub(crate) fn commit(&mut self, head_before: Revision, committed_at: Timestamp) -> Revision {
-        let mut revision = head_before;
-        for change in &mut self.changes {
-            revision += 1;
-            change.revision = revision;
-            change.changed_at = committed_at;
-            if let Some(after) = &mut change.after {
-                Arc::make_mut(after).commit(revision, committed_at);
-            }
+    /// The batch, once it is committed.
+    pub(crate) fn commit(self, head_before: Revision, committed_at: Timestamp) -> CommittedWrites {
+        let changes = (head_before + 1..).zip(self.changes);
+        CommittedWrites {
+            entries: self.entries,
+            changes: changes
+                .map(|(revision, change)| change.commit(revision, committed_at))
+                .collect(),
         }
-        revision
+    }
+}
+
+/// The writes of a batch that is committed. Their callers wait for the results.
+#[derive(Debug)]
+pub(crate) struct CommittedWrites {
+    entries: Vec<PlannedWrite>,
+    /// Their changes, in order.
+    pub(crate) changes: Vec<Change>,
+}
+
+impl CommittedWrites {
+    /// The revision of the last change; `None` if nothing but the log's time was moved.
+    pub(crate) fn last_revision(&self) -> Option<Revision> {
+        self.changes.last().map(|change| change.revision)
     }
 
-    /// What every caller is answered, once it is committed.
+    /// What every caller is answered.
     pub(crate) fn answers(self) -> impl Iterator<Item = (Pending, Result<Written, WriteError>)> {
         let mut changes = self.changes.into_iter();
         self.entries.into_iter().map(move |entry| {
             let PlannedWrite { pending, outcome } = entry;
             // The entries' ranges follow one another.
-            let mut changes = changes.by_ref().take(outcome.changes().len());
-            let result = outcome.settled().unwrap_or_else(|outcome| {
-                let mut written = Written::default();
-                if let PlannedOutcome::Imported(_, imported) = outcome {
-                    written.imported = imported;
-                    for imported in written.imported.iter_mut().flatten() {
-                        if imported.is_change() {
-                            let change = changes.next();
-                            imported.revision = change.map_or(0, |change| change.revision);
-                        }
-                    }
-                } else {
-                    for change in changes {
-                        written.revision = change.revision;
-                        written.calls.extend(change.after);
-                    }
-                }
-                Ok(written)
-            });
-            (pending, result)
+            let changes = changes.by_ref().take(outcome.changes().len());
+            (pending, outcome.result(changes))
         })
     }
 }

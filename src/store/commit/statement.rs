@@ -12,13 +12,13 @@ use diesel::{
 use super::planner::{Batch, PlannedOutcome, PlannedWrite};
 use crate::{
     domain::{
-        Attributes, Change, ChangeKind, Identifier, PhoneNumber, Revision, Seconds, Summary,
-        Timestamp, Url, Uuid,
+        Attributes, Identifier, PendingChange, PendingTime, PhoneNumber, Revision, Seconds,
+        Summary, Timestamp, Url, Uuid,
     },
     store::{
         change_log::log::Position,
         database::{Clock, Session},
-        row::{from_sql_time, old_values, to_sql_time},
+        row::{from_sql_time, old_values, to_commit_time, to_sql_time},
     },
 };
 
@@ -176,19 +176,19 @@ impl<'a> CommitBatch<'a> {
             .push(!matches!(outcome, PlannedOutcome::Rejected(_)));
     }
 
-    fn push_change(&mut self, change: &'a Change) {
-        let call = change.after.as_deref();
+    fn push_change(&mut self, change: &'a PendingChange) {
+        let call = change.after.as_ref();
         let a = call.map(|call| &call.attributes);
-        let name = |field: fn(&Attributes) -> &Option<Identifier>| {
+        let name = |field: fn(&Attributes<PendingTime>) -> &Option<Identifier>| {
             a.and_then(|a| field(a).as_ref()).map(Identifier::as_str)
         };
-        let number = |field: fn(&Attributes) -> &Option<PhoneNumber>| {
+        let number = |field: fn(&Attributes<PendingTime>) -> &Option<PhoneNumber>| {
             a.and_then(|a| field(a).as_ref()).map(PhoneNumber::as_str)
         };
-        let url = |field: fn(&Attributes) -> &Option<Url>| {
+        let url = |field: fn(&Attributes<PendingTime>) -> &Option<Url>| {
             a.and_then(|a| field(a).as_ref()).map(Url::as_str)
         };
-        self.kinds.push(change.kind.map_or("", ChangeKind::word));
+        self.kinds.push(change.kind.word());
         self.actors.push(change.actor.as_deref());
         self.request_ids.push(change.request_id);
         self.transaction_ends.push(change.transaction_end);
@@ -200,9 +200,9 @@ impl<'a> CommitBatch<'a> {
         self.durations
             .push(a.and_then(|a| a.duration).map(Seconds::get));
         self.created_ats
-            .push(call.map(|call| to_sql_time(call.created_at)));
+            .push(call.map(|call| to_commit_time(call.created_at)));
         self.updated_ats
-            .push(call.map(|call| to_sql_time(call.updated_at)));
+            .push(call.map(|call| to_commit_time(call.updated_at)));
         self.statuses.push(a.map(|a| a.status.word()));
         self.directions.push(a.map(|a| a.direction.word()));
         self.staff_uids.push(name(|a| &a.staff_uid));
@@ -216,9 +216,9 @@ impl<'a> CommitBatch<'a> {
         self.handled_by_staff_uids
             .push(name(|a| &a.handled_by_staff_uid));
         self.handled_ats
-            .push(a.and_then(|a| a.handled_at).map(to_sql_time));
+            .push(a.and_then(|a| a.handled_at).map(to_commit_time));
         self.deleted_ats
-            .push(call.and_then(|call| call.deleted_at).map(to_sql_time));
+            .push(call.and_then(|call| call.deleted_at).map(to_commit_time));
     }
 }
 

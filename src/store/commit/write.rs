@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    Call, Command, ConflictPolicy, Draft, Record, Revision, Uuid, machine::Rejection,
+    Call, Command, ConflictPolicy, Draft, PendingCall, Record, Revision, Uuid, machine::Rejection,
 };
 
 /// One request to write: applied as a whole or not at all.
@@ -56,6 +56,17 @@ pub struct Written {
     pub imported: Vec<Result<Imported, RecordError>>,
 }
 
+/// What a write of one call would come to.
+#[derive(Debug)]
+pub enum Preview {
+    /// The call would be changed to this.
+    Change(Box<PendingCall>),
+    /// The call would stay as it is.
+    Unchanged(Arc<Call>),
+    /// There would be no call.
+    Absent,
+}
+
 /// A record that is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Imported {
@@ -63,16 +74,6 @@ pub struct Imported {
     pub outcome: ImportOutcome,
     /// The call's revision now.
     pub revision: Revision,
-}
-
-impl Imported {
-    /// Whether anything was changed.
-    pub(crate) fn is_change(&self) -> bool {
-        matches!(
-            self.outcome,
-            ImportOutcome::Created | ImportOutcome::Replaced
-        )
-    }
 }
 
 /// Why a record was not imported. The others are not concerned.
