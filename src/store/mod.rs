@@ -10,7 +10,7 @@
 //!   them for itself (`local`)
 //! - [`Log`] reads the change log; `signal` is the notification that it has grown
 //! - `upkeep` looks after the tables: `partitions` of the log (`log_partitions`) and of
-//!   the request records (`record_partitions`)
+//!   the request records (`record_partitions`); `erasure` vacuums after purges
 //! - `database` is the way to the database: sessions, and the only home of the driver
 //!
 //! It deliberately knows nothing of gRPC, of deadlines' origin, or of who may do
@@ -22,6 +22,7 @@ mod commit;
 mod commit_outcome;
 mod condition;
 mod database;
+mod erasure;
 mod error;
 mod filter_sql;
 mod head;

@@ -9,6 +9,7 @@ use tracing::warn;
 use super::{
     check_migrations,
     database::{self, Availability, Clock, Connector},
+    erasure,
     error::OpenError,
     signal::Signal,
     upkeep::Upkeep,
@@ -54,6 +55,11 @@ impl StoreTasks {
         let upkeep = self.upkeep.clone();
         self.tasks
             .spawn(upkeep.keep(self.availability.clone(), stop.clone()));
+        self.tasks.spawn(erasure::keep(
+            connector.clone(),
+            self.availability.clone(),
+            stop.clone(),
+        ));
         let (listen, notify) = (self.signal.clone(), self.signal.clone());
         self.tasks
             .spawn(listen.listen(connector.clone(), stop.clone()));
