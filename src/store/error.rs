@@ -111,4 +111,9 @@ pub enum OpenError {
     /// Migrations are missing, and running them was not asked for.
     #[error("the database lacks {0} migrations: run `voicecall migrate`")]
     NotMigrated(usize),
+    /// PostgreSQL hashes texts in another way than when these indexes were built.
+    #[error(
+        "this PostgreSQL hashes texts in another way than the one that built the indexes {0}: run `voicecall migrate`, which builds them anew"
+    )]
+    StaleIndexes(String),
 }

@@ -8,10 +8,10 @@ use tracing::warn;
 
 use super::{
     change_log::notification::Notifications,
-    check_migrations, database,
-    database::{Availability, Clock, Connector},
+    check_migrations,
+    database::{self, Availability, Clock, Connector},
     error::OpenError,
-    maintenance::upkeep::Upkeep,
+    maintenance::{erasure, upkeep::Upkeep},
 };
 
 const FIRST_OPEN_RETRY: Duration = Duration::from_millis(100);
@@ -54,6 +54,11 @@ impl StoreTasks {
         let upkeep = self.upkeep.clone();
         self.tasks
             .spawn(upkeep.keep(self.availability.clone(), stop.clone()));
+        self.tasks.spawn(erasure::keep(
+            connector.clone(),
+            self.availability.clone(),
+            stop.clone(),
+        ));
         let (listen, notify) = (self.notifications.clone(), self.notifications.clone());
         self.tasks
             .spawn(listen.listen(connector.clone(), stop.clone()));

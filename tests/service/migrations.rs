@@ -1,12 +1,16 @@
 //! Migrations: reversible, run once, and a newer database is refused.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
+use tokio::time::timeout;
 use tokio_postgres::Client as Database;
-use voicecall::store::{self, Connector, OpenError};
+use voicecall::{
+    proto::VoiceCall,
+    store::{self, Connector, OpenError},
+};
 
 use crate::support::{
-    Server, create,
+    Server, create, inbound,
     postgres::{Cluster, connect},
     reference,
     server::settings,
@@ -135,6 +139,52 @@ async fn without_migrate_a_database_that_lacks_migrations_is_refused() {
     create(&mut server.client(), reference()).await;
 }
 
+/// How many calls of a member of staff the index finds.
+async fn found_by_index(database: &Database) -> i64 {
+    let sql = "SELECT count(*) FROM voice_calls \
+        WHERE hashtextextended(staff_uid, 0) = hashtextextended('ann', 0)";
+    let row = database.query_one(sql, &[]).await.expect("it answers");
+    row.get(0)
+}
+
+#[tokio::test]
+async fn indexes_that_another_postgresql_has_hashed_are_refused_or_built_anew() {
+    let url = Cluster::shared().await.database().await;
+    let database = connect(&url).await;
+    let setup = "SET enable_seqscan = off; UPDATE pg_index SET indisready = false \
+        WHERE indexrelid = 'voice_calls_by_staff'::regclass";
+    database.batch_execute(setup).await.expect("we may");
+    let server = Server::start_on(&url, settings()).await;
+    let call = VoiceCall {
+        staff_uid: Some("ann".into()),
+        ..inbound()
+    };
+    create(&mut server.client(), call).await;
+    server.stop().await;
+    // As after an upgrade: what was hashed before is there, where nobody looks for it.
+    let upgrade = "UPDATE pg_index SET indisready = true \
+            WHERE indexrelid = 'voice_calls_by_staff'::regclass; \
+        UPDATE text_key_sample SET text = 'hashed in another way'";
+    database.batch_execute(upgrade).await.expect("we may");
+    assert_eq!(found_by_index(&database).await, 0);
+
+    let mut careful = settings();
+    careful.migrate = false;
+    let (server, _ready) = Server::launch(&url, careful).await;
+    let ended = timeout(Duration::from_secs(20), server.running).await;
+    let ended = ended.expect("it refuses").expect("no panic");
+    let error = ended.expect_err("it refuses").to_string();
+    let says = ["voice_calls_by_staff", "voicecall migrate"].map(|word| error.contains(word));
+    assert_eq!(says, [true; 2], "{error}");
+    assert_eq!(found_by_index(&database).await, 0);
+
+    let connector = Connector::new(&url).expect("valid");
+    store::migrate(&connector).await.expect("it builds them");
+    assert_eq!(found_by_index(&database).await, 1);
+    let server = Server::start_on(&url, careful).await;
+    create(&mut server.client(), inbound()).await;
+}
+
 #[tokio::test]
 async fn servers_that_start_together_on_an_empty_database_all_serve() {
     let cluster = Cluster::shared().await;
@@ -146,7 +196,7 @@ async fn servers_that_start_together_on_an_empty_database_all_serve() {
     let start = || Server::start_on(&url, settings());
     let servers = tokio::join!(start(), start(), start());
     for server in [servers.0, servers.1, servers.2] {
-        let call = voicecall::proto::VoiceCall {
+        let call = VoiceCall {
             uid: String::new(),
             ..reference()
         };

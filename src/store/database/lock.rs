@@ -12,6 +12,8 @@ pub(in crate::store) enum Lock {
     Drops = 3,
     /// Making partitions.
     Makes = 4,
+    /// Vacuuming after purges.
+    Erasure = 5,
 }
 
 impl Lock {

@@ -21,6 +21,7 @@ use super::{
     lock::Lock,
     role::Role,
     session::{Session, breaks_connection},
+    text_keys,
 };
 use crate::store::error::OpenError;
 
@@ -32,13 +33,14 @@ const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_millis(200);
 /// Between two lines in the log about migrations that are not done.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
-/// Runs the migrations that are missing, and answers how many there were.
+/// Runs the migrations that are missing, and answers how many there were. Indexes that a
+/// new release of PostgreSQL has made wrong are built anew.
 ///
 /// # Errors
 /// [`OpenError`]: the database is unavailable, a migration failed, or the database is
 /// newer than this release.
 pub async fn migrate(connector: &Connector) -> Result<usize, OpenError> {
-    with_harness(connector, |harness| {
+    let run = with_harness(connector, |harness| {
         refuse_newer(harness)?;
         let versions = harness.run_pending_migrations(MIGRATIONS);
         let versions: Vec<String> = versions
@@ -53,19 +55,23 @@ pub async fn migrate(connector: &Connector) -> Result<usize, OpenError> {
         }
         Ok(versions.len())
     })
-    .await
+    .await?;
+    text_keys::mend(connector).await?;
+    Ok(run)
 }
 
-/// Makes sure that no migration is missing.
+/// Makes sure that no migration is missing, and that the indexes are right.
 ///
 /// # Errors
-/// [`OpenError`]: as [`migrate`], or [`OpenError::NotMigrated`].
+/// [`OpenError`]: as [`migrate`], or [`OpenError::NotMigrated`] or
+/// [`OpenError::StaleIndexes`].
 pub async fn check(connector: &Connector) -> Result<(), OpenError> {
     with_harness(connector, |harness| {
         refuse_newer(harness)?;
         refuse_missing(harness)
     })
-    .await
+    .await?;
+    text_keys::check(connector).await
 }
 
 fn refuse_missing(harness: &mut AsyncMigrationHarness<AsyncPgConnection>) -> Result<(), OpenError> {
@@ -113,14 +119,7 @@ async fn with_harness<T: Send + 'static>(
     + 'static,
 ) -> Result<T, OpenError> {
     let session = connector.connect(Role::Maintain).await?;
-    let mut waits = false;
-    while !takes_lock(&session).await? {
-        if !waits {
-            info!("another process migrates the database; waiting for it");
-            waits = true;
-        }
-        sleep(LOOK_FOR_LOCK_EVERY).await;
-    }
+    wait_for_lock(&session).await?;
     // Migrations take as long as the tables are large.
     let unlimited = session.batch("SET statement_timeout = 0; SET lock_timeout = 0");
     unlimited.await.map_err(|error| lost(&error))?;
@@ -135,6 +134,19 @@ async fn with_harness<T: Send + 'static>(
             ),
         }
     }
+}
+
+/// Waits until the session has the lock of those who migrate.
+pub(super) async fn wait_for_lock(session: &Session) -> Result<(), OpenError> {
+    let mut waits = false;
+    while !takes_lock(session).await? {
+        if !waits {
+            info!("another process migrates the database; waiting for it");
+            waits = true;
+        }
+        sleep(LOOK_FOR_LOCK_EVERY).await;
+    }
+    Ok(())
 }
 
 #[derive(QueryableByName)]

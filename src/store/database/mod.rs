@@ -9,7 +9,8 @@
 //!   session
 //! - `availability` is whether the database can be reached, `clock` the time with
 //!   evidence, `lock` what is locked; `migrations` bring it to
-//!   this release's schema; `durability` tells of settings that lose what is committed
+//!   this release's schema, and `text_keys` notices when PostgreSQL hashes texts in another
+//!   way than the indexes; `durability` tells of settings that lose what is committed
 //!
 //! It deliberately knows nothing of calls, or of what is read and written.
 
@@ -23,6 +24,7 @@ mod migrations;
 mod pool;
 mod role;
 mod session;
+mod text_keys;
 mod throttle;
 mod tls;
 mod url;

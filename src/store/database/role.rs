@@ -29,6 +29,8 @@ pub(in crate::store) enum Role {
     /// Looks after the database: migrations, partitions, pings. What it commits need not
     /// reach a standby before it goes on, so that it never waits for one.
     Maintain,
+    /// The same for VACUUM and REINDEX, which take as long as the tables are large.
+    Vacuum,
 }
 
 /// For every session. A warning is how the database says that a commit has not reached its
@@ -59,6 +61,7 @@ impl Role {
             Self::Listen => "voicecall listener",
             Self::Notify => "voicecall notifier",
             Self::Maintain => "voicecall maintenance",
+            Self::Vacuum => "voicecall vacuum",
         }
     }
 
@@ -70,6 +73,7 @@ impl Role {
             Self::Read => Some(Duration::from_secs(10)),
             Self::List | Self::PlainList | Self::Log => Some(Duration::from_secs(3600)),
             Self::Maintain => Some(Duration::from_secs(60)),
+            Self::Vacuum => Some(Duration::from_secs(12 * 3600)),
         }
     }
 
@@ -80,9 +84,12 @@ impl Role {
             // Longer than `lock_timeout`, which tells more.
             Self::Write => Duration::from_secs(6),
             Self::Listen | Self::Notify => Duration::from_secs(5),
-            Self::Read | Self::List | Self::PlainList | Self::Log | Self::Maintain => {
-                self.statement_timeout().unwrap_or_default() + Duration::from_secs(2)
-            }
+            Self::Read
+            | Self::List
+            | Self::PlainList
+            | Self::Log
+            | Self::Maintain
+            | Self::Vacuum => self.statement_timeout().unwrap_or_default() + Duration::from_secs(2),
         }
     }
 
@@ -92,6 +99,8 @@ impl Role {
             Self::Write => Duration::from_secs(5),
             // What it waits for, writers may queue behind.
             Self::Maintain => Duration::from_millis(500),
+            // Nobody queues behind a VACUUM that waits but other maintenance.
+            Self::Vacuum => Duration::from_secs(10),
             _ => Duration::ZERO,
         }
     }
@@ -100,7 +109,7 @@ impl Role {
     pub(super) fn needs_primary(self) -> bool {
         matches!(
             self,
-            Self::Write | Self::Maintain | Self::Notify | Self::Listen
+            Self::Write | Self::Maintain | Self::Vacuum | Self::Notify | Self::Listen
         )
     }
 
@@ -124,6 +133,13 @@ impl Role {
             }
             Self::Notify => "; SET synchronous_commit = off",
             Self::Maintain => "; SET synchronous_commit = local",
+            // As gentle as autovacuum is by default; what is to be vacuumed is looked up by
+            // index.
+            Self::Vacuum => {
+                "; SET synchronous_commit = local; SET vacuum_cost_delay = '2ms'; \
+                 SET vacuum_cost_limit = 200; SET enable_seqscan = off; \
+                 SET enable_hashjoin = off; SET enable_mergejoin = off"
+            }
             Self::Listen => "",
         }
     }

@@ -148,7 +148,8 @@ struct Taken {
     taken: bool,
 }
 
-async fn takes(session: &Session, lock: Lock) -> QueryResult<bool> {
+/// Takes a lock that goes with the session, unless another session has it.
+pub(crate) async fn takes(session: &Session, lock: Lock) -> QueryResult<bool> {
     let arguments = lock.arguments();
     let query = sql_query(format!("SELECT pg_try_advisory_lock{arguments} AS taken"));
     let row: Taken = session.row(query).await?;

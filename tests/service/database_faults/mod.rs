@@ -11,6 +11,7 @@
 //! - `hosts`: connections and hosts that freeze, swallow or never answer
 //! - `sessions`: sessions that died, were ended or cancelled, or cannot be made
 //! - `column_types`: a column's type changes under running replicas
+//! - `transaction_ids`: none are left
 //!
 //! Failover between two servers is in `failover`; `storm` has all faults at once.
 
@@ -23,6 +24,7 @@ mod interruptions;
 mod isolation;
 mod sessions;
 mod settings;
+mod transaction_ids;
 
 use std::time::Duration;
 

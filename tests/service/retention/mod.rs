@@ -3,12 +3,14 @@
 //!
 //! - `missing`: exports, snapshots, histories and repeats whose changes have left the log
 //! - `purges`: what a purge must erase, in answers, in memory and on the disk
+//! - `erasure`: the dead rows of purges are vacuumed
 //! - `publications`: all of it in a database that publishes every table
 //! - `partitions`: partitions are made before they are needed, and dropped without
 //!   blocking a writer
 //! - `imports`: the order of one call's records, whatever is refused between
 //! - `opening`: databases that the service starts on, and one that it refuses
 
+mod erasure;
 mod imports;
 mod missing;
 mod opening;

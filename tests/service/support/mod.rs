@@ -156,7 +156,16 @@ pub(crate) fn micros(time: Option<Timestamp>) -> i64 {
 }
 
 /// Waits until the condition holds; a test that waits in vain fails.
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
+    eventually_within(Duration::from_secs(20), what, holds).await;
+}
+
+/// The same for what may take longer, or must not.
+pub(crate) async fn eventually_within(
+    patience: Duration,
+    what: &str,
+    mut holds: impl AsyncFnMut() -> bool,
+) {
     let mut looks = interval(Duration::from_millis(5));
     let wait = async {
         loop {
@@ -166,7 +175,7 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
             }
         }
     };
-    let waited = timeout(Duration::from_secs(20), wait).await;
+    let waited = timeout(patience, wait).await;
     assert!(waited.is_ok(), "waited in vain until {what}");
 }
 

@@ -398,7 +398,7 @@ async fn retry_while_in_use(client: &Client, sql: &str) {
     }
 }
 
-fn binaries() -> PathBuf {
+pub(crate) fn binaries() -> PathBuf {
     let root = Path::new("/usr/lib/postgresql");
     let versions = std::fs::read_dir(root).expect("PostgreSQL is installed: see the README");
     let mut found: Vec<(u32, PathBuf)> = versions
