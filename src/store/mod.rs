@@ -10,7 +10,7 @@
 //!   them for itself (`worker`)
 //! - [`Log`] reads the change log; `notifications` is the notification that it has grown
 //! - `upkeep` looks after the tables: `partitions` of the log (`log_partitions`) and of
-//!   the request records (`record_partitions`)
+//!   the idempotency records (`idempotency_partitions`)
 //! - `database` is the way to the database: sessions, and the only home of the driver
 //!
 //! It deliberately knows nothing of gRPC, of deadlines' origin, or of who may do

@@ -336,7 +336,7 @@ pub(crate) async fn contents(database: &Client) -> Contents {
     let query = "SELECT (SELECT count(*) FROM voice_calls), \
         (SELECT count(*) FROM voice_call_changes), \
         (SELECT coalesce(max(revision), 0) FROM voice_call_changes), \
-        (SELECT count(*) FROM request_records)";
+        (SELECT count(*) FROM idempotency_records)";
     let row = database.query_one(query, &[]).await.expect("it answers");
     Contents {
         calls: row.get(0),
@@ -398,7 +398,7 @@ async fn retry_while_in_use(client: &Client, sql: &str) {
     }
 }
 
-fn binaries() -> PathBuf {
+pub(crate) fn binaries() -> PathBuf {
     let root = Path::new("/usr/lib/postgresql");
     let versions = std::fs::read_dir(root).expect("PostgreSQL is installed: see the README");
     let mut found: Vec<(u32, PathBuf)> = versions
