@@ -16,7 +16,7 @@
 -- or take five seconds, and never runs backwards. It is taken under the lock, so no change to
 -- come is earlier than the last one.
 --
--- 'infinity' stands for the time of this commit.
+-- In the arrays of times, 'infinity' stands for the time of this commit.
 --
 -- The arrays are read by subscript: PL/pgSQL holds them unpacked, so a subscript is a
 -- look-up, while unnest of several arrays runs a function and fills a table for each. The
@@ -28,16 +28,16 @@
 CREATE FUNCTION commit_batch_v1(
     -- The random stamp of the batch.
     p_stamp bigint,
-    -- The time of this database's clock, as far as the caller believes it.
+    -- The time of this database's clock, as far as the caller believes that clock.
     p_now timestamptz,
-    -- Requests that were recorded a day before this are forgotten.
+    -- Requests that were recorded a day before this have expired.
     p_expiry timestamptz,
     -- Calls that were read, and the revision that each was at.
     p_read_uids uuid[],
     p_read_revisions bigint[],
-    -- Requests that carry a request_id. change: the place (from 1) of the first
-    -- change of the request, 0 for none; revision: that of the state answered
-    -- when there is no change; recorded: false for one that is only looked up.
+    -- Requests that carry a request_id. change: the place (from 1) of the first change of
+    -- the request, 0 for none; revision: that of the state in the response when there is no
+    -- change; recorded: false for a request that is only looked up.
     p_principals text[],
     p_record_ids uuid[],
     p_fingerprints uuid[],
@@ -84,8 +84,8 @@ AS $$
 DECLARE
     refusing_constraint text;
 BEGIN
-    -- As an expression it costs a tenth of what it does as a statement.
-    -- Each schema is an installation of its own, with locks of its own.
+    -- As an expression it costs a tenth of what it does as a statement. Each schema is an
+    -- installation of its own, with locks of its own.
     IF pg_advisory_xact_lock(
         CASE current_schema() WHEN 'public' THEN 8642101 ELSE hashtext(current_schema()) END, 1
     ) IS NULL THEN
@@ -97,16 +97,15 @@ BEGIN
         FROM voice_call_batches b ORDER BY b.last_revision DESC LIMIT 1;
     head_revision := coalesce(head_revision, 0);
     head_stamp := coalesce(head_stamp, 0);
-    -- The clock may step either way, and is then not believed: the log's time is not far
-    -- from what the caller knows. And it never runs backwards.
+    -- The clock may step either way, and is then not believed.
     clock := clock_timestamp();
     committed_at := greatest(
         least(clock, p_now + interval '5 seconds'), p_now - interval '5 seconds', committed_at
     );
 
     IF cardinality(p_record_ids) > 0 THEN
-        -- Subqueries that cannot become joins, in which a table that was small when
-        -- this was planned could be read whole.
+        -- OFFSET 0 keeps the subqueries from becoming joins, in which a table that was small
+        -- when this was planned could be read in full.
         SELECT array_agg(i.place) INTO repeated
             FROM generate_series(1, cardinality(p_record_ids)) AS i (place)
             WHERE EXISTS (
@@ -114,8 +113,7 @@ BEGIN
                 WHERE r.request_id = p_record_ids[i.place]
                     AND r.principal = p_principals[i.place]
                     AND r.recorded_at > p_expiry - interval '24 hours'
-                    -- What was recorded was committed no later than this, and partitions of
-                    -- the time to come need not be looked at.
+                    -- No record is later than this, so partitions made ahead are skipped.
                     AND r.recorded_at <= committed_at
                 OFFSET 0
             );
@@ -138,6 +136,11 @@ BEGIN
     END IF;
 
     IF cardinality(p_uids) > 0 THEN
+        -- From here on the arrays have the time of this commit.
+        p_created_ats := array_replace(p_created_ats, 'infinity', committed_at);
+        p_updated_ats := array_replace(p_updated_ats, 'infinity', committed_at);
+        p_handled_ats := array_replace(p_handled_ats, 'infinity', committed_at);
+        p_deleted_ats := array_replace(p_deleted_ats, 'infinity', committed_at);
         WITH batch AS (
             INSERT INTO voice_call_batches (last_revision, stamp, committed_at)
             VALUES (head_revision + cardinality(p_uids), p_stamp, committed_at)
@@ -149,14 +152,14 @@ BEGIN
             )
             SELECT
                 p_uids[i.place], p_durations[i.place],
-                CASE WHEN p_created_ats[i.place] = 'infinity' THEN committed_at ELSE p_created_ats[i.place] END,
-                CASE WHEN p_updated_ats[i.place] = 'infinity' THEN committed_at ELSE p_updated_ats[i.place] END,
+                p_created_ats[i.place],
+                p_updated_ats[i.place],
                 p_statuses[i.place]::voice_call_status, p_directions[i.place]::voice_call_direction,
                 p_staff_uids[i.place], p_client_uids[i.place], p_from_numbers[i.place],
                 p_to_numbers[i.place], p_recording_urls[i.place], p_call_summaries[i.place],
                 p_external_app_urls[i.place], p_handled_by_staff_uids[i.place],
-                CASE WHEN p_handled_ats[i.place] = 'infinity' THEN committed_at ELSE p_handled_ats[i.place] END,
-                CASE WHEN p_deleted_ats[i.place] = 'infinity' THEN committed_at ELSE p_deleted_ats[i.place] END,
+                p_handled_ats[i.place],
+                p_deleted_ats[i.place],
                 head_revision + i.place
             FROM generate_series(1, cardinality(p_uids)) AS i (place)
             WHERE p_kinds[i.place] <> 'purged' AND p_old_values[i.place] IS NULL
@@ -172,14 +175,14 @@ BEGIN
             p_kinds[i.place]::voice_call_change_kind, p_actors[i.place], p_request_ids[i.place],
             p_transaction_ends[i.place], p_old_values[i.place]::jsonb, p_uids[i.place],
             p_durations[i.place],
-            CASE WHEN p_created_ats[i.place] = 'infinity' THEN committed_at ELSE p_created_ats[i.place] END,
-            CASE WHEN p_updated_ats[i.place] = 'infinity' THEN committed_at ELSE p_updated_ats[i.place] END,
+            p_created_ats[i.place],
+            p_updated_ats[i.place],
             p_statuses[i.place]::voice_call_status, p_directions[i.place]::voice_call_direction,
             p_staff_uids[i.place], p_client_uids[i.place], p_from_numbers[i.place],
             p_to_numbers[i.place], p_recording_urls[i.place], p_call_summaries[i.place],
             p_external_app_urls[i.place], p_handled_by_staff_uids[i.place],
-            CASE WHEN p_handled_ats[i.place] = 'infinity' THEN committed_at ELSE p_handled_ats[i.place] END,
-            CASE WHEN p_deleted_ats[i.place] = 'infinity' THEN committed_at ELSE p_deleted_ats[i.place] END
+            p_handled_ats[i.place],
+            p_deleted_ats[i.place]
         FROM generate_series(1, cardinality(p_uids)) AS i (place);
     ELSIF cardinality(p_record_ids) = 0 OR true = ANY (p_recorded) THEN
         -- No change to come has an earlier time than this.
@@ -192,8 +195,8 @@ BEGIN
     END IF;
 
     IF array_remove(p_old_values, NULL) <> '{}' THEN
-        -- Each of these calls is there, so each is a conflict: an update by the primary
-        -- key, without a join.
+        -- Each of these calls exists, so each is a conflict: an update by the primary key,
+        -- without a join.
         INSERT INTO voice_calls (
             uid, duration, created_at, updated_at, status, direction, staff_uid, client_uid,
             from_number, to_number, recording_url, call_summary, external_app_url,
@@ -201,14 +204,14 @@ BEGIN
         )
         SELECT
             p_uids[i.place], p_durations[i.place],
-            CASE WHEN p_created_ats[i.place] = 'infinity' THEN committed_at ELSE p_created_ats[i.place] END,
-            CASE WHEN p_updated_ats[i.place] = 'infinity' THEN committed_at ELSE p_updated_ats[i.place] END,
+            p_created_ats[i.place],
+            p_updated_ats[i.place],
             p_statuses[i.place]::voice_call_status, p_directions[i.place]::voice_call_direction,
             p_staff_uids[i.place], p_client_uids[i.place], p_from_numbers[i.place],
             p_to_numbers[i.place], p_recording_urls[i.place], p_call_summaries[i.place],
             p_external_app_urls[i.place], p_handled_by_staff_uids[i.place],
-            CASE WHEN p_handled_ats[i.place] = 'infinity' THEN committed_at ELSE p_handled_ats[i.place] END,
-            CASE WHEN p_deleted_ats[i.place] = 'infinity' THEN committed_at ELSE p_deleted_ats[i.place] END,
+            p_handled_ats[i.place],
+            p_deleted_ats[i.place],
             head_revision + i.place
         FROM generate_series(1, cardinality(p_uids)) AS i (place)
         WHERE p_old_values[i.place] IS NOT NULL
@@ -232,7 +235,7 @@ BEGIN
     END IF;
 
     IF 'purged' = ANY (p_kinds) THEN
-        -- Fingerprints are hashes of what was sent. A nil one matches any request.
+        -- A fingerprint is a hash of what was sent. A nil one matches any request.
         UPDATE idempotency_records r SET fingerprint = '00000000-0000-0000-0000-000000000000'
             FROM unnest(p_uids, p_kinds) AS p (uid, kind)
             JOIN voice_call_changes c ON c.uid = p.uid
@@ -268,12 +271,13 @@ BEGIN
         WHERE p_recorded[i.place];
     END IF;
 
-    -- What is deferred to the commit is asked now, so that it refuses like all else.
+    -- Constraints that are deferred to the commit are checked now, so that they refuse like
+    -- all others.
     SET CONSTRAINTS ALL IMMEDIATE;
 EXCEPTION WHEN query_canceled OR OTHERS THEN
     GET STACKED DIAGNOSTICS refusing_constraint = CONSTRAINT_NAME;
     refusal := SQLSTATE;
-    -- The same SQLSTATE as that of a rule, but there is none that refuses.
+    -- It has the SQLSTATE of a check violation, but no constraint has a name for it.
     lacks_partition := refusal = '23514' AND refusing_constraint = '';
 END;
 $$;
