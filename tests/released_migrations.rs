@@ -41,7 +41,9 @@ fn violations(repository: &Path) -> Vec<String> {
         let name = entry.expect("it can be read").file_name();
         let name = name.into_string().expect("UTF-8");
         if !released.contains(&name) && released.iter().any(|earlier| *earlier > name) {
-            violations.push(format!("{name} is new, and does not run after those of {tag}"));
+            violations.push(format!(
+                "{name} is new, and does not run after those of {tag}"
+            ));
         }
     }
     violations.sort();

@@ -42,7 +42,8 @@ fn dumped_schema(url: &str) -> String {
     assert!(dump.status.success(), "{dump:?}");
     let schema = String::from_utf8(dump.stdout).expect("UTF-8");
     // Newer releases begin and end with a token that is another in each dump.
-    let is_schema = |line: &&str| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict");
+    let is_schema =
+        |line: &&str| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict");
     let lines: Vec<&str> = schema.lines().filter(is_schema).collect();
     lines.join("\n")
 }
@@ -70,7 +71,10 @@ async fn every_migration_can_be_undone_and_run_again() {
     let database = connect(&url).await;
     let connector = Connector::new(&url).expect("valid");
     let before = dumped_schema(&url);
-    assert!(before.contains("FUNCTION public.commit_batch_v1"), "{before}");
+    assert!(
+        before.contains("FUNCTION public.commit_batch_v1"),
+        "{before}"
+    );
     for (version, dir) in migrations().into_iter().rev() {
         let down = fs::read_to_string(dir.join("down.sql")).expect("it is there");
         database

@@ -12,7 +12,7 @@ use crate::{
         database::Session,
         error::WriteError,
         row::{CallRow, ChangeRow, to_sql_time},
-        schema::{feed, purged_calls, idempotency_records, voice_call_changes, voice_calls},
+        schema::{feed, idempotency_records, purged_calls, voice_call_changes, voice_calls},
     },
 };
 
