@@ -1,6 +1,6 @@
 //! The baseline: the service as it is usually written, with tonic and
 //! diesel-async. Each request takes a connection from a pool; each write is a
-//! transaction of its own. No change log, no request records, no batches.
+//! transaction of its own. No change log, no idempotency records, no batches.
 
 use diesel::{ExpressionMethods, QueryDsl, SelectableHelper};
 use diesel_async::{

@@ -11,7 +11,7 @@ use crate::{
 /// What it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Script {
-    /// The row that a create writes, without a change log or a request record.
+    /// The row that a create writes, without a change log or an idempotency record.
     Insert,
     /// A look-up by primary key.
     Select,

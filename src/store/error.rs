@@ -108,6 +108,14 @@ pub enum OpenError {
         "the database has the migration {0}, which this release does not know: it is older than the database"
     )]
     NewerDatabase(String),
+    /// The database was made by a program from before the first release.
+    #[error(
+        "the database has a schema from before the first release, which cannot be migrated \
+         (its migration {0} is unknown here): export its calls with the program that made it \
+         (`voicecall export`), and import them into a new database with this one \
+         (`voicecall import`)"
+    )]
+    PrereleaseDatabase(String),
     /// Migrations are missing, and running them was not asked for.
     #[error("the database lacks {0} migrations: run `voicecall migrate`")]
     NotMigrated(usize),

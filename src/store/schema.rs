@@ -99,7 +99,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    request_records (principal, request_id) {
+    idempotency_records (principal, request_id) {
         recorded_at -> Timestamptz,
         principal -> Text,
         request_id -> Uuid,

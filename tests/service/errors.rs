@@ -334,7 +334,7 @@ async fn a_bug_is_internal_and_tells_nothing_of_sql() {
     let read = get(&mut client, &reference().uid).await.map(drop);
     let refused = client.create_voice_call(create_request(String::new()));
     let refused = refused.await.map(drop);
-    let sql = "DROP FUNCTION commit_batch";
+    let sql = "DROP FUNCTION commit_batch_v1";
     database.batch_execute(sql).await.expect("it is done");
     let failed = client.create_voice_call(create_request(request_id()));
     let failed = failed.await.map(drop);

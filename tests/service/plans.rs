@@ -9,7 +9,7 @@ const CALLS: i64 = 150;
 /// Entries of the indexes that a commit looks into: how often, and how many it read.
 const READS: &str = "SELECT coalesce(sum(idx_scan), 0)::bigint, \
     coalesce(sum(idx_tup_read), 0)::bigint FROM pg_stat_user_indexes \
-    WHERE indexrelname = 'voice_calls_pkey' OR indexrelname LIKE 'request_records_slot_%'";
+    WHERE indexrelname = 'voice_calls_pkey' OR indexrelname LIKE 'idempotency_records_slot_%'";
 
 #[tokio::test]
 async fn a_commit_reads_only_what_it_names_however_small_the_tables_were_when_it_was_planned() {

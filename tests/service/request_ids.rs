@@ -325,8 +325,8 @@ async fn after_24_hours_an_id_is_new_again() {
 /// have no room for the past, so it is made.
 async fn age_records(database: &tokio_postgres::Client, interval: &str) {
     let sql = format!(
-        "CREATE TABLE IF NOT EXISTS past PARTITION OF request_records DEFAULT;
-        UPDATE request_records SET recorded_at = recorded_at - interval '{interval}'"
+        "CREATE TABLE IF NOT EXISTS past PARTITION OF idempotency_records DEFAULT;
+        UPDATE idempotency_records SET recorded_at = recorded_at - interval '{interval}'"
     );
     database.batch_execute(&sql).await.expect("it is done");
 }

@@ -442,7 +442,7 @@ async fn a_purge_erases_the_call_everywhere_and_watchers_are_told() {
     });
     assert_refused(again.await, Code::AlreadyExists, "CALL_PURGED", &[]);
     let database = connect(&server.database_url).await;
-    for table in ["voice_calls", "voice_call_changes", "request_records"] {
+    for table in ["voice_calls", "voice_call_changes", "idempotency_records"] {
         let sql = format!("SELECT count(*) FROM {table} t WHERE t::text LIKE '%{secret}%'");
         let left: i64 = database.query_one(&sql, &[]).await.expect(table).get(0);
         assert_eq!(left, 0, "{table}");

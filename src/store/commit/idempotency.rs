@@ -1,5 +1,5 @@
-//! Request records: what was answered to a request id, rebuilt from the change
-//! log.
+//! Idempotency records: the response to a request that was applied before, rebuilt from
+//! the change log.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
         database::Session,
         error::WriteError,
         row::{CallRow, ChangeRow, to_sql_time},
-        schema::{feed, purged_calls, request_records, voice_call_changes, voice_calls},
+        schema::{feed, idempotency_records, purged_calls, voice_call_changes, voice_calls},
     },
 };
 
@@ -28,16 +28,16 @@ pub(crate) async fn recorded_answer(
     expiry: Timestamp,
 ) -> QueryResult<Option<Result<Written, WriteError>>> {
     let forgotten = Timestamp::clamped(expiry.micros().saturating_sub(KEPT_MICROS));
-    let query = request_records::table
-        .filter(request_records::request_id.eq(request.id))
-        .filter(request_records::principal.eq(principal))
-        .filter(request_records::recorded_at.gt(to_sql_time(forgotten)))
-        .order(request_records::recorded_at.desc())
+    let query = idempotency_records::table
+        .filter(idempotency_records::request_id.eq(request.id))
+        .filter(idempotency_records::principal.eq(principal))
+        .filter(idempotency_records::recorded_at.gt(to_sql_time(forgotten)))
+        .order(idempotency_records::recorded_at.desc())
         .select((
-            request_records::fingerprint,
-            request_records::uid,
-            request_records::revision,
-            request_records::change_count,
+            idempotency_records::fingerprint,
+            idempotency_records::uid,
+            idempotency_records::revision,
+            idempotency_records::change_count,
         ))
         .limit(1);
     let record: Option<(Uuid, Uuid, Revision, i32)> = session.optional_row(query).await?;

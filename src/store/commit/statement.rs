@@ -1,5 +1,5 @@
 //! The one statement that commits a batch: the call of the database function
-//! `commit_batch_v2`, prepared once on each connection.
+//! `commit_batch_v1`, prepared once on each connection.
 
 use diesel::{
     data_types::PgTimestamp,
@@ -90,7 +90,7 @@ type ReplyRow = (
 );
 
 /// The statement: arrays, one element for each read, request and change. The
-/// parameters of `commit_batch_v2` explain them.
+/// parameters of `commit_batch_v1` explain them.
 #[derive(Default)]
 struct CommitBatch<'a> {
     stamp: i64,
@@ -249,7 +249,7 @@ impl QueryFragment<Pg> for CommitBatch<'_> {
         }
         out.push_sql(
             "SELECT head_revision, head_stamp, committed_at, clock, repeated, stale, refusal, \
-             lacks_partition FROM commit_batch_v2(",
+             lacks_partition FROM commit_batch_v1(",
         );
         out.push_bind_param::<BigInt, _>(&self.stamp)?;
         bind! {

@@ -164,7 +164,7 @@ impl Write {
         }
     }
 
-    /// The principal as request records have it.
+    /// The principal as idempotency records have it.
     pub(crate) fn principal_name(&self) -> &str {
         self.principal.as_deref().unwrap_or_default()
     }

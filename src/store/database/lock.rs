@@ -4,7 +4,7 @@
 /// What is locked.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) enum Lock {
-    /// The order of commits; `commit_batch_v2` takes it too.
+    /// The order of commits; `commit_batch_v1` takes it too.
     Commits = 1,
     /// Migrating.
     Migrations = 2,

@@ -38,10 +38,10 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// [`OpenError`]: the database is unavailable, a migration failed, or the database is
-/// newer than this release.
+/// newer than this release, or from before the first.
 pub async fn migrate(connector: &Connector) -> Result<usize, OpenError> {
     let run = with_harness(connector, |harness| {
-        refuse_newer(harness)?;
+        refuse_unknown(harness)?;
         let versions = harness.run_pending_migrations(MIGRATIONS);
         let versions: Vec<String> = versions
             .map_err(|error| failed(&*error))?
@@ -67,7 +67,7 @@ pub async fn migrate(connector: &Connector) -> Result<usize, OpenError> {
 /// [`OpenError::StaleIndexes`].
 pub async fn check(connector: &Connector) -> Result<(), OpenError> {
     with_harness(connector, |harness| {
-        refuse_newer(harness)?;
+        refuse_unknown(harness)?;
         refuse_missing(harness)
     })
     .await?;
@@ -82,17 +82,24 @@ fn refuse_missing(harness: &mut AsyncMigrationHarness<AsyncPgConnection>) -> Res
     }
 }
 
-fn refuse_newer(harness: &mut AsyncMigrationHarness<AsyncPgConnection>) -> Result<(), OpenError> {
+/// Refuses a database with migrations that are not ours. One that is earlier than all of ours
+/// is from before the first release, whose migrations replaced the earlier ones; any other is
+/// from a newer release.
+fn refuse_unknown(harness: &mut AsyncMigrationHarness<AsyncPgConnection>) -> Result<(), OpenError> {
     let ours: Vec<Box<dyn Migration<Pg>>> =
         MIGRATIONS.migrations().map_err(|error| failed(&*error))?;
     let known: HashSet<MigrationVersion<'_>> = ours.iter().map(|m| m.name().version()).collect();
     let applied = harness
         .applied_migrations()
         .map_err(|error| failed(&*error))?;
-    match applied.iter().find(|version| !known.contains(*version)) {
-        Some(version) => Err(OpenError::NewerDatabase(version.to_string())),
-        None => Ok(()),
+    let unknown = applied.iter().filter(|version| !known.contains(*version));
+    let Some(version) = unknown.min() else {
+        return Ok(());
+    };
+    if known.iter().all(|ours| version < ours) {
+        return Err(OpenError::PrereleaseDatabase(version.to_string()));
     }
+    Err(OpenError::NewerDatabase(version.to_string()))
 }
 
 /// Why a migration did not run: the connection broke, and it is tried again, or it failed.

@@ -117,7 +117,7 @@ async fn erase(session: &Session) -> QueryResult<Look> {
 /// samples themselves. Autovacuum never takes them of partitioned tables, but somebody may
 /// have.
 async fn refresh_samples(session: &Session) -> QueryResult<()> {
-    for parent in ["voice_call_changes", "request_records"] {
+    for parent in ["voice_call_changes", "idempotency_records"] {
         let query = format!(
             "SELECT EXISTS (SELECT FROM pg_stats WHERE schemaname = current_schema() \
              AND tablename = '{parent}') AS answer"
@@ -181,7 +181,7 @@ async fn tables(session: &Session, newest: Revision) -> QueryResult<Vec<Table>> 
     let query = "SELECT c.oid, c.oid::regclass::text AS name FROM pg_class c \
         WHERE c.oid = 'voice_calls'::regclass \
         OR c.oid IN (SELECT inhrelid FROM pg_inherits \
-            WHERE inhparent = 'request_records'::regclass) \
+            WHERE inhparent = 'idempotency_records'::regclass) \
         OR c.oid IN (SELECT l.tableoid FROM purged_calls p JOIN voice_call_changes l USING (uid) \
             WHERE p.erased_at IS NULL AND p.revision <= $1)";
     let query = sql_query(query).bind::<BigInt, _>(newest);

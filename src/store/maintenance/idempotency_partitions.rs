@@ -1,4 +1,4 @@
-//! The partitions of the request records: six hours each, made a day ahead, and dropped
+//! The partitions of the idempotency records: six hours each, made a day ahead, and dropped
 //! when they are past keeping.
 
 use diesel::{
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-const TABLE: &str = "request_records";
+const TABLE: &str = "idempotency_records";
 const SPAN_MICROS: i64 = SPAN_SECONDS * 1_000_000;
 const SPAN_SECONDS: i64 = 6 * 3600;
 /// Partitions made ahead: a day.
@@ -76,7 +76,7 @@ pub(crate) async fn drop_expired(session: &Session, now: Timestamp) -> QueryResu
 }
 
 async fn all(session: &Session) -> QueryResult<Vec<Partition>> {
-    partitions::of(session, TABLE, "request_records_slot_[0-9]{8}").await
+    partitions::of(session, TABLE, "idempotency_records_slot_[0-9]{8}").await
 }
 
 fn slot(time: Timestamp) -> i64 {
@@ -85,5 +85,5 @@ fn slot(time: Timestamp) -> i64 {
 
 /// Slots have a fixed number of digits, so that names sort as slots do.
 fn name(slot: i64) -> String {
-    format!("request_records_slot_{slot:08}")
+    format!("idempotency_records_slot_{slot:08}")
 }

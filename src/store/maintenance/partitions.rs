@@ -82,7 +82,7 @@ pub(crate) async fn make(
                  CHECK ({column} >= {from} AND {column} < {to}); \
              ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to}); \
              ALTER TABLE {name} DROP CONSTRAINT {name}_range;",
-            identity = if table == "request_records" {
+            identity = if table == "idempotency_records" {
                 "FULL"
             } else {
                 "DEFAULT"

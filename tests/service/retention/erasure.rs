@@ -21,7 +21,7 @@ async fn dead_rows(database: &Database) -> i64 {
         FROM pg_class t JOIN pg_class c ON c.oid IN (t.oid, t.reltoastrelid), \
             pgstattuple(c.oid::regclass) \
         WHERE t.relkind = 'r' \
-            AND t.relname ~ '^(voice_calls$|voice_call_changes_|request_records_)'";
+            AND t.relname ~ '^(voice_calls$|voice_call_changes_|idempotency_records_)'";
     let row = database.query_one(query, &[]).await.expect("it answers");
     row.get(0)
 }

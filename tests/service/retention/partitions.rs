@@ -17,7 +17,7 @@ use crate::support::{
     writes::{batch_of, create_of},
 };
 
-/// A partition of the request records spans so many seconds.
+/// A partition of the idempotency records spans so many seconds.
 const SLOT_SECONDS: u64 = 6 * 3600;
 /// Longer than any write may be blocked.
 const LONGEST_WRITE: Duration = Duration::from_millis(1500);
@@ -25,7 +25,7 @@ const LONGEST_WRITE: Duration = Duration::from_millis(1500);
 const WATCHED: Duration = Duration::from_secs(22);
 
 #[tokio::test]
-async fn a_forgotten_transaction_that_has_read_request_records_blocks_no_writer() {
+async fn a_forgotten_transaction_that_has_read_idempotency_records_blocks_no_writer() {
     let server = Server::start_with(nothing_kept(1000)).await;
     let mut client = server.client();
     create_of(inbound())
@@ -33,15 +33,15 @@ async fn a_forgotten_transaction_that_has_read_request_records_blocks_no_writer(
         .await
         .expect("it is created");
     let reader = connect(&server.database_url).await;
-    let read = "BEGIN; SELECT count(*) FROM request_records";
+    let read = "BEGIN; SELECT count(*) FROM idempotency_records";
     reader.batch_execute(read).await.expect("it may");
     // A partition of ten days ago.
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let slot = now.expect("it is later").as_secs() / SLOT_SECONDS - 40;
-    let old = format!("request_records_slot_{slot:08}");
+    let old = format!("idempotency_records_slot_{slot:08}");
     let make = format!(
-        "CREATE TABLE {old} (LIKE request_records INCLUDING ALL); \
-         ALTER TABLE request_records ATTACH PARTITION {old} \
+        "CREATE TABLE {old} (LIKE idempotency_records INCLUDING ALL); \
+         ALTER TABLE idempotency_records ATTACH PARTITION {old} \
              FOR VALUES FROM (to_timestamp({})) TO (to_timestamp({}))",
         slot * SLOT_SECONDS,
         (slot + 1) * SLOT_SECONDS,

@@ -336,7 +336,7 @@ pub(crate) async fn contents(database: &Client) -> Contents {
     let query = "SELECT (SELECT count(*) FROM voice_calls), \
         (SELECT count(*) FROM voice_call_changes), \
         (SELECT coalesce(max(revision), 0) FROM voice_call_changes), \
-        (SELECT count(*) FROM request_records)";
+        (SELECT count(*) FROM idempotency_records)";
     let row = database.query_one(query, &[]).await.expect("it answers");
     Contents {
         calls: row.get(0),

@@ -1,116 +1,43 @@
--- Commits cost less: what PostgreSQL does once for each statement is most of a small
--- batch, and what it does for each row in indexes, each in another place, is most of
--- a large one.
+-- Commits one batch of changes that the service's state machine has computed: calls, change
+-- log and idempotency records in one statement, so that a lost connection can leave no half
+-- of it behind, and the lock is never held across a round trip. It holds mechanics only; the
+-- rules are the service's.
 --
--- The function reads its arrays by place. unnest of several arrays runs a function
--- and fills a table for each of them; PL/pgSQL holds arrays unpacked, so that a
--- subscript is a look-up. Its plans are pinned by the settings of the session, which
--- are not set and reset with each call.
+-- Under the lock that orders all commits it first checks whether the batch may be committed:
+--   repeated: the places (from 1) of the requests that were recorded before
+--   stale:    the calls that are no longer at the revision at which they were read, or that
+--             were read as absent (revision 0) and exist now, or did until they were purged
+-- If there are any it writes nothing and returns them. What the database refuses it returns
+-- as refusal, a SQLSTATE, because the driver drops those; then nothing is written either. If
+-- there is no partition for the batch, lacks_partition is true: the caller makes one and
+-- commits again.
 --
--- PostgreSQL parses and plans each CHECK of a table anew for each statement, but
--- those of a domain once for a session. So the rules of voice_calls are domains,
--- and tables that nothing but this function writes have none.
+-- The log's time follows the database's clock as far as the caller believes that clock, give
+-- or take five seconds, and never runs backwards. It is taken under the lock, so no change to
+-- come is earlier than the last one.
 --
--- Texts are indexed by hash: entries are 16 bytes whatever is in them and compare
--- as numbers, which makes the four indexes half as large. A look-up compares the
--- text as well. Calls of one text at the very same time are ordered by sorting.
-
-CREATE DOMAIN voice_call_seconds AS integer CHECK (VALUE >= 0);
-CREATE DOMAIN voice_call_time AS timestamptz CHECK (isfinite(VALUE));
-CREATE DOMAIN voice_call_name AS text CHECK (char_length(VALUE) BETWEEN 1 AND 64);
-CREATE DOMAIN voice_call_url AS text CHECK (octet_length(VALUE) BETWEEN 1 AND 2048);
-CREATE DOMAIN voice_call_summary AS text CHECK (octet_length(VALUE) BETWEEN 1 AND 65536);
-CREATE DOMAIN voice_call_revision AS bigint CHECK (VALUE > 0);
-
--- The table is written anew, and its indexes afterwards.
-DROP INDEX voice_calls_by_time, voice_calls_by_update, voice_calls_by_staff,
-    voice_calls_by_client, voice_calls_by_from_number, voice_calls_by_to_number,
-    voice_calls_to_handle;
-
-ALTER TABLE voice_calls
-    DROP CONSTRAINT voice_calls_duration_check,
-    DROP CONSTRAINT voice_calls_created_at_check,
-    DROP CONSTRAINT voice_calls_updated_at_check,
-    DROP CONSTRAINT voice_calls_staff_uid_check,
-    DROP CONSTRAINT voice_calls_client_uid_check,
-    DROP CONSTRAINT voice_calls_from_number_check,
-    DROP CONSTRAINT voice_calls_to_number_check,
-    DROP CONSTRAINT voice_calls_recording_url_check,
-    DROP CONSTRAINT voice_calls_call_summary_check,
-    DROP CONSTRAINT voice_calls_external_app_url_check,
-    DROP CONSTRAINT voice_calls_handled_by_staff_uid_check,
-    DROP CONSTRAINT voice_calls_handled_at_check,
-    DROP CONSTRAINT voice_calls_deleted_at_check,
-    DROP CONSTRAINT voice_calls_revision_check,
-    ALTER COLUMN duration TYPE voice_call_seconds,
-    ALTER COLUMN created_at TYPE voice_call_time,
-    ALTER COLUMN updated_at TYPE voice_call_time,
-    ALTER COLUMN staff_uid TYPE voice_call_name,
-    ALTER COLUMN client_uid TYPE voice_call_name,
-    ALTER COLUMN from_number TYPE voice_call_name,
-    ALTER COLUMN to_number TYPE voice_call_name,
-    ALTER COLUMN recording_url TYPE voice_call_url,
-    ALTER COLUMN call_summary TYPE voice_call_summary,
-    ALTER COLUMN external_app_url TYPE voice_call_url,
-    ALTER COLUMN handled_by_staff_uid TYPE voice_call_name,
-    ALTER COLUMN handled_at TYPE voice_call_time,
-    ALTER COLUMN deleted_at TYPE voice_call_time,
-    ALTER COLUMN revision TYPE voice_call_revision;
-
-CREATE INDEX voice_calls_by_time ON voice_calls (created_at, uid);
-CREATE INDEX voice_calls_by_update ON voice_calls (updated_at, uid);
-CREATE INDEX voice_calls_by_staff ON voice_calls (hashtextextended(staff_uid, 0), created_at)
-    WHERE staff_uid IS NOT NULL;
-CREATE INDEX voice_calls_by_client ON voice_calls (hashtextextended(client_uid, 0), created_at)
-    WHERE client_uid IS NOT NULL;
-CREATE INDEX voice_calls_by_from_number
-    ON voice_calls (hashtextextended(from_number, 0), created_at)
-    WHERE from_number IS NOT NULL;
-CREATE INDEX voice_calls_by_to_number
-    ON voice_calls (hashtextextended(to_number, 0), created_at)
-    WHERE to_number IS NOT NULL;
-CREATE INDEX voice_calls_to_handle ON voice_calls (created_at, uid)
-    WHERE status = 'missed' AND handled_at IS NULL AND deleted_at IS NULL;
--- What is in an expression is only known after a look at it.
-ANALYZE voice_calls;
-
--- The keys of several texts, for a look-up of any of them.
-CREATE FUNCTION text_keys(texts text[]) RETURNS bigint[]
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$ SELECT array_agg(hashtextextended(text, 0)) FROM unnest(texts) AS t (text) $$;
-
-ALTER TABLE voice_call_changes
-    DROP CONSTRAINT voice_call_changes_revision_check,
-    DROP CONSTRAINT voice_call_changes_whole_or_blank;
-ALTER TABLE request_records
-    DROP CONSTRAINT request_records_revision_check,
-    DROP CONSTRAINT request_records_change_count_check;
--- They said the same as the bounds of the partitions.
-DO $$
-DECLARE
-    span record;
-BEGIN
-    FOR span IN
-        SELECT conrelid::regclass AS slot, conname FROM pg_constraint
-        WHERE conname ~ '^request_records_slot_[0-9]+_span$'
-            AND conrelid IN (
-                SELECT inhrelid FROM pg_inherits WHERE inhparent = 'request_records'::regclass
-            )
-    LOOP
-        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', span.slot, span.conname);
-    END LOOP;
-END;
-$$;
-
-CREATE OR REPLACE FUNCTION commit_batch(
+-- In the arrays of times, 'infinity' stands for the time of this commit.
+--
+-- The arrays are read by subscript: PL/pgSQL holds them unpacked, so a subscript is a
+-- look-up, while unnest of several arrays runs a function and fills a table for each. The
+-- session's settings, and look-ups that cannot become joins, pin the plans: one that was made
+-- while a table was small would be kept, and be wrong, for the life of the connection.
+--
+-- A change of this function is a new function with the next number in its name, because
+-- replicas of the release before go on calling this one.
+CREATE FUNCTION commit_batch_v1(
     -- The random stamp of the batch.
     p_stamp bigint,
+    -- The time of this database's clock, as far as the caller believes that clock.
+    p_now timestamptz,
+    -- Requests that were recorded a day before this have expired.
+    p_expiry timestamptz,
     -- Calls that were read, and the revision that each was at.
     p_read_uids uuid[],
     p_read_revisions bigint[],
-    -- Requests that carry a request_id. change: the place (from 1) of the first
-    -- change of the request, 0 for none; revision: that of the state answered
-    -- when there is no change; recorded: false for one that is only looked up.
+    -- Requests that carry a request_id. change: the place (from 1) of the first change of
+    -- the request, 0 for none; revision: that of the state in the response when there is no
+    -- change; recorded: false for a request that is only looked up.
     p_principals text[],
     p_record_ids uuid[],
     p_fingerprints uuid[],
@@ -145,36 +72,48 @@ CREATE OR REPLACE FUNCTION commit_batch(
     OUT head_revision bigint,
     OUT head_stamp bigint,
     OUT committed_at timestamptz,
+    -- What the database's clock says.
+    OUT clock timestamptz,
     OUT repeated integer[],
     OUT stale uuid[],
-    OUT refusal text
+    OUT refusal text,
+    OUT lacks_partition boolean
 )
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    refusing_constraint text;
 BEGIN
-    -- As an expression it costs a tenth of what it does as a statement.
-    IF pg_advisory_xact_lock(8642101, 1) IS NULL THEN
+    -- As an expression it costs a tenth of what it does as a statement. Each schema is an
+    -- installation of its own, with locks of its own.
+    IF pg_advisory_xact_lock(
+        CASE current_schema() WHEN 'public' THEN 8642101 ELSE hashtext(current_schema()) END, 1
+    ) IS NULL THEN
         RETURN;
     END IF;
 
-    SELECT b.last_revision, b.stamp, b.committed_at
+    SELECT b.last_revision, b.stamp, greatest(b.committed_at, b.confirmed_at)
         INTO head_revision, head_stamp, committed_at
         FROM voice_call_batches b ORDER BY b.last_revision DESC LIMIT 1;
     head_revision := coalesce(head_revision, 0);
     head_stamp := coalesce(head_stamp, 0);
-    -- The clock may step back; the log's times do not.
-    committed_at := greatest(clock_timestamp(), committed_at);
+    -- The clock may step either way, and is then not believed.
+    clock := clock_timestamp();
+    committed_at := greatest(
+        least(clock, p_now + interval '5 seconds'), p_now - interval '5 seconds', committed_at
+    );
 
     IF cardinality(p_record_ids) > 0 THEN
-        -- Subqueries that cannot become joins, in which a table that was small when
-        -- this was planned could be read whole.
+        -- OFFSET 0 keeps the subqueries from becoming joins, in which a table that was small
+        -- when this was planned could be read in full.
         SELECT array_agg(i.place) INTO repeated
             FROM generate_series(1, cardinality(p_record_ids)) AS i (place)
             WHERE EXISTS (
-                SELECT FROM request_records r
+                SELECT FROM idempotency_records r
                 WHERE r.request_id = p_record_ids[i.place]
                     AND r.principal = p_principals[i.place]
-                    AND r.recorded_at > committed_at - interval '24 hours'
+                    AND r.recorded_at > p_expiry - interval '24 hours'
+                    -- No record is later than this, so partitions made ahead are skipped.
                     AND r.recorded_at <= committed_at
                 OFFSET 0
             );
@@ -197,6 +136,11 @@ BEGIN
     END IF;
 
     IF cardinality(p_uids) > 0 THEN
+        -- From here on the arrays have the time of this commit.
+        p_created_ats := array_replace(p_created_ats, 'infinity', committed_at);
+        p_updated_ats := array_replace(p_updated_ats, 'infinity', committed_at);
+        p_handled_ats := array_replace(p_handled_ats, 'infinity', committed_at);
+        p_deleted_ats := array_replace(p_deleted_ats, 'infinity', committed_at);
         WITH batch AS (
             INSERT INTO voice_call_batches (last_revision, stamp, committed_at)
             VALUES (head_revision + cardinality(p_uids), p_stamp, committed_at)
@@ -208,14 +152,14 @@ BEGIN
             )
             SELECT
                 p_uids[i.place], p_durations[i.place],
-                CASE WHEN p_created_ats[i.place] = 'infinity' THEN committed_at ELSE p_created_ats[i.place] END,
-                CASE WHEN p_updated_ats[i.place] = 'infinity' THEN committed_at ELSE p_updated_ats[i.place] END,
+                p_created_ats[i.place],
+                p_updated_ats[i.place],
                 p_statuses[i.place]::voice_call_status, p_directions[i.place]::voice_call_direction,
                 p_staff_uids[i.place], p_client_uids[i.place], p_from_numbers[i.place],
                 p_to_numbers[i.place], p_recording_urls[i.place], p_call_summaries[i.place],
                 p_external_app_urls[i.place], p_handled_by_staff_uids[i.place],
-                CASE WHEN p_handled_ats[i.place] = 'infinity' THEN committed_at ELSE p_handled_ats[i.place] END,
-                CASE WHEN p_deleted_ats[i.place] = 'infinity' THEN committed_at ELSE p_deleted_ats[i.place] END,
+                p_handled_ats[i.place],
+                p_deleted_ats[i.place],
                 head_revision + i.place
             FROM generate_series(1, cardinality(p_uids)) AS i (place)
             WHERE p_kinds[i.place] <> 'purged' AND p_old_values[i.place] IS NULL
@@ -231,20 +175,28 @@ BEGIN
             p_kinds[i.place]::voice_call_change_kind, p_actors[i.place], p_request_ids[i.place],
             p_transaction_ends[i.place], p_old_values[i.place]::jsonb, p_uids[i.place],
             p_durations[i.place],
-            CASE WHEN p_created_ats[i.place] = 'infinity' THEN committed_at ELSE p_created_ats[i.place] END,
-            CASE WHEN p_updated_ats[i.place] = 'infinity' THEN committed_at ELSE p_updated_ats[i.place] END,
+            p_created_ats[i.place],
+            p_updated_ats[i.place],
             p_statuses[i.place]::voice_call_status, p_directions[i.place]::voice_call_direction,
             p_staff_uids[i.place], p_client_uids[i.place], p_from_numbers[i.place],
             p_to_numbers[i.place], p_recording_urls[i.place], p_call_summaries[i.place],
             p_external_app_urls[i.place], p_handled_by_staff_uids[i.place],
-            CASE WHEN p_handled_ats[i.place] = 'infinity' THEN committed_at ELSE p_handled_ats[i.place] END,
-            CASE WHEN p_deleted_ats[i.place] = 'infinity' THEN committed_at ELSE p_deleted_ats[i.place] END
+            p_handled_ats[i.place],
+            p_deleted_ats[i.place]
         FROM generate_series(1, cardinality(p_uids)) AS i (place);
+    ELSIF cardinality(p_record_ids) = 0 OR true = ANY (p_recorded) THEN
+        -- No change to come has an earlier time than this.
+        UPDATE voice_call_batches b SET confirmed_at = commit_batch_v1.committed_at
+            WHERE b.last_revision = head_revision;
+        IF NOT FOUND THEN
+            INSERT INTO voice_call_batches (last_revision, stamp, committed_at)
+                VALUES (0, 0, committed_at);
+        END IF;
     END IF;
 
     IF array_remove(p_old_values, NULL) <> '{}' THEN
-        -- Each of these calls is there, so each is a conflict: an update by the primary
-        -- key, without a join.
+        -- Each of these calls exists, so each is a conflict: an update by the primary key,
+        -- without a join.
         INSERT INTO voice_calls (
             uid, duration, created_at, updated_at, status, direction, staff_uid, client_uid,
             from_number, to_number, recording_url, call_summary, external_app_url,
@@ -252,14 +204,14 @@ BEGIN
         )
         SELECT
             p_uids[i.place], p_durations[i.place],
-            CASE WHEN p_created_ats[i.place] = 'infinity' THEN committed_at ELSE p_created_ats[i.place] END,
-            CASE WHEN p_updated_ats[i.place] = 'infinity' THEN committed_at ELSE p_updated_ats[i.place] END,
+            p_created_ats[i.place],
+            p_updated_ats[i.place],
             p_statuses[i.place]::voice_call_status, p_directions[i.place]::voice_call_direction,
             p_staff_uids[i.place], p_client_uids[i.place], p_from_numbers[i.place],
             p_to_numbers[i.place], p_recording_urls[i.place], p_call_summaries[i.place],
             p_external_app_urls[i.place], p_handled_by_staff_uids[i.place],
-            CASE WHEN p_handled_ats[i.place] = 'infinity' THEN committed_at ELSE p_handled_ats[i.place] END,
-            CASE WHEN p_deleted_ats[i.place] = 'infinity' THEN committed_at ELSE p_deleted_ats[i.place] END,
+            p_handled_ats[i.place],
+            p_deleted_ats[i.place],
             head_revision + i.place
         FROM generate_series(1, cardinality(p_uids)) AS i (place)
         WHERE p_old_values[i.place] IS NOT NULL
@@ -283,8 +235,8 @@ BEGIN
     END IF;
 
     IF 'purged' = ANY (p_kinds) THEN
-        -- Fingerprints are hashes of what was sent. A nil one matches any request.
-        UPDATE request_records r SET fingerprint = '00000000-0000-0000-0000-000000000000'
+        -- A fingerprint is a hash of what was sent. A nil one matches any request.
+        UPDATE idempotency_records r SET fingerprint = '00000000-0000-0000-0000-000000000000'
             FROM unnest(p_uids, p_kinds) AS p (uid, kind)
             JOIN voice_call_changes c ON c.uid = p.uid
             WHERE p.kind = 'purged' AND r.request_id = c.request_id;
@@ -305,7 +257,7 @@ BEGIN
     END IF;
 
     IF cardinality(p_record_ids) > 0 THEN
-        INSERT INTO request_records (
+        INSERT INTO idempotency_records (
             recorded_at, principal, request_id, fingerprint, uid, revision, change_count
         )
         SELECT
@@ -318,7 +270,14 @@ BEGIN
         FROM generate_series(1, cardinality(p_record_ids)) AS i (place)
         WHERE p_recorded[i.place];
     END IF;
-EXCEPTION WHEN OTHERS THEN
+
+    -- Constraints that are deferred to the commit are checked now, so that they refuse like
+    -- all others.
+    SET CONSTRAINTS ALL IMMEDIATE;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+    GET STACKED DIAGNOSTICS refusing_constraint = CONSTRAINT_NAME;
     refusal := SQLSTATE;
+    -- It has the SQLSTATE of a check violation, but no constraint has a name for it.
+    lacks_partition := refusal = '23514' AND refusing_constraint = '';
 END;
 $$;

@@ -1,2 +1,0 @@
-DROP TABLE voice_call_changes;
-DROP TYPE voice_call_change_kind;

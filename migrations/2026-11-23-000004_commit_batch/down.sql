@@ -1,1 +1,0 @@
-DROP FUNCTION commit_batch;

@@ -1,3 +1,0 @@
--- The kind of change that erases a call. A step of its own, because a new value
--- of an enum cannot be used in the transaction that adds it.
-ALTER TYPE voice_call_change_kind ADD VALUE 'purged';

@@ -1,0 +1,3 @@
+DROP TABLE feed;
+DROP TABLE voice_call_batches;
+DROP TABLE voice_call_changes;
