@@ -12,6 +12,7 @@
 mod bad_arguments;
 mod bad_input;
 mod change_log;
+mod clock_storm;
 mod clocks;
 mod concurrency;
 mod create;

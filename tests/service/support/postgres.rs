@@ -109,10 +109,14 @@ impl Cluster {
         Self::launch(durability, port, None, Network::Shared, None, prepare)
     }
 
-    /// Makes and starts a cluster that takes its time from this clock.
-    pub(crate) fn start_with_clock(clock: &Clock) -> Self {
+    /// Makes and starts a cluster that takes its time from this clock, with these settings
+    /// (`name=value`).
+    pub(crate) fn start_with_clock(clock: &Clock, settings: &[&str]) -> Self {
+        let settings = settings.iter().map(|&setting| setting.to_owned());
         let (durability, network) = (Durability::Fast, Network::Shared);
-        Self::launch(durability, 5432, None, network, Some(clock), |_| Vec::new())
+        Self::launch(durability, 5432, None, network, Some(clock), |_| {
+            settings.collect()
+        })
     }
 
     /// The same in a network namespace of its own, which only root can make.
@@ -398,7 +402,8 @@ async fn retry_while_in_use(client: &Client, sql: &str) {
     }
 }
 
-fn binaries() -> PathBuf {
+/// The directory of the server's programs, and of those that come with it.
+pub(crate) fn binaries() -> PathBuf {
     let root = Path::new("/usr/lib/postgresql");
     let versions = std::fs::read_dir(root).expect("PostgreSQL is installed: see the README");
     let mut found: Vec<(u32, PathBuf)> = versions
