@@ -38,7 +38,7 @@ const EXPORT_EVERY: Duration = Duration::from_secs(2);
 const NAP_MILLIS: u64 = 1_500;
 const EXPORT_TIME: Duration = Duration::from_secs(300);
 /// How many revisions back a history begins, at most.
-const HISTORY_LEN: i64 = 6_000;
+const HISTORY_LEN: i64 = 3_000;
 /// How many pages of a history are read.
 const PAGES: usize = 10;
 
