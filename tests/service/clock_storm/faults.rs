@@ -1,25 +1,28 @@
-//! Steps of the clocks, locks, dumps and publications, at random. After each the service is
-//! asked whether it works.
+//! Steps of the clocks, locks, dumps, publications and replicas that start and are killed, at
+//! random. After each the service is asked whether it works.
 
 use std::{
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, mpsc::RecvTimeoutError},
     time::Duration,
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{
+    sync::Mutex,
     task::JoinSet,
     time::{interval, timeout},
 };
 use tokio_postgres::{Client as Database, NoTls};
 use tokio_util::sync::CancellationToken;
 
+use super::{Environment, blocking, borrowed};
 use crate::support::{
     clock::Clock,
     faults::enabled_of,
     load::busy_time,
     postgres::{binaries, connect},
+    server::Process,
     storm::recover,
     tally::Tally,
 };
@@ -28,12 +31,17 @@ use crate::support::{
 const RECOVERY: Duration = Duration::from_secs(30);
 /// Longer runs have some faults of many seconds too.
 const SHORT: Duration = Duration::from_secs(60);
+/// How long a replica has to begin to serve before it is killed.
+const START_WAIT: Duration = Duration::from_secs(10);
 /// How long a fault waits for its lock.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 const CLOCK_FAULTS: [&str; 2] = ["database-clock", "replica-clocks"];
 const LOCK_FAULTS: [&str; 1] = ["lock"];
 const READER_FAULTS: [&str; 3] = ["transaction", "dump", "publication"];
+const START_FAULTS: [&str; 1] = ["start"];
+
+const DATABASES_CLOCK: &str = "steps of the database's clock";
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
@@ -75,6 +83,15 @@ const READ_ALL: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
     SELECT count(*) FROM voice_call_changes; SELECT count(*) FROM request_records; \
     SELECT count(*) FROM voice_calls; SELECT count(*) FROM purged_calls";
 
+const PUBLISH: &str = "DROP PUBLICATION IF EXISTS everything; \
+    CREATE PUBLICATION everything FOR ALL TABLES";
+
+/// Replicas that start: their environment, and their clock.
+pub(super) struct Starting {
+    pub(super) environment: Environment,
+    pub(super) clock: Clock,
+}
+
 /// The running faults.
 pub(super) struct Faults {
     tasks: JoinSet<()>,
@@ -86,6 +103,7 @@ impl Faults {
     pub(super) async fn start(
         url: &str,
         replicas: [&str; 2],
+        starting: Starting,
         clocks: &[Arc<Clock>; 3],
         seed: u64,
         tally: &Arc<Tally>,
@@ -93,6 +111,7 @@ impl Faults {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let mut number = 0;
+        let wrong = Arc::<Mutex<()>>::default();
         let mut next = async || {
             number += 1;
             Driver {
@@ -103,12 +122,10 @@ impl Faults {
                 tally: Arc::clone(tally),
                 stop: stop.clone(),
                 is_long: busy_time() > SHORT,
+                wrong: Arc::clone(&wrong),
             }
         };
-        let whose = [
-            "steps of the database's clock",
-            "steps of a replica's clock",
-        ];
+        let whose = [DATABASES_CLOCK, "steps of a replica's clock"];
         for (place, clock) in clocks.iter().enumerate() {
             let place = place.min(1);
             if !enabled(&[CLOCK_FAULTS[place]]).is_empty() {
@@ -119,6 +136,9 @@ impl Faults {
             tasks.spawn(next().await.lock_tables());
         }
         tasks.spawn(next().await.read_all(enabled(&READER_FAULTS)));
+        if !enabled(&START_FAULTS).is_empty() {
+            tasks.spawn(next().await.start_replicas(starting));
+        }
         Self { tasks, stop }
     }
 
@@ -132,8 +152,13 @@ impl Faults {
 }
 
 fn enabled(faults: &[&'static str]) -> Vec<&'static str> {
-    let all = [&CLOCK_FAULTS[..], &LOCK_FAULTS, &READER_FAULTS].concat();
-    enabled_of(&all, faults)
+    let all = [
+        &CLOCK_FAULTS[..],
+        &LOCK_FAULTS,
+        &READER_FAULTS,
+        &START_FAULTS,
+    ];
+    enabled_of(&all.concat(), faults)
 }
 
 /// A task that injects faults.
@@ -145,6 +170,9 @@ struct Driver {
     tally: Arc<Tally>,
     stop: CancellationToken,
     is_long: bool,
+    /// Held while the database's clock is wrong, or that of a replica that starts: if both
+    /// are, nothing tells a start from one after a long time.
+    wrong: Arc<Mutex<()>>,
 }
 
 impl Driver {
@@ -170,23 +198,57 @@ impl Driver {
         self.pause(time).await;
     }
 
+    /// Opens the session again if it has ended: a process of the server may crash, because a
+    /// signal may come while libfaketime reads the time for its handler.
+    async fn reconnect(&mut self) {
+        let mut tries = interval(Duration::from_millis(100));
+        while self.database.is_closed() && !self.stop.is_cancelled() {
+            tries.tick().await;
+            if let Ok((database, connection)) = tokio_postgres::connect(&self.url, NoTls).await {
+                tokio::spawn(connection);
+                self.database = database;
+            }
+        }
+    }
+
+    /// Runs statements that succeed, unless the session ends.
+    async fn run(&self, sql: &str) {
+        if let Err(error) = self.database.batch_execute(sql).await {
+            assert!(
+                error.as_db_error().is_none() || self.database.is_closed(),
+                "{sql}: {error:?}"
+            );
+        }
+    }
+
     async fn expect_service(&self) {
         let [first, second] = &self.replicas;
         recover([first, second], RECOVERY, &self.tally).await;
+    }
+
+    /// How far a clock steps, either way.
+    fn any_step(&mut self) -> (i64, &'static str) {
+        let (seconds, size) = STEPS[self.random.random_range(0..STEPS.len())];
+        match self.random.random_bool(0.5) {
+            true => (seconds, size),
+            false => (-seconds.min(MAX_BACK), size),
+        }
     }
 
     /// Each step is taken back: a clock that stays wrong is believed in the end.
     async fn step_clock(mut self, clock: Arc<Clock>, whose: &'static str) {
         while !self.stop.is_cancelled() {
             self.rest().await;
-            let (seconds, size) = STEPS[self.random.random_range(0..STEPS.len())];
-            let seconds = match self.random.random_bool(0.5) {
-                true => seconds,
-                false => -seconds.min(MAX_BACK),
-            };
+            let (seconds, size) = self.any_step();
             self.tally.add(whose, 1);
             self.tally.add(size, 1);
             let time = self.duration(100);
+            let is_databases = whose == DATABASES_CLOCK;
+            let wrong = Arc::clone(&self.wrong);
+            let held = match is_databases {
+                true => Some(wrong.lock().await),
+                false => None,
+            };
             clock.set(seconds);
             if time >= Duration::from_secs(1) {
                 tokio::join!(self.pause(time), self.expect_service());
@@ -194,6 +256,7 @@ impl Driver {
                 self.pause(time).await;
             }
             clock.set(0);
+            drop(held);
             self.expect_service().await;
         }
     }
@@ -204,19 +267,23 @@ impl Driver {
             let table = match self.random.random_bool(0.5) {
                 true => TABLES[self.random.random_range(0..TABLES.len())].to_owned(),
                 false => {
-                    let row = self.database.query_one(PARTITIONS, &[]).await;
-                    row.expect("there are some").get(0)
+                    let Ok(row) = self.database.query_one(PARTITIONS, &[]).await else {
+                        self.reconnect().await;
+                        continue;
+                    };
+                    row.get(0)
                 }
             };
             let (mode, what) = MODES[self.random.random_range(0..MODES.len())];
             let lock = format!("BEGIN; LOCK TABLE {table} IN {mode} MODE");
+            self.reconnect().await;
             let is_locked = self.locks(&lock).await;
             if is_locked {
                 self.tally.add(what, 1);
                 let time = self.duration(12);
                 self.pause(time).await;
             }
-            self.database.batch_execute("ROLLBACK").await.expect("open");
+            self.run("ROLLBACK").await;
             self.expect_service().await;
         }
     }
@@ -230,7 +297,8 @@ impl Driver {
             // The partition may be gone.
             Ok(locked) => locked.is_ok(),
             Err(_) => {
-                cancel.cancel_query(NoTls).await.expect("it listens");
+                // It may not listen now.
+                let _ = cancel.cancel_query(NoTls).await;
                 locking.await.is_ok()
             }
         }
@@ -240,27 +308,61 @@ impl Driver {
     async fn read_all(mut self, faults: Vec<&'static str>) {
         while !faults.is_empty() && !self.stop.is_cancelled() {
             self.rest().await;
+            self.reconnect().await;
             match faults[self.random.random_range(0..faults.len())] {
                 "transaction" => {
-                    let read = self.database.batch_execute(READ_ALL).await;
-                    read.expect("it may read");
+                    self.run(READ_ALL).await;
                     self.tally.add("open transactions that have read all", 1);
                     let time = self.duration(60);
                     self.pause(time).await;
-                    self.database.batch_execute("COMMIT").await.expect("open");
+                    self.run("COMMIT").await;
                 }
                 "dump" => self.dump().await,
                 _ => {
-                    let publish = "CREATE PUBLICATION everything FOR ALL TABLES";
-                    self.database.batch_execute(publish).await.expect("new");
+                    self.run(PUBLISH).await;
                     self.tally.add("publications of all tables", 1);
                     let time = self.duration(30);
                     self.pause(time).await;
-                    let end = "DROP PUBLICATION everything";
-                    self.database.batch_execute(end).await.expect("there");
+                    self.run("DROP PUBLICATION IF EXISTS everything").await;
                 }
             }
             self.expect_service().await;
+        }
+    }
+
+    /// Replicas come and go (SIGKILL). One that starts looks after the partitions at once,
+    /// whatever its clock or the database's say just then.
+    async fn start_replicas(mut self, starting: Starting) {
+        while !self.stop.is_cancelled() {
+            self.rest().await;
+            let wrong = Arc::clone(&self.wrong);
+            let held = match self.random.random_bool(0.5) {
+                true => Some(wrong.lock().await),
+                false => None,
+            };
+            if held.is_some() {
+                starting.clock.set(self.any_step().0);
+            }
+            let (replica, serving) = Process::launch(&borrowed(&starting.environment));
+            self.tally.add("replicas started", 1);
+            match blocking(|| serving.recv_timeout(START_WAIT)) {
+                Ok(endpoint) => {
+                    recover([&endpoint, &endpoint], RECOVERY, &self.tally).await;
+                    self.tally.add("of which served", 1);
+                }
+                // It waits for a clock that can be right, or for a lock.
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.tally.violation("a replica that ended", || {
+                        format!("{:#?}", replica.log.lines())
+                    });
+                }
+            }
+            drop(held);
+            let time = self.duration(20);
+            self.pause(time).await;
+            drop(replica);
+            starting.clock.set(0);
         }
     }
 

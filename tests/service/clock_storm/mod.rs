@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use voicecall::api::proto::VoiceCall;
 
 use self::{
-    faults::Faults,
+    faults::{Faults, Starting},
     purges::Purger,
     readings::{Reader, Reading},
 };
@@ -61,11 +61,23 @@ const PARTITION_LEN: &str = "1000";
 /// Little memory, so that who is behind reads the log.
 const FEED_MEMORY: &str = "1000000";
 
+/// The environment variables of a replica.
+type Environment = Vec<(&'static str, String)>;
+
+fn borrowed(environment: &Environment) -> Vec<(&str, &str)> {
+    let pairs = environment.iter();
+    pairs.map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+/// How far the log's time may be from the true one, in microseconds.
+const NEAR: i64 = 60_000_000;
+
 /// Two replicas over one database, each of the three with a clock of its own.
 struct Deployment {
     replicas: [Process; 2],
+    starting: Option<Starting>,
     url: String,
-    _cluster: Cluster,
+    cluster: Cluster,
     /// Last, so that they outlive the processes.
     clocks: [Arc<Clock>; 3],
 }
@@ -80,21 +92,26 @@ impl Deployment {
         let url = cluster.database().await;
         recorded::record(&connect(&url).await).await;
         let kept = if busy_time() < LONG { KEPT } else { KEPT_LONG };
-        let start = |clock: &Clock| {
-            let faked = clock.for_service();
-            let mut environment: Vec<_> = faked.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let environment = |clock: &Clock| {
+            let mut environment = clock.for_service();
             environment.extend([
-                ("DATABASE_URL", url.as_str()),
-                ("VOICECALL_LOG_RETENTION", kept),
-                ("VOICECALL_LOG_PARTITION", PARTITION_LEN),
-                ("VOICECALL_FEED_MEMORY", FEED_MEMORY),
+                ("DATABASE_URL", url.clone()),
+                ("VOICECALL_LOG_RETENTION", kept.to_owned()),
+                ("VOICECALL_LOG_PARTITION", PARTITION_LEN.to_owned()),
+                ("VOICECALL_FEED_MEMORY", FEED_MEMORY.to_owned()),
             ]);
-            blocking(|| Process::start(&environment))
+            environment
         };
+        let start = |clock| blocking(|| Process::start(&borrowed(&environment(clock))));
+        let clock = Clock::new()?;
         Some(Self {
             replicas: [start(&clocks[1]), start(&clocks[2])],
+            starting: Some(Starting {
+                environment: environment(&clock),
+                clock,
+            }),
             url,
-            _cluster: cluster,
+            cluster,
             clocks,
         })
     }
@@ -170,14 +187,15 @@ async fn whatever_the_clocks_say_and_the_log_forgets_no_answer_is_untrue() {
     };
     let seed = seed();
     let tally = Arc::new(Tally::default());
-    let database = connect(&deployment.url).await;
     readings::create_large_calls(deployment.endpoints()[0]).await;
     let watchers = Watchers::start(deployment.endpoints(), &tally);
     let load = Load::start(deployment.endpoints(), CLIENTS, seed, &tally);
     let others = Others::start(deployment.endpoints(), seed, &tally);
+    let starting = deployment.starting.take().expect("not taken yet");
     let faults = Faults::start(
         &deployment.url,
         deployment.endpoints(),
+        starting,
         &deployment.clocks,
         seed,
         &tally,
@@ -187,6 +205,7 @@ async fn whatever_the_clocks_say_and_the_log_forgets_no_answer_is_untrue() {
     faults.stop().await;
     let observed = load.finish(PATIENCE).await;
     let (readings, imported) = others.finish(&tally).await;
+    let database = connect(&deployment.url).await;
     observed.check_revisions(&tally);
     let mut states = observed.states();
     states.extend(imported);
@@ -209,6 +228,14 @@ async fn whatever_the_clocks_say_and_the_log_forgets_no_answer_is_untrue() {
     let dropped = u64::try_from(recorded::oldest(&database).await).expect("positive");
     tally.add("changes in the log", u64::try_from(head).expect("positive"));
     tally.add("changes that have left it", dropped);
+
+    let ahead = recorded::micros_ahead(&database).await;
+    if ahead.abs() > NEAR {
+        tally.violation("a log whose time is wrong", || format!("{ahead} us ahead"));
+    }
+    let crashes = deployment.cluster.log();
+    let crashes = crashes.matches("was terminated by signal").count();
+    tally.add("crashes of the database", crashes as u64);
 
     let Deployment { replicas, url, .. } = &mut deployment;
     for replica in replicas {

@@ -37,7 +37,8 @@ const EXPORT_EVERY: Duration = Duration::from_secs(2);
 /// How long an export does not read, at most, between two chunks.
 const NAP_MILLIS: u64 = 1_500;
 const EXPORT_TIME: Duration = Duration::from_secs(300);
-/// How many revisions back a history begins, at most.
+/// How many revisions back a history begins, at most: mostly few enough that the log has
+/// them, sometimes up to eight times as many.
 const HISTORY_LEN: i64 = 3_000;
 /// How many pages of a history are read.
 const PAGES: usize = 10;
@@ -318,8 +319,8 @@ impl Reader {
         }
         let count = self.random.random_range(1..4);
         let (wire, filter) = self.some_calls(count);
-        let from = self.head - self.random.random_range(0..HISTORY_LEN);
-        let from = from.max(0);
+        let most = HISTORY_LEN << self.random.random_range(0..4);
+        let from = (self.head - self.random.random_range(0..most)).max(0);
         let mut start = Start::AfterRevision(from);
         let mut session = Session {
             resumed_from: Some(from),

@@ -2,7 +2,11 @@
 //! transaction of the change. When the storm is over, the log is made of it as it would be
 //! if nothing had ever left it.
 
+use std::time::SystemTime;
+
 use tokio_postgres::Client as Database;
+
+use crate::support::micros;
 
 /// The rule by which the database refuses some imported records is here too.
 const RECORD: &str = "
@@ -74,6 +78,14 @@ pub(super) async fn oldest(database: &Database) -> i64 {
     let query = "SELECT oldest_revision FROM feed";
     let row = database.query_one(query, &[]).await.expect("it answers");
     row.get(0)
+}
+
+/// How far ahead of the true time the last change is, in microseconds.
+pub(super) async fn micros_ahead(database: &Database) -> i64 {
+    let query = "SELECT (extract(epoch FROM max(changed_at)) * 1000000)::bigint \
+        FROM recorded_changes";
+    let row = database.query_one(query, &[]).await.expect("it answers");
+    row.get::<_, i64>(0) - micros(Some(SystemTime::now().into()))
 }
 
 /// How many calls there were that were not deleted, at each revision from 0 on.
