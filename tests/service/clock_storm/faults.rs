@@ -348,7 +348,7 @@ impl Driver {
             match blocking(|| serving.recv_timeout(START_WAIT)) {
                 Ok(endpoint) => {
                     recover([&endpoint, &endpoint], RECOVERY, &self.tally).await;
-                    self.tally.add("of which served", 1);
+                    self.tally.add("replicas started that served", 1);
                 }
                 // It waits for a clock that can be right, or for a lock.
                 Err(RecvTimeoutError::Timeout) => {}
