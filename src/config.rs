@@ -154,7 +154,7 @@ pub struct Serve {
         env = "VOICECALL_LOG_PARTITION",
         default_value_t = 20_000_000,
         value_name = "COUNT",
-        value_parser = clap::value_parser!(i64).range(100_000..)
+        value_parser = clap::value_parser!(i64).range(1_000..)
     )]
     pub log_partition: i64,
 

@@ -55,7 +55,7 @@ impl Token {
     }
 }
 
-/// The service writes them in `api::resume_token` and `api::page_token`.
+/// The service writes them in `api::tokens`.
 fn decode(text: &str) -> Option<Fields> {
     let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
     let (body, sum) = bytes.split_last_chunk::<4>()?;

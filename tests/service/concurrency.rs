@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     ledger::check_ledger,
-    load::{Load, busy_time, repeat},
+    load::{CLIENTS, Load, busy_time, repeat},
     postgres::{Cluster, Durability, connect},
     server::Process,
     tally::Tally,
@@ -23,7 +23,7 @@ async fn run(meanwhile: impl AsyncFnOnce(&Cluster, &Tally)) {
     let until = Instant::now() + busy_time();
     let tally = Arc::new(Tally::default());
     let endpoints = [&*replicas[0].endpoint, &*replicas[1].endpoint];
-    let load = Load::start(endpoints, 0, &tally);
+    let load = Load::start(endpoints, CLIENTS, 0, &tally);
     meanwhile(&cluster, &tally).await;
     // Whatever happens meanwhile may take longer on a busy machine.
     sleep_until(until).await;

@@ -13,6 +13,7 @@ mod bad_arguments;
 mod bad_clients;
 mod bad_input;
 mod change_log;
+mod clock_storm;
 mod clocks;
 mod concurrency;
 mod create;

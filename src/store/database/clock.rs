@@ -22,7 +22,7 @@ const NO_STEP_MICROS: i64 = 1_000_000;
 /// After how long another time is believed.
 const BELIEVED_AFTER: Duration = Duration::from_secs(15 * 60);
 /// By how much the database's clock may differ from ours when they first meet.
-const MAX_DIFFERENCE_MICROS: i64 = 15 * 60 * 1_000_000;
+const MAX_DIFFERENCE_MICROS: u64 = 15 * 60 * 1_000_000;
 
 /// The time. Clones share it.
 #[derive(Debug, Clone)]
@@ -88,19 +88,29 @@ impl Clock {
             database.read(clock.micros(), now);
             return;
         }
-        let difference = clock.micros().saturating_sub(system);
-        let first = if difference.abs() <= MAX_DIFFERENCE_MICROS {
-            clock.micros()
-        } else {
-            warn!(
-                "the database's clock is {} s ahead of ours and is not believed yet",
-                difference / 1_000_000
-            );
-            system
-        };
+        let log = clocks.log.as_ref().map(|log| log.goes_on(now));
+        let first = first_believed(clock.micros(), system, log);
+        if first != clock.micros() {
+            let difference = clock.micros().saturating_sub(system) / 1_000_000;
+            warn!("the database's clock is {difference} s ahead of ours and is not believed yet");
+        }
         let mut database = Steady::new("database", first, now);
         database.read(clock.micros(), now);
         clocks.database = Some(database);
+    }
+}
+
+/// Which time is believed when the database's clock and ours meet first. If they contradict
+/// each other, the log bears witness: it is no use to trust ours where it is the wrong one,
+/// because the log's time never comes back from a time that is far ahead.
+fn first_believed(database: i64, system: i64, log: Option<i64>) -> i64 {
+    if database.abs_diff(system) <= MAX_DIFFERENCE_MICROS {
+        return database;
+    }
+    match log {
+        Some(log) if database.abs_diff(log) < system.abs_diff(log) => database,
+        Some(_) => system,
+        None => database.min(system),
     }
 }
 
@@ -181,6 +191,24 @@ mod tests {
             state.read(110 * SECOND + 400_000, after),
             110 * SECOND + 400_000
         );
+    }
+
+    #[test]
+    fn of_two_clocks_that_contradict_each_other_the_one_near_the_log_is_believed() {
+        const DAY: i64 = 24 * 3600 * SECOND;
+        let (right, ahead, behind) = (100 * DAY, 200 * DAY, 50 * DAY);
+        let (fresh, old) = (Some(right - SECOND), Some(90 * DAY));
+        for log in [fresh, old] {
+            assert_eq!(first_believed(right, ahead, log), right);
+            assert_eq!(first_believed(right, behind, log), right);
+            assert_eq!(first_believed(ahead, right, log), right);
+            assert_eq!(first_believed(behind, right, log), right);
+        }
+        // Without a log the earlier one, which does the less harm.
+        assert_eq!(first_believed(right, ahead, None), right);
+        assert_eq!(first_believed(ahead, right, None), right);
+        // They agree well enough.
+        assert_eq!(first_believed(right, right + SECOND, None), right);
     }
 
     #[test]

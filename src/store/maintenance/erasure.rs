@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use diesel::{
     QueryResult, QueryableByName, sql_query,
-    sql_types::{Array, BigInt, Bool, Nullable, Oid, Text},
+    sql_types::{Array, BigInt, Bool, Nullable, Oid, Text, Uuid as SqlUuid},
 };
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use super::upkeep::takes;
 use crate::{
-    domain::Revision,
+    domain::{Revision, Uuid},
     store::{
         database::{Availability, Connector, Lock, Role, Session},
         error::OpenError,
@@ -100,6 +100,7 @@ async fn erase(session: &Session) -> QueryResult<Look> {
     let Some(newest) = newest_unseen(session).await? else {
         return Ok(Look::Held);
     };
+    forget_fingerprints(session, newest).await?;
     let tables = tables(session, newest).await?;
     for table in &tables {
         vacuum(session, &table.name).await?;
@@ -111,6 +112,17 @@ async fn erase(session: &Session) -> QueryResult<Look> {
     } else {
         Look::Erased(erased)
     })
+}
+
+/// Removes the fingerprints of requests that named a purged call and changed nothing: the purge
+/// itself finds requests by the changes that they made.
+async fn forget_fingerprints(session: &Session, newest: Revision) -> QueryResult<()> {
+    let query = "UPDATE idempotency_records r SET fingerprint = $2 FROM purged_calls p \
+        WHERE p.erased_at IS NULL AND p.revision <= $1 AND r.uid = p.uid AND r.fingerprint <> $2";
+    let query = sql_query(query)
+        .bind::<BigInt, _>(newest)
+        .bind::<SqlUuid, _>(Uuid::nil());
+    session.execute(query).await.map(drop)
 }
 
 /// Takes the planner's samples anew of what is in no table of its own, and vacuums the
@@ -139,7 +151,7 @@ async fn refresh_samples(session: &Session) -> QueryResult<()> {
 /// of a table being cut off, which takes a lock that readers wait for.
 async fn vacuum(session: &Session, table: &str) -> QueryResult<()> {
     let vacuum =
-        format!("VACUUM (FREEZE, ANALYZE, INDEX_CLEANUP on, TRUNCATE false, PARALLEL 0) {table}");
+        format!("VACUUM (FREEZE, ANALYZE, INDEX_CLEANUP auto, TRUNCATE false, PARALLEL 0) {table}");
     session.batch(&vacuum).await
 }
 

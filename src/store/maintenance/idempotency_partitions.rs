@@ -24,23 +24,29 @@ const AHEAD: i64 = 4;
 const BEHIND: i64 = 5;
 
 #[derive(QueryableByName)]
-struct LogTime {
+struct Times {
+    #[diesel(sql_type = Timestamptz)]
+    clock: PgTimestamp,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     log_time: Option<PgTimestamp>,
 }
 
 /// Makes the partitions that commits may need from now on: they go by the time of the log,
-/// which may be ahead of the clock, and which the clock takes note of.
+/// which may be ahead of the clock. The clock takes note of what it and the database's say.
 pub(crate) async fn make(session: &Session, clock: &Clock) -> QueryResult<()> {
     let query = sql_query(
-        "SELECT greatest(committed_at, confirmed_at) AS log_time FROM voice_call_batches \
-         ORDER BY last_revision DESC LIMIT 1",
+        "SELECT clock_timestamp() AS clock, ( \
+            SELECT greatest(committed_at, confirmed_at) FROM voice_call_batches \
+            ORDER BY last_revision DESC LIMIT 1 \
+         ) AS log_time",
     );
-    let row: Option<LogTime> = session.optional_row(query).await?;
-    let log_time = row.and_then(|row| row.log_time).map(from_sql_time);
+    let times: Times = session.row(query).await?;
+    let log_time = times.log_time.map(from_sql_time);
+    // In this order: the log bears witness for the clock.
     if let Some(log_time) = log_time {
         clock.log_says(log_time);
     }
+    clock.database_says(from_sql_time(times.clock));
     let now = clock.log_now();
     let partitions = all(session).await?;
     let starts = [Some(slot(now)), log_time.map(slot)];

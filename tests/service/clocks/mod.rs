@@ -78,7 +78,7 @@ impl Installation {
     async fn start_at(wrong: Wrong, seconds_ahead: i64) -> Option<Self> {
         let clock = Clock::new()?;
         clock.set(seconds_ahead);
-        let cluster = blocking(|| Cluster::start_with_clock(&clock));
+        let cluster = blocking(|| Cluster::start_with_clock(&clock, &[]));
         let url = cluster.database().await;
         Some(Self {
             wrong,

@@ -6,9 +6,12 @@ use std::time::Duration;
 use voicecall::proto::VoiceCall;
 
 use super::{
-    HOUR, Installation, NEAR, Wrong, YEAR, attempt, attempt_import, expect_creates, true_time,
+    HOUR, Installation, NEAR, Wrong, YEAR, attempt, attempt_import, expect_creates, start,
+    true_time,
 };
-use crate::support::{create, eventually, get, inbound, micros, writes::create_of};
+use crate::support::{
+    clock::Clock, create, eventually, get, inbound, micros, postgres::Cluster, writes::create_of,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_go_on_after_the_databases_clock_was_40_hours_ahead_for_a_moment() {
@@ -98,6 +101,24 @@ async fn writes_go_on_after_a_beginning_ahead(wrong: Wrong) {
     for call in first.into_iter().flatten() {
         let found = get(&mut service.client(), &call.uid).await;
         assert_eq!(found.expect("it was accepted"), call);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_starts_with_a_clock_of_its_own_that_is_wrong_moves_no_time() {
+    let Some(clock) = Clock::new() else {
+        return;
+    };
+    let url = Cluster::shared().await.database().await;
+    let right = start(&[("DATABASE_URL", url.clone())]);
+    create(&mut right.client(), inbound()).await;
+    let mut environment = clock.for_service();
+    environment.push(("DATABASE_URL", url));
+    for seconds_ahead in [40 * HOUR, 10 * YEAR, -10 * YEAR] {
+        clock.set(seconds_ahead);
+        let wrong = start(&environment);
+        expect_near(&expect_creates(&wrong.endpoint).await);
+        expect_near(&expect_creates(&right.endpoint).await);
     }
 }
 

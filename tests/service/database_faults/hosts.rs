@@ -65,7 +65,7 @@ async fn until_all_work(clients: &[Client], call: &VoiceCall) {
 async fn round(client: &Client, call: &VoiceCall) -> Vec<String> {
     let mut writer = client.clone();
     let (reads, created) = tokio::join!(
-        every_read_within(DEADLINE, client, &call.uid),
+        every_read_within(DEADLINE, client, &call.uid, None),
         create_within(&mut writer, DEADLINE),
     );
     let created = created.map(|call| call.uid);

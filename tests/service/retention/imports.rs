@@ -1,16 +1,14 @@
 //! The records of one call are written in their order, whatever the database refuses
 //! between them.
 
-use futures_util::{StreamExt, stream};
 use prost_types::Timestamp;
 use voicecall::proto::{
-    ImportConflictPolicy, ImportRecord, ImportSettings, ImportVoiceCallsRequest,
-    ImportVoiceCallsResponse, VoiceCall, import_voice_calls_request::Message,
+    ImportConflictPolicy, ImportVoiceCallsResponse, VoiceCall,
     import_voice_calls_response::Result as Answer,
 };
 
 use crate::support::{
-    Client, Server, get, inbound,
+    Client, Server, get, import, inbound,
     ledger::check_ledger,
     postgres::{connect, hold_commits, waiting_backend},
     request_id,
@@ -22,26 +20,8 @@ pub(super) async fn import(
     policy: ImportConflictPolicy,
     calls: impl IntoIterator<Item = VoiceCall>,
 ) -> Vec<ImportVoiceCallsResponse> {
-    let settings = Message::Settings(ImportSettings {
-        conflict_policy: policy.into(),
-    });
-    let records = (0..).zip(calls).map(|(sequence, call)| {
-        Message::Record(ImportRecord {
-            sequence,
-            voice_call: Some(call),
-        })
-    });
-    let messages: Vec<_> = std::iter::once(settings)
-        .chain(records)
-        .map(|message| ImportVoiceCallsRequest {
-            message: Some(message),
-        })
-        .collect();
-    let answers = client.import_voice_calls(stream::iter(messages)).await;
-    let answers = answers.expect("it begins").into_inner();
-    let answers = answers.collect::<Vec<_>>().await.into_iter();
-    let answers: Result<Vec<_>, _> = answers.collect();
-    let mut answers = answers.expect("it ends well");
+    let (mut answers, end) = import::import(client, policy, calls).await;
+    end.expect("it ends well");
     answers.sort_by_key(|answer| answer.sequence);
     answers
 }

@@ -1,28 +1,19 @@
 //! What a purge erases: no answer tells the content afterwards, on any replica.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
-use futures_util::future::{BoxFuture, join_all};
-use tokio::time::timeout;
 use tokio_postgres::Client as Database;
-use voicecall::proto::{
-    HandleVoiceCallRequest, ListVoiceCallChangesRequest, UpdateVoiceCallRequest, VoiceCall,
-    VoiceCallFilter, list_voice_call_changes_request, watch_voice_calls_request::Start,
-    watch_voice_calls_response::Message,
-};
+use voicecall::proto::{HandleVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall};
 
 use crate::support::{
-    Client, Server, create, eventually, facts, get, handle, inbound,
+    Server, create, eventually, facts, get, handle, inbound,
     postgres::{Cluster, Durability, connect},
-    reads::every_read_within,
     request_id,
     server::settings,
-    watcher::{Watcher, from, live, snapshot},
+    told::all_that_is_told,
+    watcher::{Watcher, from, live},
     writes::{Write, purge_of},
 };
-
-/// How long a read may take whose replica cannot follow the log.
-const READ_TIME: Duration = Duration::from_secs(2);
 
 /// A text that is nowhere else.
 fn secret() -> String {
@@ -111,94 +102,6 @@ async fn log_backends(database: &Database) -> Vec<i32> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// What a watch shows until its first checkpoint, its end, or the end of the time.
-async fn watched(mut client: Client, start: Start) -> String {
-    let mut seen = String::new();
-    let watch = async {
-        let mut watcher = match Watcher::start(&mut client, from(start)).await {
-            Ok(watcher) => watcher,
-            Err(status) => {
-                seen = format!("{status:?}");
-                return;
-            }
-        };
-        loop {
-            let next = watcher.next().await;
-            seen.push_str(&format!("{next:?}"));
-            if matches!(next, Err(_) | Ok(Message::Checkpoint(_))) {
-                return;
-            }
-        }
-    };
-    // What has been seen by then counts.
-    let _ = timeout(READ_TIME, watch).await;
-    seen
-}
-
-async fn changes(
-    mut client: Client,
-    uids: Vec<String>,
-    start: Option<list_voice_call_changes_request::Start>,
-) -> String {
-    let request = ListVoiceCallChangesRequest {
-        filter: Some(VoiceCallFilter {
-            uids,
-            ..Default::default()
-        }),
-        start,
-        ..Default::default()
-    };
-    let read = client.list_voice_call_changes(request);
-    format!("{:?}", timeout(READ_TIME, read).await)
-}
-
-/// Every way to read what became of the call, each with a name.
-async fn all_that_is_told(client: &Client, uid: &str, token: &str) -> Vec<(String, String)> {
-    use list_voice_call_changes_request::Start as From;
-    let (client, token) = (|| client.clone(), || token.to_owned());
-    let uids = || vec![uid.to_owned()];
-    let reads: Vec<(&str, BoxFuture<'_, String>)> = vec![
-        (
-            "watch after 0",
-            Box::pin(watched(client(), Start::AfterRevision(0))),
-        ),
-        (
-            "watch of a token",
-            Box::pin(watched(client(), Start::ResumeToken(token()))),
-        ),
-        (
-            "watch of a snapshot",
-            Box::pin(watched(client(), snapshot())),
-        ),
-        ("live watch", Box::pin(watched(client(), live()))),
-        ("changes", Box::pin(changes(client(), Vec::new(), None))),
-        (
-            "changes after 0",
-            Box::pin(changes(client(), Vec::new(), Some(From::AfterRevision(0)))),
-        ),
-        (
-            "changes of a token",
-            Box::pin(changes(
-                client(),
-                Vec::new(),
-                Some(From::ResumeToken(token())),
-            )),
-        ),
-        (
-            "history",
-            Box::pin(changes(client(), uids(), Some(From::AfterRevision(0)))),
-        ),
-    ];
-    let reads = reads
-        .into_iter()
-        .map(async |(name, read)| (name.to_owned(), read.await));
-    let (told, own) = (join_all(reads), client());
-    let (mut told, others) = tokio::join!(told, every_read_within(READ_TIME, &own, uid));
-    let others = others.into_iter();
-    told.extend(others.map(|(name, answer)| (name.to_owned(), format!("{answer:?}"))));
-    told
-}
-
 #[tokio::test]
 async fn a_replica_that_cannot_follow_the_log_does_not_tell_what_another_has_purged() {
     let cluster = Cluster::start(Durability::Fast);
@@ -236,7 +139,7 @@ async fn a_replica_that_cannot_follow_the_log_does_not_tell_what_another_has_pur
     let call = create(&mut first.client(), call).await;
     watcher.until(call.revision).await;
     let (uid, client) = (call.uid, second.client());
-    let told = all_that_is_told(&client, &uid, &token).await;
+    let told = all_that_is_told(&client, &uid, &token, None).await;
     let with_it = told.iter().filter(|(_, text)| text.contains(&secret));
     assert!(with_it.count() > 8, "{told:#?}");
 
@@ -246,7 +149,7 @@ async fn a_replica_that_cannot_follow_the_log_does_not_tell_what_another_has_pur
         .await
         .expect("it is purged");
     for _ in 0..2 {
-        let told = all_that_is_told(&client, &uid, &token).await;
+        let told = all_that_is_told(&client, &uid, &token, None).await;
         let with_it = told.iter().filter(|(_, text)| text.contains(&secret));
         let with_it: Vec<_> = with_it.map(|(name, _)| name).collect();
         assert!(with_it.is_empty(), "told after the purge by {with_it:?}");

@@ -36,6 +36,8 @@ pub(crate) struct FinalLog {
     /// State before each change, by folding.
     before: Vec<Option<Call>>,
     purged: HashSet<Uuid>,
+    /// The places of the changes of each call.
+    places: HashMap<Uuid, Vec<usize>>,
     /// The oldest time of each change and those after it.
     oldest_from: Vec<Timestamp>,
 }
@@ -54,12 +56,14 @@ impl FinalLog {
         let mut states: HashMap<Uuid, Call> = HashMap::new();
         let mut before = Vec::with_capacity(changes.len());
         let mut purged = HashSet::new();
+        let mut places: HashMap<Uuid, Vec<usize>> = HashMap::new();
         for (place, change) in changes.iter().enumerate() {
             assert_eq!(
                 usize::try_from(change.revision),
                 Ok(place + 1),
                 "a gap in the log"
             );
+            places.entry(change.uid).or_default().push(place);
             before.push(states.remove(&change.uid));
             if let Some(after) = &change.after {
                 states.insert(change.uid, (**after).clone());
@@ -76,6 +80,7 @@ impl FinalLog {
             changes,
             before,
             purged,
+            places,
             oldest_from,
         }
     }
@@ -90,13 +95,24 @@ impl FinalLog {
         i64::try_from(self.changes.len()).expect("it fits")
     }
 
+    /// The places of the changes that may concern a view, in order.
+    fn places(&self, filter: &Filter) -> Vec<usize> {
+        if filter.uids.is_empty() {
+            return (0..self.changes.len()).collect();
+        }
+        let of_calls = filter.uids.iter().filter_map(|uid| self.places.get(uid));
+        let mut places: Vec<usize> = of_calls.flatten().copied().collect();
+        places.sort_unstable();
+        places
+    }
+
     /// The events of a view, by revision.
     fn events(&self, filter: &Filter) -> BTreeMap<i64, Expected> {
         let mut events = BTreeMap::new();
-        for (change, before) in self.changes.iter().zip(&self.before) {
-            let is_named = filter.uids.is_empty() || filter.uids.contains(&change.uid);
+        for place in self.places(filter) {
+            let (change, before) = (&self.changes[place], &self.before[place]);
             let event = match &change.after {
-                None if change.kind == Some(ChangeKind::Purged) => is_named.then_some(Type::Purged),
+                None if change.kind == Some(ChangeKind::Purged) => Some(Type::Purged),
                 // Blank: what it was cannot be told.
                 None => Some(Type::Unspecified),
                 Some(after) => {
@@ -123,13 +139,11 @@ impl FinalLog {
     }
 
     /// The calls of a view at a revision; those that were purged later are left out.
-    fn calls(&self, filter: &Filter, revision: i64) -> BTreeMap<Uuid, i64> {
+    pub(crate) fn calls(&self, filter: &Filter, revision: i64) -> BTreeMap<Uuid, i64> {
         let mut calls = BTreeMap::new();
-        for change in self
-            .changes
-            .iter()
-            .take_while(|change| change.revision <= revision)
-        {
+        let changes = self.places(filter).into_iter();
+        let changes = changes.map(|place| &self.changes[place]);
+        for change in changes.take_while(|change| change.revision <= revision) {
             match &change.after {
                 Some(after) if filter.matches(after) => calls.insert(change.uid, change.revision),
                 _ => calls.remove(&change.uid),
@@ -163,7 +177,7 @@ fn validate_session(
 ) -> Result<usize, String> {
     // Everything up to here has been delivered, or was not asked for.
     let mut covered = session.resumed_from;
-    let mut snapshot: Vec<VoiceCall> = Vec::new();
+    let mut snapshot: Vec<Listed> = Vec::new();
     let mut seen = 0;
     let mut read_time = i64::MIN;
     for message in &session.seen {
@@ -172,7 +186,7 @@ fn validate_session(
                 for call in &chunk.voice_calls {
                     check_purged(session, Some(call))?;
                 }
-                snapshot.extend(chunk.voice_calls.iter().cloned());
+                snapshot.extend(chunk.voice_calls.iter().map(Listed::from));
             }
             Message::SnapshotComplete(complete) => {
                 check_snapshot(log, filter, &snapshot, complete.revision)?;
@@ -333,18 +347,37 @@ fn is_same(seen: Option<&VoiceCall>, logged: Option<&Call>) -> bool {
         && micros(seen.deleted_at) == logged.deleted_at.map(Timestamp::micros)
 }
 
-fn check_snapshot(
+/// What orders and identifies a call of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Listed {
+    /// In microseconds since 1970.
+    created_at: i64,
+    pub(crate) uid: Uuid,
+    pub(crate) revision: i64,
+}
+
+impl From<&VoiceCall> for Listed {
+    fn from(call: &VoiceCall) -> Self {
+        Self {
+            created_at: micros(call.created_at),
+            uid: call.uid.parse().expect("a UUID"),
+            revision: call.revision,
+        }
+    }
+}
+
+/// Checks calls that are said to be all of a view at a revision, in their order.
+pub(crate) fn check_snapshot(
     log: &FinalLog,
     filter: &Filter,
-    calls: &[VoiceCall],
+    calls: &[Listed],
     revision: i64,
 ) -> Result<(), String> {
     let mut seen = BTreeMap::new();
     let mut last = None;
     for call in calls {
-        let uid: Uuid = call.uid.parse().expect("a UUID");
-        let time = call.created_at.expect("always set");
-        let place = Some((time.seconds, time.nanos, uid));
+        let uid = call.uid;
+        let place = Some((call.created_at, uid));
         if place <= last {
             return Err(format!("call {uid} is twice or out of order in a snapshot"));
         }

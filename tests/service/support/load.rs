@@ -22,13 +22,16 @@ use super::{
     writes::{Write, batch_of},
 };
 
-const CLIENTS: u64 = 64;
+/// How many clients storms have that are to keep everything busy.
+pub(crate) const CLIENTS: u64 = 64;
 /// How many calls all clients write to.
 const HOT_CALLS: u128 = 16;
 /// How many calls each client remembers, to change and read them again.
 const OWN_CALLS: usize = 50;
+/// A repeated request, a history or an export whose changes have left the log.
+pub(crate) const TOO_LATE: &str = "requests that came too late for the log";
 /// The deadline of each request.
-pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The uid of one of the calls that all clients write to.
 pub(crate) fn hot_uid(number: u128) -> String {
@@ -88,11 +91,11 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Starts the clients on two replicas.
-    pub(crate) fn start(replicas: [&str; 2], seed: u64, tally: &Arc<Tally>) -> Self {
+    /// Starts so many clients on two replicas.
+    pub(crate) fn start(replicas: [&str; 2], clients: u64, seed: u64, tally: &Arc<Tally>) -> Self {
         let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
-        let mut clients = JoinSet::new();
-        for number in 0..CLIENTS {
+        let mut running = JoinSet::new();
+        for number in 0..clients {
             let client = LoadClient {
                 random: StdRng::seed_from_u64(seed.wrapping_add(number)),
                 replicas: replicas.map(client),
@@ -102,10 +105,10 @@ impl Load {
                 tally: Arc::clone(tally),
                 give_up: give_up.clone(),
             };
-            clients.spawn(client.run(stop.clone()));
+            running.spawn(client.run(stop.clone()));
         }
         Self {
-            clients,
+            clients: running,
             stop,
             give_up,
         }
@@ -191,6 +194,13 @@ impl LoadClient {
                 repeat(&answered, other, &self.tally, &self.give_up).await;
             }
             self.observed.named.push(answered);
+            if self.random.random_bool(0.1) {
+                // One of long ago.
+                let place = self.random.random_range(0..self.observed.named.len());
+                let replica = &mut self.replicas[self.random.random_range(0..2)];
+                let earlier = &self.observed.named[place];
+                repeat(earlier, replica, &self.tally, &self.give_up).await;
+            }
         }
         if let Some(call) = calls.first()
             && self.random.random_bool(0.3)
@@ -241,6 +251,8 @@ impl LoadClient {
     /// existed before is never missing, and a new call is never a duplicate.
     fn check_refusal(&self, write: &Write, status: &Status) {
         match (status.code(), write.uid()) {
+            // It was applied, and its response was lost.
+            (Code::OutOfRange, _) => self.tally.add(TOO_LATE, 1),
             (Code::NotFound, Some(uid)) if self.own.iter().any(|own| own.uid == uid) => {
                 self.tally
                     .violation("an acknowledged call is not found by a write", || {
@@ -320,7 +332,7 @@ impl LoadClient {
 }
 
 /// A new call with a closed status.
-pub(super) fn closed_call(random: &mut StdRng) -> VoiceCall {
+pub(crate) fn closed_call(random: &mut StdRng) -> VoiceCall {
     let closed = [
         VoiceCallStatus::AnsweredByStaff,
         VoiceCallStatus::Missed,
@@ -357,6 +369,9 @@ pub(crate) async fn send_until_known(
             Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition => {
                 return Some(Err(status));
             }
+            Code::OutOfRange if reason(&status) == "REVISION_COMPACTED" => {
+                return Some(Err(status));
+            }
             // tonic says Cancelled when the deadline passes on the client first.
             Code::Unavailable
             | Code::DeadlineExceeded
@@ -384,6 +399,7 @@ pub(crate) async fn repeat(
     match again {
         Some(Ok(calls)) if calls == answered.calls => tally.add("repeated requests checked", 1),
         None => tally.add("repeated requests not answered", 1),
+        Some(Err(status)) if status.code() == Code::OutOfRange => tally.add(TOO_LATE, 1),
         other => tally.violation("a repeated request with another response", || {
             format!("{answered:?}, now {other:?}")
         }),
@@ -391,14 +407,14 @@ pub(crate) async fn repeat(
 }
 
 /// The reason in an error's details; errors of the transport have none.
-pub(super) fn reason(status: &Status) -> String {
+pub(crate) fn reason(status: &Status) -> String {
     let details = status.get_error_details();
     let info = details.error_info();
     info.map_or_else(String::new, |info| info.reason.clone())
 }
 
 /// Records a status that is never correct.
-pub(super) fn unexpected(tally: &Tally, kind: &str, status: &Status) {
+pub(crate) fn unexpected(tally: &Tally, kind: &str, status: &Status) {
     let what = match status.code() {
         Code::Internal => "INTERNAL",
         _ => "an unexpected status",

@@ -4,6 +4,7 @@ pub(crate) mod bad_values;
 pub(crate) mod clock;
 pub(crate) mod faults;
 pub(crate) mod history;
+pub(crate) mod import;
 pub(crate) mod ledger;
 pub(crate) mod load;
 mod load_reads;
@@ -15,7 +16,9 @@ pub(crate) mod reads;
 pub(crate) mod resuming_watchers;
 pub(crate) mod secured;
 pub(crate) mod server;
+pub(crate) mod storm;
 pub(crate) mod tally;
+pub(crate) mod told;
 pub(crate) mod watcher;
 pub(crate) mod writes;
 

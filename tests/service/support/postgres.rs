@@ -109,10 +109,12 @@ impl Cluster {
         Self::launch(durability, port, None, Network::Shared, None, prepare)
     }
 
-    /// Makes and starts a cluster that takes its time from this clock.
-    pub(crate) fn start_with_clock(clock: &Clock) -> Self {
+    /// Makes and starts a cluster that takes its time from this clock, with these settings
+    /// (`name=value`).
+    pub(crate) fn start_with_clock(clock: &Clock, settings: &[&str]) -> Self {
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
         let (durability, network) = (Durability::Fast, Network::Shared);
-        Self::launch(durability, 5432, None, network, Some(clock), |_| Vec::new())
+        Self::launch(durability, 5432, None, network, Some(clock), |_| settings)
     }
 
     /// The same in a network namespace of its own, which only root can make.
@@ -188,6 +190,12 @@ impl Cluster {
     /// The directory of its socket and of the files that it was prepared with.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// What its server has logged.
+    pub(crate) fn log(&self) -> String {
+        let log = std::fs::read(self.dir.join("log")).expect("it is there");
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     /// The socket where it listens.
@@ -292,6 +300,13 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if let Some(dir) = std::env::var_os("VOICECALL_TEST_LOGS") {
+            let file = self.dir.file_name().expect("it has a name");
+            let copy = PathBuf::from(dir)
+                .join(file)
+                .with_extension("postgresql.log");
+            std::fs::write(copy, self.log()).expect("the directory is there");
+        }
         // Whoever holds the lock is gone; the guardian ends with its input.
         let guardian = self.guardian.get_mut().expect("no test panics here");
         let (stdin, _) = self.control.get_mut().expect("no test panics here");
@@ -398,6 +413,7 @@ async fn retry_while_in_use(client: &Client, sql: &str) {
     }
 }
 
+/// The directory of the server's programs, and of those that come with it.
 pub(crate) fn binaries() -> PathBuf {
     let root = Path::new("/usr/lib/postgresql");
     let versions = std::fs::read_dir(root).expect("PostgreSQL is installed: see the README");

@@ -7,7 +7,7 @@ use tonic::{Request, Status};
 use voicecall::proto::{
     BatchGetVoiceCallsRequest, ExportVoiceCallsRequest, GetVoiceCallRequest,
     GetVoiceCallStatsRequest, ListVoiceCallChangesRequest, ListVoiceCallsRequest, VoiceCallFilter,
-    VoiceCallStatsGroup, watch_voice_calls_response::Message,
+    VoiceCallStatsGroup, WatchVoiceCallsRequest, watch_voice_calls_response::Message,
 };
 
 use super::{
@@ -23,11 +23,17 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Every kind of read, all at once; `uid` is of a call that exists.
 pub(crate) async fn every_read(client: &Client, uid: &str) -> Vec<Answer> {
-    every_read_within(DEADLINE, client, uid).await
+    every_read_within(DEADLINE, client, uid, None).await
 }
 
-/// The same with this deadline for each.
-pub(crate) async fn every_read_within(time: Duration, client: &Client, uid: &str) -> Vec<Answer> {
+/// The same with this deadline for each; the export and the snapshot are of these calls, all
+/// if there is no filter.
+pub(crate) async fn every_read_within(
+    time: Duration,
+    client: &Client,
+    uid: &str,
+    all: Option<&VoiceCallFilter>,
+) -> Vec<Answer> {
     let staff = VoiceCallFilter {
         staff_uids: vec!["staff".into(), "other".into()],
         ..Default::default()
@@ -42,8 +48,8 @@ pub(crate) async fn every_read_within(time: Duration, client: &Client, uid: &str
         statistics(client()),
         changes(client(), None),
         changes(client(), Some(uid)),
-        export(client()),
-        watch(client()),
+        export(client(), all.cloned()),
+        watch(client(), all.cloned()),
         list(client(), "", None),
         list(client(), "updated_at", None),
         list(client(), "", Some(staff)),
@@ -147,8 +153,12 @@ async fn list(
     Ok(format!("{:?}", response.into_inner()))
 }
 
-async fn export(mut patient: Patient) -> Result<String, Status> {
-    let request = patient.request(ExportVoiceCallsRequest::default());
+async fn export(mut patient: Patient, filter: Option<VoiceCallFilter>) -> Result<String, Status> {
+    let request = ExportVoiceCallsRequest {
+        filter,
+        ..Default::default()
+    };
+    let request = patient.request(request);
     let chunks = patient
         .client
         .export_voice_calls(request)
@@ -159,8 +169,12 @@ async fn export(mut patient: Patient) -> Result<String, Status> {
 }
 
 /// The snapshot with which a watch begins.
-async fn watch(mut patient: Patient) -> Result<String, Status> {
-    let request = patient.request(from(snapshot()));
+async fn watch(mut patient: Patient, filter: Option<VoiceCallFilter>) -> Result<String, Status> {
+    let request = WatchVoiceCallsRequest {
+        filter,
+        ..from(snapshot())
+    };
+    let request = patient.request(request);
     let mut stream = patient
         .client
         .watch_voice_calls(request)

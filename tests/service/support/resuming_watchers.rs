@@ -18,7 +18,7 @@ use voicecall::{
 
 use super::{
     history::{Session, revision_of},
-    load::{hot_uid, reason, unexpected},
+    load::{TOO_LATE, hot_uid, reason, unexpected},
     server::client,
     tally::Tally,
     watcher::{Watcher, from, live, snapshot},
@@ -158,7 +158,10 @@ pub(crate) async fn watch(
             End::Status(status) => {
                 tally.answer("watch", status.code());
                 let (code, reason) = (status.code(), reason(&status));
-                if !matches!(code, Code::Unavailable | Code::ResourceExhausted) {
+                if reason == "REVISION_COMPACTED" {
+                    tally.add(TOO_LATE, 1);
+                    request.start = Some(snapshot());
+                } else if !matches!(code, Code::Unavailable | Code::ResourceExhausted) {
                     unexpected(&tally, "watch", &status);
                 }
                 // The token will never be valid again.

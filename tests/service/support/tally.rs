@@ -43,6 +43,13 @@ impl Tally {
         *self.counts().counts.entry(what).or_default() += count;
     }
 
+    /// Counts the most of something.
+    pub(crate) fn at_most(&self, what: &'static str, most: u64) {
+        let mut counts = self.counts();
+        let known = counts.counts.entry(what).or_default();
+        *known = most.max(*known);
+    }
+
     /// The count of an event.
     pub(crate) fn count(&self, what: &str) -> u64 {
         self.counts().counts.get(what).copied().unwrap_or(0)
