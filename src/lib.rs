@@ -1,37 +1,45 @@
-//! voicecall: the system of record for phone calls, a gRPC service on
-//! PostgreSQL.
+//! voicecall: the system of record for phone calls, a gRPC service on PostgreSQL.
 //!
-//! A map, from the inside out; each layer knows those above it in this list and
-//! none below:
+//! What others use of it:
 //!
-//! - [`domain`]: calls, commands and the state machine; pure
-//! - [`store`]: calls in PostgreSQL: the group-commit writer, reads, the change
-//!   log
-//! - [`feed`]: every change, in order, for those who watch
-//! - [`api`]: the gRPC API: requests to commands, errors to statuses
-//! - [`server`]: sockets, health, an end in order
-//! - [`postgres`]: the embedded PostgreSQL, on its own beside the layers
-//! - [`client`]: the client library, which knows the API's messages alone, and
-//!   [`cli`]: the command line over it
-//! - [`config`] and [`commands`]: the program's settings and what it does with
-//!   them
+//! - [`client`]: the client library, over the messages of [`proto`]; all that there is with the
+//!   feature `client` alone
+//! - [`server`] and [`postgres`]: the service and its embedded PostgreSQL, to run them inside
+//!   another program, such as a test
 //!
-//! `docs/architecture.md` tells the life of a write and of a read, and the
-//! invariants that each layer keeps.
+//! Everything else is the service's own, and may change with any release. From the inside out,
+//! each layer knows those above it in this list and none below:
+//!
+//! - `domain`: calls, commands and the state machine; pure
+//! - `store`: calls in PostgreSQL: commits, reads, the change log
+//! - `feed`: every change, in order, for watchers
+//! - `api`: the gRPC API: requests to commands, errors to statuses
+//! - `server`: sockets, health, the order of a shutdown
+//! - `cli`: the command line, over the client library; `config` and `commands`: the program's
+//!   settings and what it does with them
+//!
+//! `docs/architecture.md` follows a write, a read and a change through them, with the
+//! invariants that each layer keeps; `docs/decisions` has the reasons.
 
 #[cfg(feature = "service")]
+#[doc(hidden)]
 pub mod api;
 #[cfg(feature = "service")]
+#[doc(hidden)]
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "service")]
+#[doc(hidden)]
 pub mod commands;
 #[cfg(feature = "service")]
+#[doc(hidden)]
 pub mod config;
 #[cfg(feature = "service")]
+#[doc(hidden)]
 pub mod domain;
 #[cfg(feature = "service")]
+#[doc(hidden)]
 pub mod feed;
 #[cfg(feature = "service")]
 pub mod postgres;
@@ -39,4 +47,5 @@ pub mod proto;
 #[cfg(feature = "service")]
 pub mod server;
 #[cfg(feature = "service")]
+#[doc(hidden)]
 pub mod store;
