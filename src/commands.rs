@@ -31,8 +31,8 @@ pub fn serve(settings: &Serve) -> Result<(), Box<dyn Error>> {
     start_log(settings.log_format, &settings.log)?;
     if !settings.insecure && !settings.listen.ip().is_loopback() {
         return Err(format!(
-            "{} can be reached by others, who would need neither a password nor encryption: \
-             pass --insecure if that is meant",
+            "{} is reachable from other machines, and there is no TLS or authentication yet: \
+             pass --insecure to listen on it anyway",
             settings.listen
         )
         .into());
@@ -92,7 +92,7 @@ pub fn migrate(settings: &Migrate) -> Result<(), Box<dyn Error>> {
     let connector = Connector::new(&settings.database_url)?;
     let migrated = runtime()?.block_on(store::migrate(&connector))?;
     if migrated == 0 {
-        info!("the database needs no migration");
+        info!("the database schema is up to date");
     }
     Ok(())
 }

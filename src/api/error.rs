@@ -191,35 +191,35 @@ fn parts(error: Error) -> Parts {
         Error::InvalidPageToken => Parts::new(
             Code::InvalidArgument,
             ErrorReason::InvalidPageToken,
-            "page_token is damaged, or belongs to another filter or order",
+            "page_token is truncated or corrupt, or belongs to another query",
         ),
         Error::MalformedMessage => Parts::new(
             Code::InvalidArgument,
             ErrorReason::MalformedMessage,
-            "the bytes are not a message of this API",
+            "the bytes are not a valid message of this API",
         ),
         Error::MessageTooLarge(TooLarge::Request) => Parts::new(
             Code::ResourceExhausted,
             ErrorReason::MessageTooLarge,
-            "the request is larger than this server takes",
+            "the request is larger than this server accepts",
         ),
         Error::MessageTooLarge(TooLarge::Answer) => Parts::new(
             Code::ResourceExhausted,
             ErrorReason::MessageTooLarge,
-            "the answer would be larger than 2 MiB; ask for less at once",
+            "the response would be larger than 2 MiB; request less at once",
         ),
         Error::NotFound(uid) => rejection(Rejection::NotFound { uid }),
         Error::Purged(uid) => rejection(Rejection::Purged { uid }),
         Error::InvalidResumeToken => Parts::new(
             Code::InvalidArgument,
             ErrorReason::InvalidResumeToken,
-            "resume_token is damaged, or of a version that this server does not know",
+            "resume_token is truncated, corrupt, or from a newer release",
         ),
         Error::Log(error) => log(error),
         Error::WatcherTooSlow => Parts::new(
             Code::ResourceExhausted,
             ErrorReason::WatcherTooSlow,
-            "read too slowly: what comes next is not kept any more; start again",
+            "the client read too slowly, and what it needs next is no longer kept; start again",
         ),
         Error::Write {
             error,
@@ -268,7 +268,7 @@ fn write(error: WriteError, has_request_id: bool) -> Parts {
         WriteError::OutcomeUnknown => Parts::new(
             Code::Unknown,
             ErrorReason::OutcomeUnknown,
-            "the connection to the database was lost during the commit, which may have been applied; read before you write again",
+            "the connection to the database was lost during the commit, and the write may have been applied; read before you write again",
         ),
         WriteError::Internal => internal(),
     }
@@ -279,13 +279,13 @@ fn import(error: WriteError) -> Parts {
         WriteError::Unavailable => Parts::new(
             Code::Unavailable,
             ErrorReason::DatabaseUnavailable,
-            "the database is unavailable; send the records that have no answer again",
+            "the database is unavailable; send the unacknowledged records again",
         )
         .retry_after(RETRY_DATABASE),
         WriteError::OutcomeUnknown => Parts::new(
             Code::Unavailable,
             ErrorReason::OutcomeUnknown,
-            "the connection to the database was lost during a commit; send the records that have no answer again",
+            "the connection to the database was lost during a commit; send the unacknowledged records again",
         )
         .retry_after(RETRY_DATABASE),
         other => write(other, true),
@@ -323,14 +323,16 @@ fn log(error: LogError) -> Parts {
         LogError::Ahead { head_revision } => Parts::new(
             Code::OutOfRange,
             ErrorReason::RevisionAhead,
-            format!("the newest revision is {head_revision}"),
+            format!(
+                "the change log ends before this point: its newest revision is {head_revision}"
+            ),
         )
         .with("head_revision", head_revision),
         LogError::Reset => Parts::new(
             Code::FailedPrecondition,
             ErrorReason::FeedReset,
-            "the changes that this point belongs to are not in this database, or not any more; \
-             start again with a snapshot",
+            "this point is not in the change log of this database, or no longer is; start again \
+             with a snapshot",
         ),
     }
 }
@@ -387,7 +389,7 @@ fn overloaded() -> Parts {
     Parts::new(
         Code::ResourceExhausted,
         ErrorReason::Overloaded,
-        "more requests than this server takes on; nothing was done",
+        "the server is overloaded; nothing was done",
     )
     .retry_after(RETRY_OVERLOAD)
 }
@@ -424,6 +426,6 @@ fn internal() -> Parts {
     Parts::new(
         Code::Internal,
         ErrorReason::Internal,
-        "internal error; the server's log tells more under the x-request-id of this answer",
+        "internal error; the server's log has details under the x-request-id of this response",
     )
 }

@@ -19,15 +19,15 @@ use crate::{
     proto::{ExportVoiceCallsRequest, GetVoiceCallStatsRequest, VoiceCall},
 };
 
-/// Write out calls, oldest first.
+/// Export calls, oldest first.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Export {
-    /// Where to. Default: standard output.
+    /// The file to write. Default: standard output.
     #[arg(long, short, value_name = "FILE", help_heading = None::<&str>)]
     output: Option<PathBuf>,
 
-    /// Write one JSON array.
+    /// Write one JSON array instead of JSON Lines.
     #[arg(long, help_heading = None::<&str>)]
     array: bool,
 

@@ -87,7 +87,10 @@ impl Failure {
             Self::Usage(what) | Self::File(what) => vec![what.clone()],
             Self::Settings(error) => vec![error.to_string()],
             Self::Token => {
-                vec!["that is no token, a torn one, or one of a newer release".to_owned()]
+                vec![
+                    "not a valid token: it is truncated, corrupt, or from a newer release"
+                        .to_owned(),
+                ]
             }
             Self::Missing(uids) => uids
                 .iter()
@@ -164,7 +167,7 @@ fn lines_of(error: &client::Error) -> Vec<String> {
         .filter(|_| may_be_applied(error.code))
     {
         lines.push(format!(
-            "run again with --request-id {id} it is not done twice"
+            "retry with --request-id {id}; the write is applied at most once"
         ));
     }
     lines

@@ -28,16 +28,16 @@ use crate::proto::{
 /// Records that are read ahead.
 const READ_AHEAD: usize = 512;
 
-/// Take in calls as they are, with their times.
+/// Import calls as they are, including their times.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Import {
-    /// Where the calls are. Default, and for "-": standard input.
+    /// The file to import. Default, and for "-": standard input.
     #[arg(value_name = "FILE", default_value = "-", hide_default_value = true)]
     file: PathBuf,
 
-    /// What to do with a call that exists and is not the same.
-    #[arg(long, value_name = "WHAT", default_value = "replace-if-newer")]
+    /// What to do with a call that exists and differs from the record.
+    #[arg(long, value_name = "POLICY", default_value = "replace-if-newer")]
     conflict: Conflict,
 
     #[command(flatten)]

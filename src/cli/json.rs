@@ -132,7 +132,7 @@ pub fn parse(line: &str) -> Result<VoiceCall, ShapeError> {
     for (at, (key, value)) in members.iter().enumerate() {
         reader.member(&key.0, value.get());
         if members[..at].iter().any(|(earlier, _)| earlier.0 == key.0) {
-            reader.blame(&key.0, "is there twice");
+            reader.blame(&key.0, "is repeated");
         }
     }
     if reader.wrong.is_empty() {
@@ -208,7 +208,7 @@ impl Reader {
             "call_summary" => text(json).map(|value| call.call_summary = value),
             "external_app_url" => text(json).map(|value| call.external_app_url = value),
             "handled_by_staff_uid" => text(json).map(|value| call.handled_by_staff_uid = value),
-            _ => Err("is no key of a call".to_owned()),
+            _ => Err("is not a field of a call".to_owned()),
         };
         if let Err(what) = set {
             self.blame(key, &what);

@@ -54,9 +54,9 @@ use self::failure::Failure;
 
 /// What the exit codes mean, for the help.
 pub const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 an error of another kind; 2 wrong usage; 3 not found; \
-4 refused, such as for a bad field or the call's state; 5 the service is not \
-there, overloaded or too slow";
+Exit codes: 0 success; 1 any other error; 2 wrong usage; 3 not found; 4 refused: a bad \
+field, or the call's state does not allow it; 5 the service is unreachable, overloaded or \
+too slow";
 
 /// Commands to a running service.
 #[derive(Debug, Subcommand)]
@@ -65,13 +65,13 @@ pub enum Command {
     Get(get::Get),
     /// List calls, newest first.
     ///
-    /// On a terminal: a table of what fits its width. In a pipe: the sixteen fields
-    /// in the order of the reference object, separated by tabs, without a heading;
-    /// absent fields are empty, and line breaks in a summary become spaces.
+    /// On a terminal: a table that fits its width. In a pipe: the sixteen fields in the
+    /// order of the voice call object, separated by tabs, without a heading; absent fields
+    /// are empty, and line breaks in a summary become spaces.
     List(Box<list::List>),
-    /// Record a new call.
+    /// Create a call.
     Create(Box<create::Create>),
-    /// Correct a call.
+    /// Update a call.
     Update(Box<update::Update>),
     /// Mark a call as handled.
     Handle(handle::Handle),
@@ -79,44 +79,45 @@ pub enum Command {
     Delete(delete::Delete),
     /// Restore a deleted call.
     Undelete(delete::Undelete),
-    /// Erase a call for good.
+    /// Erase a call permanently.
     Purge(purge::Purge),
-    /// Watch calls change, until you stop it: one line for each change.
+    /// Watch calls change, one line for each change, until interrupted.
     ///
-    /// Each change comes once and in order, also when the connection breaks or the
-    /// service restarts meanwhile. Without a start: what changes from now on.
+    /// Each change is shown once and in order, even if the connection is lost or the
+    /// service restarts meanwhile. By default only new changes are shown.
     ///
-    /// ENTERED: the call matches now. UPDATED: it still matches. EXITED: it no longer
+    /// ENTERED: the call now matches. UPDATED: it still matches. EXITED: it no longer
     /// matches. DELETED, PURGED: it is gone. With --json there are POSITION lines too:
-    /// --resume with the last one goes on behind all that came before it.
+    /// --resume with the token of one continues after everything that came before it.
     Watch(Box<watch::Watch>),
-    /// Show what happened to a call.
+    /// Show the history of a call.
     History(watch::History),
     /// Count calls, by status, staff, time and so on.
     ///
-    /// On a terminal: a table, with bars as long as the counts. In a pipe: the groups,
-    /// the count, how many are handled, the sum and the mean of the durations, and the
-    /// mean time until a call was handled, in seconds, separated by tabs and without a
-    /// heading; --json names them.
+    /// On a terminal: a table with bars for the counts. In a pipe: the groups, the count,
+    /// how many are handled, the sum and the mean of the durations, and the mean time until
+    /// a call was handled, in seconds, separated by tabs and without a heading; --json
+    /// names them.
     Stats(Box<stats::Stats>),
-    /// Take in calls as they are, with their times: JSON Lines or a JSON array.
+    /// Import calls as they are, including their times: JSON Lines or a JSON array.
     ///
-    /// Each call in the reference's own shape; outside an array too it may stand over
-    /// several lines, if the first begins with a brace alone. Refused records are named with their
-    /// lines and stop no other. An import that broke off, or was stopped, is started
-    /// again from the beginning: what is in already changes nothing. While the service
-    /// is away it waits, at most as long as --timeout says.
+    /// Each record has the keys of the voice call object. Outside an array, too, records
+    /// may span several lines, if the first line of the input is a lone brace. Refused
+    /// records are reported by line and do not stop the others. After an interruption, run
+    /// the import again from the beginning: calls that are already imported do not change.
+    /// While the service is unavailable, the import waits for as long as --timeout allows.
     Import(import::Import),
-    /// Write out calls, oldest first: JSON Lines.
+    /// Export calls, oldest first, as JSON Lines.
     ///
-    /// Each call in the reference's own shape. All are as they were at one moment,
-    /// however long it takes, and a file is only there when it is complete.
+    /// Each call has the keys of the voice call object. All calls are as they were at one
+    /// revision, however long the export takes, and an output file appears only when it is
+    /// complete.
     Export(Box<export::Export>),
-    /// Show what a resume token or a page token says.
+    /// Decode a resume token or a page token.
     ///
-    /// It asks nobody: tokens carry a checksum, and no secret.
+    /// This needs no service: tokens carry a checksum, and no secret.
     Token(token::Token),
-    /// Write the completions of a shell to standard output.
+    /// Write the completion script of a shell to standard output.
     Completions(completions::Completions),
 }
 

@@ -74,7 +74,7 @@ impl<R: BufRead> Records<R> {
             (Form::Objects, Some(_)) => self.rest_of_line(record)?,
             (Form::Array, Some(_)) => self.element(record)?,
             (Form::Array, None) => self.broken("the array is not closed"),
-            (Form::Closed, Some(_)) => self.broken("something follows the array"),
+            (Form::Closed, Some(_)) => self.broken("unexpected data after the array"),
             (Form::Lines | Form::Objects | Form::Closed, None) | (Form::Unknown | Form::End, _) => {
                 Piece::End
             }

@@ -80,7 +80,7 @@ impl Source {
             let call = match piece {
                 Piece::End => return Ok(()),
                 Piece::Broken(what) => Err(what.to_owned()),
-                Piece::TooLong => Err("longer than any call".to_owned()),
+                Piece::TooLong => Err("longer than any call can be".to_owned()),
                 Piece::Record => match std::str::from_utf8(record.trim_ascii_end()) {
                     Ok(text) => json::parse(text).map_err(|error| error.to_string()),
                     Err(_) => Err("not UTF-8".to_owned()),
@@ -129,7 +129,7 @@ impl State {
         }
         let more = refused.count.saturating_sub(refused.told.len() as u64);
         if more > 0 {
-            note(&format!("{more} more"));
+            note(&format!("and {more} more"));
         }
         refused.count
     }

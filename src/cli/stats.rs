@@ -25,8 +25,8 @@ const MAX_PAGE: i32 = 1000;
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Stats {
-    /// Count by these, separated by commas: at most one of the times.
-    #[arg(long, value_name = "WHAT", value_delimiter = ',', help_heading = None::<&str>)]
+    /// What to group by, separated by commas; at most one of hour, day, week and month.
+    #[arg(long, value_name = "GROUP", value_delimiter = ',', help_heading = None::<&str>)]
     by: Vec<By>,
 
     /// The time zone of hours, days, weeks and months, such as Europe/Berlin.
@@ -129,7 +129,7 @@ impl Stats {
             }
         }
         if screen.is_some() && rows.is_empty() {
-            note("no call matches");
+            note("no calls match");
         } else if let Some(screen) = screen {
             out.write_all(groups::table(&rows, &layout, screen).as_bytes())?;
         }

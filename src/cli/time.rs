@@ -37,8 +37,7 @@ pub(super) fn to_the_minute(time: Timestamp) -> String {
 /// Reads a time that says which zone it is in: `2021-07-20T14:00:00.000Z`, or
 /// with an offset such as `+02:00`.
 pub(super) fn parse_exact(text: &str) -> Result<Timestamp, String> {
-    let error =
-        || "must be a time as RFC 3339 has it, such as \"2021-07-20T14:00:00.000Z\"".to_owned();
+    let error = || "must be an RFC 3339 timestamp, such as \"2021-07-20T14:00:00.000Z\"".to_owned();
     let zone = text.get(19..).ok_or_else(error)?;
     let zone = match zone.strip_prefix('.') {
         Some(fraction) => fraction.trim_start_matches(|c: char| c.is_ascii_digit()),

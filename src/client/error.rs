@@ -88,9 +88,10 @@ impl Error {
         self.details.attempts = attempts;
         // The service says it in its own words, with a reason.
         if self.code == Code::DeadlineExceeded && self.details.reason.is_none() {
-            self.message = format!("no answer within {deadline:?}; a write may have been applied");
+            self.message =
+                format!("no response within {deadline:?}; a write may have been applied");
             if let Some(last) = last {
-                self.message.push_str("; the attempt before: ");
+                self.message.push_str("; the previous attempt: ");
                 self.message.push_str(&last.message);
             }
         }
@@ -149,7 +150,7 @@ impl Error {
             Code::Unknown | Code::Cancelled => Code::Unavailable,
             code => code,
         };
-        Self::new(code, format!("no answer from {endpoint}: {first_cause}"))
+        Self::new(code, format!("no response from {endpoint}: {first_cause}"))
     }
 }
 

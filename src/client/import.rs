@@ -204,7 +204,7 @@ impl<S: Stream<Item = ImportRecord>> Import<S> {
         };
         match rest {
             Ok(Err(status)) => self.client.error(&status),
-            _ => Error::new(Code::Unavailable, "the stream broke"),
+            _ => Error::new(Code::Unavailable, "the stream was interrupted"),
         }
     }
 

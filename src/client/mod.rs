@@ -199,7 +199,7 @@ impl Client {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.error(&status)),
             // Whatever holds it up may pass.
-            Err(_) => Err(Error::new(Code::Unavailable, "no answer in time")),
+            Err(_) => Err(Error::new(Code::Unavailable, "no response in time")),
         }
     }
 
@@ -242,5 +242,5 @@ impl Client {
 
 /// The call in an answer that always has one.
 fn answered(call: Option<VoiceCall>) -> Result<VoiceCall, Error> {
-    call.ok_or_else(|| Error::new(Code::Internal, "the answer holds no call"))
+    call.ok_or_else(|| Error::new(Code::Internal, "the response contains no call"))
 }

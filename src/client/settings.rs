@@ -46,11 +46,11 @@ pub struct Tls {
 pub enum SettingsError {
     /// The endpoint is no URL of a service.
     #[error(
-        "the endpoint {0:?} must be http:// or https://, a host, and a port if it is not the usual one"
+        "the endpoint {0:?} must be a URL such as http://localhost:50051 or https://calls.example.com"
     )]
     Endpoint(String),
     /// TLS settings, and an endpoint without TLS.
-    #[error("certificates are for https:// endpoints only")]
+    #[error("certificates can only be used with an https:// endpoint")]
     TlsUnused,
     /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
@@ -64,7 +64,7 @@ pub enum SettingsError {
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
     /// The token is no text that a header can hold.
-    #[error("the token holds characters that no token has")]
+    #[error("the token contains characters that are not allowed in a token")]
     Token,
 }
 

@@ -115,7 +115,8 @@ impl Watch {
         let message = stream.message().await;
         let message = message.map_err(|status| self.client.error(&status))?;
         // A stream never ends without a status, except when the connection does.
-        let message = message.ok_or_else(|| Error::new(Code::Unavailable, "the stream broke"))?;
+        let message =
+            message.ok_or_else(|| Error::new(Code::Unavailable, "the stream was interrupted"))?;
         self.failures = 0;
         match message.message {
             Some(Message::SnapshotChunk(chunk)) => {

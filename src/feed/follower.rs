@@ -183,7 +183,7 @@ impl Follower {
                 }
                 Err(LogError::Reset | LogError::Ahead { .. } | LogError::Compacted { .. }) => {
                     warn!(
-                        "the change log is no longer the one that was followed; streams end with FEED_RESET"
+                        "the change log has been replaced or set back; watches end with FEED_RESET"
                     );
                     if let Err(error) = self.restart().await {
                         self.failed(&error).await;
@@ -211,7 +211,7 @@ impl Follower {
 
     async fn failed(&mut self, error: &ReadError) {
         if *error != ReadError::Unavailable {
-            warn!(%error, "the feed cannot read the change log; trying again");
+            warn!(%error, "the feed cannot read the change log; retrying");
         }
         self.next_poll = Instant::now() + RETRY_AFTER;
         // The commits that wait are of before: they will be found in the log.

@@ -39,7 +39,7 @@ pub enum SnapshotError {
     #[error(transparent)]
     Log(#[from] LogError),
     /// More calls have changed meanwhile than are remembered.
-    #[error("more calls changed than a snapshot can put back")]
+    #[error("more calls changed during the snapshot than can be kept in memory")]
     TooSlow,
 }
 

@@ -38,7 +38,7 @@ impl Account {
         let owner = match fs::metadata(cluster) {
             Ok(metadata) => Some(metadata.uid()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(Error::io("look at the cluster", cluster)(error)),
+            Err(error) => return Err(Error::io("inspect the cluster", cluster)(error)),
         };
         let account = if geteuid().is_root() {
             match owner.and_then(user) {
@@ -106,19 +106,20 @@ impl Account {
     pub(super) fn private_dir(&self, path: &Path) -> Result<(), Error> {
         match fs::DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(Error::io("make", path)(error));
+                return Err(Error::io("create", path)(error));
             }
             _ => {}
         }
         // Of the link, if someone put one there.
-        let metadata = fs::symlink_metadata(path).map_err(Error::io("look at", path))?;
+        let metadata = fs::symlink_metadata(path).map_err(Error::io("inspect", path))?;
         if !metadata.is_dir() {
             let error = io::Error::from(io::ErrorKind::NotADirectory);
             return Err(Error::io("use", path)(error));
         }
         // Ours: just made, or made by a start that was killed before the next step.
         if self.switch && metadata.uid() == geteuid().as_raw() {
-            lchown(path, Some(self.uid), Some(self.gid)).map_err(Error::io("give away", path))?;
+            lchown(path, Some(self.uid), Some(self.gid))
+                .map_err(Error::io("change the owner of", path))?;
         } else if metadata.uid() != self.uid {
             return Err(Error::WrongOwner {
                 path: path.to_owned(),
@@ -127,7 +128,7 @@ impl Account {
             });
         }
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-            .map_err(Error::io("close to others", path))
+            .map_err(Error::io("restrict access to", path))
     }
 
     /// Checks that the account may enter `path`, by the mode of every directory on
@@ -143,7 +144,7 @@ impl Account {
                 Ok(metadata) => metadata,
                 // It will be made, and enterable.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(error) => return Err(Error::io("look at", component)(error)),
+                Err(error) => return Err(Error::io("inspect", component)(error)),
             };
             if !self.may_enter(&metadata) {
                 return Err(Error::Unreachable {

@@ -99,7 +99,7 @@ fn explicitly(dir: &Path) -> Result<Binaries, Error> {
     let binaries = inspect(dir).map_err(refuse)?;
     if binaries.major < MINIMUM {
         return Err(refuse(format!(
-            "it holds PostgreSQL {}, and {MINIMUM} or newer is needed",
+            "it has PostgreSQL {}, but {MINIMUM} or newer is needed",
             binaries.major
         )));
     }
@@ -155,7 +155,7 @@ fn on_path() -> Vec<PathBuf> {
 fn inspect(dir: PathBuf) -> Result<Binaries, String> {
     for program in ["postgres", "initdb"] {
         if !dir.join(program).is_file() {
-            return Err(format!("there is no `{program}` in it"));
+            return Err(format!("it has no `{program}`"));
         }
     }
     let output = Command::new(dir.join("postgres"))
@@ -164,7 +164,7 @@ fn inspect(dir: PathBuf) -> Result<Binaries, String> {
         .map_err(|error| format!("its `postgres` cannot be run: {error}"))?;
     let said = String::from_utf8_lossy(&output.stdout);
     let major = parse_major(&said)
-        .ok_or_else(|| format!("its `postgres --version` says {:?}", said.trim()))?;
+        .ok_or_else(|| format!("its `postgres --version` prints {:?}", said.trim()))?;
     Ok(Binaries { dir, major })
 }
 

@@ -69,7 +69,7 @@ pub(super) async fn create(
     account: &Account,
     cancel: &CancellationToken,
 ) -> Result<(), Error> {
-    info!(data_dir = %data_dir.path().display(), "making a new database cluster");
+    info!(data_dir = %data_dir.path().display(), "creating a new database cluster");
     let new = data_dir.path().join(unfinished_name());
     account.private_dir(&new)?;
 
@@ -114,9 +114,9 @@ pub(super) async fn remove_unfinished(data_dir: &Path) {
         .map(|entry| entry.path())
         .collect();
     for path in left {
-        warn!(path = %path.display(), "removing what an interrupted first start left");
+        warn!(path = %path.display(), "removing what an interrupted first start left behind");
         if let Err(error) = remove_while_written(&path).await {
-            warn!(path = %path.display(), %error, "cannot remove it; it only takes space");
+            warn!(path = %path.display(), %error, "cannot remove it; it only takes up space");
         }
     }
 }

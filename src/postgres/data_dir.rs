@@ -41,7 +41,7 @@ pub(super) struct DataDir {
 impl DataDir {
     /// Makes the directory if need be, and locks it.
     pub(super) fn open(path: PathBuf) -> Result<Self, Error> {
-        create(&path).map_err(Error::io("make the data directory", &path))?;
+        create(&path).map_err(Error::io("create the data directory", &path))?;
         let lock = lock(&path)?;
         Ok(Self { path, _lock: lock })
     }

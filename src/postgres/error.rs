@@ -43,15 +43,15 @@ pub enum Error {
 
     /// There is no default for the data directory.
     #[error(
-        "there is no place for the data, since neither XDG_DATA_HOME nor HOME is set: \
-         name a data directory, or set DATABASE_URL"
+        "there is no default data directory, since neither XDG_DATA_HOME nor HOME is set: \
+         pass --data-dir, or set DATABASE_URL"
     )]
     NoHome,
 
     /// Another instance uses the data directory.
     #[error(
         "the data directory {} is in use by another instance of the service{}: stop that one, \
-         or name another data directory",
+         or choose another data directory",
         data_dir.display(),
         holder.map_or_else(String::new, |pid| format!(" (process {pid})"))
     )]
@@ -71,8 +71,8 @@ pub enum Error {
 
     /// The account that runs PostgreSQL cannot get to where it has to.
     #[error(
-        "the user `{account}`, which runs PostgreSQL, may not enter {}: let it \
-         (`chmod o+x`), or choose a place that it can reach",
+        "the user `{account}`, which runs PostgreSQL, cannot enter {}: allow it \
+         (`chmod o+x`), or choose a directory that it can reach",
         component.display()
     )]
     Unreachable {
@@ -84,8 +84,8 @@ pub enum Error {
 
     /// The cluster belongs to a user that cannot run it.
     #[error(
-        "{} belongs to user id {owner}, which cannot be the one to run PostgreSQL here: give it \
-         (`chown -R`) to the user `{account}`",
+        "{} belongs to user id {owner}, but PostgreSQL would run as `{account}`: change the owner \
+         (`chown -R {account}`)",
         path.display()
     )]
     WrongOwner {
@@ -99,7 +99,7 @@ pub enum Error {
 
     /// There is something else where the cluster should be.
     #[error(
-        "{} is neither empty nor a PostgreSQL cluster: move it away, or name another data \
+        "{} is neither empty nor a PostgreSQL cluster: move it away, or choose another data \
          directory",
         path.display()
     )]
@@ -144,8 +144,8 @@ pub enum Error {
 
     /// A server of an earlier run cannot be stopped.
     #[error(
-        "process {pid} is a PostgreSQL server of an earlier run on this data and does not stop: \
-         stop it (`kill -KILL {pid}`), then start again"
+        "process {pid} is a PostgreSQL server that an earlier run left on this data, and it does \
+         not stop: kill it (`kill -KILL {pid}`), then start again"
     )]
     LeftOver {
         /// The server's process.
@@ -153,7 +153,7 @@ pub enum Error {
     },
 
     /// The start was called off.
-    #[error("the start of PostgreSQL was called off")]
+    #[error("the start of PostgreSQL was cancelled")]
     Cancelled,
 
     /// The operating system refused.

@@ -90,8 +90,8 @@ impl Logs {
                 .and_then(|file| file.set_len(0));
             let path = path.display();
             match emptied {
-                Ok(()) => warn!(%path, "emptied PostgreSQL's log, which had grown too large"),
-                Err(error) => warn!(%path, %error, "cannot empty PostgreSQL's log"),
+                Ok(()) => warn!(%path, "truncated PostgreSQL's log, which had grown too large"),
+                Err(error) => warn!(%path, %error, "cannot truncate PostgreSQL's log"),
             }
         }
     }

@@ -92,7 +92,7 @@ pub(super) async fn settle(cluster: &Path, cancel: &CancellationToken) -> Result
 /// shared memory that they are attached to is found by the cluster's own identity.
 fn remove(cluster: &Path) -> Result<(), Error> {
     let path = path(cluster);
-    warn!(path = %path.display(), "removing it: the server that left it is gone");
+    warn!(path = %path.display(), "removing a stale PID file: the server that wrote it is gone");
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::io("remove", &path)(error))
@@ -102,7 +102,7 @@ fn remove(cluster: &Path) -> Result<(), Error> {
 }
 
 async fn stop_left_over(pid: Pid, cluster: &Path, cancel: &CancellationToken) -> Result<(), Error> {
-    info!(%pid, "an earlier run left its PostgreSQL running; stopping it");
+    info!(%pid, "stopping a PostgreSQL server that an earlier run left running");
     for (signal, patience) in ESCALATION {
         // Whether that worked shows in the process.
         let _ = kill(pid, signal);

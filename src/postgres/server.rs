@@ -75,7 +75,7 @@ impl Server {
                 let seconds = began.elapsed().as_secs();
                 info!(
                     seconds,
-                    "PostgreSQL is still starting, as it does after a crash"
+                    "PostgreSQL is still starting; recovery after a crash can take minutes"
                 );
             }
             let dense = began.elapsed() < Duration::from_secs(2);

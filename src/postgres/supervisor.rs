@@ -25,7 +25,7 @@ pub(super) async fn bring_up(launch: &Launch, cancel: &CancellationToken) -> Res
     loop {
         match attempt(launch, cancel).await {
             Err(error) if error.is_passing() && Instant::now() < deadline => {
-                warn!(%error, "an earlier PostgreSQL is still ending; trying again");
+                warn!(%error, "an earlier PostgreSQL is still shutting down; retrying");
                 tokio::select! {
                     () = cancel.cancelled() => return Err(Error::Cancelled),
                     () = sleep(pause) => pause = longer(pause),
@@ -69,7 +69,7 @@ pub(super) async fn supervise(
         } else {
             longer(pause)
         };
-        warn!(%ended, ?pause, "PostgreSQL ended by itself; starting it again");
+        warn!(%ended, ?pause, "PostgreSQL ended unexpectedly; restarting it");
         match restart(&launch, pause, &stop).await {
             Some(next) => server = next,
             None => break,
@@ -111,7 +111,7 @@ async fn restart(launch: &Launch, pause: Duration, stop: &CancellationToken) -> 
             Err(Error::Cancelled) => return None,
             Err(error) => {
                 pause = longer(pause);
-                warn!(%error, ?pause, "PostgreSQL does not start; trying again");
+                warn!(%error, ?pause, "PostgreSQL does not start; retrying");
             }
         }
     }

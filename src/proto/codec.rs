@@ -94,7 +94,7 @@ pub(crate) fn malformed_message() -> Status {
     let reason = reason.trim_start_matches("ERROR_REASON_");
     Status::with_error_details(
         Code::InvalidArgument,
-        "the bytes are not a message of this API",
+        "the bytes are not a valid message of this API",
         ErrorDetails::with_error_info(reason, ERROR_DOMAIN, []),
     )
 }

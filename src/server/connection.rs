@@ -45,7 +45,7 @@ pub(super) async fn serve(
     let stream = match stream {
         Ok(stream) => stream,
         Err(error) => {
-            debug!(%error, "a connection ended before it began");
+            debug!(%error, "cannot set up an accepted connection");
             return;
         }
     };
@@ -81,7 +81,7 @@ pub(super) async fn serve(
         }
     };
     if let Err(error) = ended {
-        debug!(%error, "a connection broke");
+        debug!(%error, "a connection was lost");
     }
 }
 

@@ -61,10 +61,10 @@ pub enum Error {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The descriptors of the API cannot be read.
-    #[error("the API's descriptors cannot be read: {0}")]
+    #[error("cannot read the descriptors of the API: {0}")]
     Descriptors(#[from] tonic_reflection::server::Error),
     /// The listener does not know its address.
-    #[error("the listener is of no use: {0}")]
+    #[error("cannot read the address of the listener: {0}")]
     Listener(#[source] io::Error),
     /// The threads for the connections cannot be started.
     #[error("cannot start the threads that serve connections: {0}")]
@@ -143,7 +143,7 @@ async fn drain(
         store_tasks.finish().await;
     });
     if ended.await.is_err() {
-        warn!("requests were still under way at the end of the drain timeout");
+        warn!("requests were still in progress at the end of the drain timeout");
     }
 }
 

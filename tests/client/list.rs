@@ -104,7 +104,7 @@ async fn fifty_are_shown_unless_more_are_asked_for_and_the_cut_is_told() {
     assert_eq!(ran.stdout.lines().count(), 50);
     assert_eq!(
         ran.stderr,
-        "voicecall: the first 50; --limit or --all for more\n"
+        "voicecall: only the first 50 are shown; pass --limit or --all for more\n"
     );
     assert_eq!(ran.code, Some(0));
     for (flags, count) in [

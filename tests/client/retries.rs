@@ -267,7 +267,7 @@ async fn all_attempts_share_one_deadline_which_the_service_is_told() {
     assert_eq!(error.code, Code::DeadlineExceeded);
     assert_eq!(
         error.message,
-        "no answer within 600ms; a write may have been applied; the attempt before: not now"
+        "no response within 600ms; a write may have been applied; the previous attempt: not now"
     );
     assert!(
         took >= Duration::from_millis(500) && took < Duration::from_secs(5),

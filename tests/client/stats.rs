@@ -166,7 +166,7 @@ async fn on_a_terminal_bars_fill_what_room_there_is() {
     );
     let nothing = ["stats", "--by", "day", "--direction", "outbound"];
     let text = run_in_terminal(&server.endpoint, &nothing, 80, &NO_COLOR).await;
-    assert_eq!(text, "voicecall: no call matches\n");
+    assert_eq!(text, "voicecall: no calls match\n");
 }
 
 #[tokio::test]
@@ -175,11 +175,11 @@ async fn what_the_service_refuses_is_told() {
     for (args, what) in [
         (
             ["--by=day,hour", "--json"],
-            "is a second one of HOUR, DAY, WEEK and MONTH",
+            "must be the only one of HOUR, DAY, WEEK and MONTH",
         ),
         (
             ["--by=day", "--time-zone=Mars/Base"],
-            "names no time zone of the IANA database",
+            "is not an IANA time zone",
         ),
     ] {
         let ran = run(&server.endpoint, &[&["stats"], &args[..]].concat()).await;

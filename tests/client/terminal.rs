@@ -82,7 +82,7 @@ async fn eighty_columns_tell_calls_apart_and_two_hundred_tell_all() {
 async fn a_person_is_told_that_there_is_nothing_to_see() {
     let server = Server::start().await;
     let text = run_in_terminal(&server.endpoint, &["list"], 80, &NO_COLOR).await;
-    assert_eq!(text, "voicecall: no call matches\n");
+    assert_eq!(text, "voicecall: no calls match\n");
 }
 
 #[tokio::test]

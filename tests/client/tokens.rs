@@ -158,6 +158,6 @@ async fn what_is_torn_or_mistyped_is_no_token() {
     for token in bad {
         let ran = run("http://nowhere", &["token", "--", &token]).await;
         assert_eq!((ran.stdout.as_str(), ran.code), ("", Some(4)), "{token}");
-        assert!(ran.stderr.contains("no token"), "{ran:?}");
+        assert!(ran.stderr.contains("not a valid token"), "{ran:?}");
     }
 }

@@ -319,7 +319,10 @@ fn policy(settings: proto::ImportSettings) -> Result<ConflictPolicy, Error> {
         Ok(P::Unspecified | P::ReplaceIfNewer) => Ok(ConflictPolicy::ReplaceIfNewer),
         Ok(P::Replace) => Ok(ConflictPolicy::Replace),
         Ok(P::Skip) => Ok(ConflictPolicy::Skip),
-        Err(_) => Err(invalid("settings.conflict_policy", "is no conflict policy")),
+        Err(_) => Err(invalid(
+            "settings.conflict_policy",
+            &format!("has the unknown value {}", settings.conflict_policy),
+        )),
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) async fn get(
     if time_zone != UTC
         && (time_zone.len() > MAX_ZONE_LEN || !store.knows_time_zone(time_zone, deadline).await?)
     {
-        violations.push("time_zone", "names no time zone of the IANA database");
+        violations.push("time_zone", "is not an IANA time zone");
     }
     let key = StatsKey::new(request.filter.as_ref(), groups, time_zone);
     let filter = filter::filter(request.filter, &mut violations);
@@ -75,7 +75,7 @@ fn groups(group_by: &[i32], violations: &mut Violations) -> Groups {
         let path = || format!("group_by[{place}]");
         let mut once = |part: &mut bool| {
             if std::mem::replace(part, true) {
-                violations.push(path(), "is there already");
+                violations.push(path(), "is repeated");
             }
         };
         let bucket = match G::try_from(*group) {
@@ -95,13 +95,17 @@ fn groups(group_by: &[i32], violations: &mut Violations) -> Groups {
             Ok(G::Day) => Bucket::Day,
             Ok(G::Week) => Bucket::Week,
             Ok(G::Month) => Bucket::Month,
-            Ok(G::Unspecified) | Err(_) => {
-                violations.push(path(), "is nothing to group by");
+            Ok(G::Unspecified) => {
+                violations.push(path(), "must not be unspecified");
+                continue;
+            }
+            Err(_) => {
+                violations.push(path(), format!("has the unknown value {group}"));
                 continue;
             }
         };
         if groups.bucket.replace(bucket).is_some() {
-            violations.push(path(), "is a second one of HOUR, DAY, WEEK and MONTH");
+            violations.push(path(), "must be the only one of HOUR, DAY, WEEK and MONTH");
         }
     }
     groups

@@ -292,11 +292,11 @@ fn mask(
             Some(field) if field.is_writable() => fields.insert(field),
             Some(_) => violations.push(
                 format!("update_mask.paths[{place}]"),
-                format!("names {path}, which clients do not write"),
+                format!("names {path}, which clients cannot write"),
             ),
             None => violations.push(
                 format!("update_mask.paths[{place}]"),
-                "names no field of VoiceCall",
+                "is not a field of VoiceCall",
             ),
         }
     }

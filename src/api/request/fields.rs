@@ -120,7 +120,7 @@ pub(crate) fn status(value: i32, path: &str, violations: &mut Violations) -> Opt
         Ok(S::Missed) => Some(Status::Missed),
         Ok(S::AnsweredByVonage) => Some(Status::AnsweredByVonage),
         Err(_) => {
-            violations.push(path, format!("is {value}, which is no status"));
+            violations.push(path, format!("has the unknown value {value}"));
             None
         }
     }
@@ -134,7 +134,7 @@ pub(crate) fn direction(value: i32, path: &str, violations: &mut Violations) -> 
         Ok(D::Inbound) => Some(Direction::Inbound),
         Ok(D::Outbound) => Some(Direction::Outbound),
         Err(_) => {
-            violations.push(path, format!("is {value}, which is no direction"));
+            violations.push(path, format!("has the unknown value {value}"));
             None
         }
     }

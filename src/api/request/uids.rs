@@ -61,7 +61,7 @@ pub(crate) fn refuse_repeated(
     let mut first_places = HashMap::new();
     for (place, uid) in uids {
         if let Some(first) = first_places.insert(uid, place) {
-            violations.push(path(place), format!("is the same as that of item {first}"));
+            violations.push(path(place), format!("repeats the uid of item {first}"));
         }
     }
 }
