@@ -1,23 +1,25 @@
 //! voicecall: the system of record for phone calls, a gRPC service on
 //! PostgreSQL.
 //!
-//! A map, from the inside out; each layer knows those above it in this list and
-//! none below:
+//! The layers, from the inside out. Each one uses those above it in this list, and none
+//! below:
 //!
-//! - [`domain`]: calls, commands and the state machine; pure
-//! - [`store`]: calls in PostgreSQL: the group-commit writer, reads, the change
-//!   log
-//! - [`feed`]: every change, in order, for those who watch
-//! - [`api`]: the gRPC API: requests to commands, errors to statuses
-//! - [`server`]: sockets, health, an end in order
-//! - [`postgres`]: the embedded PostgreSQL, on its own beside the layers
-//! - [`client`]: the client library, which knows the API's messages alone, and
-//!   [`cli`]: the command line over it
-//! - [`config`] and [`commands`]: the program's settings and what it does with
-//!   them
+//! - [`domain`]: calls, commands and the state machine, without I/O
+//! - [`store`]: calls in PostgreSQL: the group-commit writer, reads, the change log
+//! - [`feed`]: every change, in order, for watchers
+//! - [`api`]: the gRPC API: from requests to commands, from errors to statuses
+//! - [`server`]: sockets, health and graceful shutdown
 //!
-//! `docs/architecture.md` tells the life of a write and of a read, and the
-//! invariants that each layer keeps.
+//! Beside the layers:
+//!
+//! - [`proto`]: the wire contract, which the server and the client share
+//! - [`postgres`]: the embedded PostgreSQL
+//! - [`client`]: the client library, which knows only the API's messages, and [`cli`]: the
+//!   command line built on it
+//! - [`config`] and [`commands`]: the program's settings, and what its commands do
+//!
+//! `docs/architecture.md` describes how a write, a read and a change pass through the layers,
+//! and the invariants that each layer keeps.
 
 #[cfg(feature = "service")]
 pub mod api;

@@ -1,8 +1,8 @@
 //! Every error that leaves the service, and the only place where one becomes a
 //! [`Status`].
 //!
-//! The texts are ours: nothing of the driver's, no SQL and nothing of a call's
-//! content is in them.
+//! The messages are written here: they never contain text of the database driver, SQL, or
+//! the contents of a call.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -17,22 +17,22 @@ use crate::{
     store::{LogError, ReadError, WriteError},
 };
 
-/// How long to wait before a retry, by what has to pass.
+/// How long a client should wait before it retries, by cause.
 const RETRY_OVERLOAD: Duration = Duration::from_millis(100);
 const RETRY_DATABASE: Duration = Duration::from_secs(1);
 const RETRY_ELSEWHERE: Duration = Duration::from_millis(10);
 
-/// Details travel in a header, and clients take 8 KiB of headers by default.
+/// Details are sent in a header, and clients accept 8 KiB of headers by default.
 const MAX_VIOLATION_BYTES: usize = 4096;
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// Fields, masks or arguments are bad.
+    /// Fields, masks or arguments are invalid.
     InvalidFields(Violations),
-    /// The page token is torn, or belongs to another query.
+    /// The page token is truncated or corrupt, or belongs to another query.
     InvalidPageToken,
-    /// The bytes do not decode.
+    /// The bytes cannot be decoded.
     MalformedMessage,
     /// A message is larger than allowed.
     MessageTooLarge(TooLarge),
@@ -40,24 +40,24 @@ pub enum Error {
     NotFound(uuid::Uuid),
     /// There was such a call, and it was purged.
     Purged(uuid::Uuid),
-    /// The resume token is torn, or of a version that is not known.
+    /// The resume token is truncated, corrupt, or of an unknown version.
     InvalidResumeToken,
-    /// The change log cannot be read from a point on.
+    /// The change log cannot be read from this point.
     Log(LogError),
-    /// What the watcher needs next is not kept any more.
+    /// What the client needs next is no longer kept.
     WatcherTooSlow,
     /// A write was refused or failed.
     Write {
         /// Why.
         error: WriteError,
-        /// Whether it can be repeated safely.
+        /// Whether the request can be repeated safely.
         has_request_id: bool,
     },
-    /// An import cannot go on, or one of its records is refused.
+    /// An import cannot continue, or one of its records is refused.
     Import(WriteError),
     /// A read failed.
     Read(ReadError),
-    /// The server takes on no more requests.
+    /// The server is overloaded.
     Overloaded,
     /// The server is shutting down.
     Draining,
@@ -72,8 +72,8 @@ pub enum Error {
 pub enum TooLarge {
     /// The request.
     Request,
-    /// The answer that it asks for.
-    Answer,
+    /// The response to it.
+    Response,
 }
 
 impl From<Violations> for Error {
@@ -105,7 +105,7 @@ impl From<ReadError> for Error {
     }
 }
 
-/// What the status is made of besides its code.
+/// The parts of a status besides the violations.
 struct Parts {
     code: Code,
     reason: ErrorReason,
@@ -164,7 +164,7 @@ impl From<Error> for Status {
     }
 }
 
-/// A field problem that only the call's state brings to light.
+/// A violation that depends on the state of the call.
 fn violations_of_write(error: &Error) -> Violations {
     let mut violations = Violations::default();
     if let Error::Write {
@@ -203,7 +203,7 @@ fn parts(error: Error) -> Parts {
             ErrorReason::MessageTooLarge,
             "the request is larger than this server accepts",
         ),
-        Error::MessageTooLarge(TooLarge::Answer) => Parts::new(
+        Error::MessageTooLarge(TooLarge::Response) => Parts::new(
             Code::ResourceExhausted,
             ErrorReason::MessageTooLarge,
             "the response would be larger than 2 MiB; request less at once",
@@ -292,8 +292,8 @@ fn import(error: WriteError) -> Parts {
     }
 }
 
-/// The error as a part of a message.
-pub(super) fn of_record(error: Error) -> proto::ImportError {
+/// The error of one record of an import, which is sent as a message.
+pub(super) fn to_import_error(error: Error) -> proto::ImportError {
     let violations = match &error {
         Error::InvalidFields(violations) => violations.clone(),
         _ => Violations::default(),

@@ -1,4 +1,4 @@
-//! GetVoiceCallStats: its query, from the wire, and its rows, to the wire.
+//! GetVoiceCallStats: the query from the wire, and the rows to the wire.
 
 use crate::{
     api::{
@@ -18,10 +18,10 @@ use crate::{
 };
 
 const UTC: &str = "UTC";
-/// Longer than the name of any time zone.
+/// No time zone has a longer name.
 const MAX_ZONE_LEN: usize = 64;
 
-/// Answers the request.
+/// Handles the request.
 pub(crate) async fn get(
     store: &Store,
     request: proto::GetVoiceCallStatsRequest,
@@ -71,24 +71,24 @@ pub(crate) async fn get(
 fn groups(group_by: &[i32], violations: &mut Violations) -> Groups {
     use proto::VoiceCallStatsGroup as G;
     let mut groups = Groups::default();
-    for (place, group) in group_by.iter().enumerate() {
-        let path = || format!("group_by[{place}]");
-        let mut once = |part: &mut bool| {
+    for (index, group) in group_by.iter().enumerate() {
+        let path = || format!("group_by[{index}]");
+        let mut set_once = |part: &mut bool| {
             if std::mem::replace(part, true) {
                 violations.push(path(), "is repeated");
             }
         };
         let bucket = match G::try_from(*group) {
             Ok(G::Status) => {
-                once(&mut groups.status);
+                set_once(&mut groups.status);
                 continue;
             }
             Ok(G::Direction) => {
-                once(&mut groups.direction);
+                set_once(&mut groups.direction);
                 continue;
             }
             Ok(G::Staff) => {
-                once(&mut groups.staff);
+                set_once(&mut groups.staff);
                 continue;
             }
             Ok(G::Hour) => Bucket::Hour,

@@ -1,5 +1,5 @@
-//! The fields of a call, from the wire: absent and empty are told apart from
-//! bad, and bad is said by path.
+//! The fields of a call, from the wire. An absent or empty value is `None`; an invalid one is
+//! a violation.
 
 use crate::{
     api::violations::Violations,
@@ -7,10 +7,10 @@ use crate::{
     proto,
 };
 
-/// How far ahead of the server's clock a client's may be.
+/// How far the clock of a client may be ahead of the server's.
 const MAX_AHEAD_MICROS: i64 = 5 * 60 * 1_000_000;
 
-/// The fields that are set in the message, of those that clients write.
+/// The writable fields that are set in the message.
 pub(crate) fn present(call: &proto::VoiceCall) -> FieldSet {
     [
         (Field::Duration, call.duration.is_some()),
@@ -34,22 +34,22 @@ pub(crate) fn present(call: &proto::VoiceCall) -> FieldSet {
     .collect()
 }
 
-/// The values of `fields`; what else the message holds is not looked at.
+/// The values of `fields`; all other fields of the message are ignored.
 pub(crate) fn patch(
     call: proto::VoiceCall,
     fields: FieldSet,
     path: &str,
     violations: &mut Violations,
 ) -> Patch {
-    let wanted = |field| fields.contains(field);
+    let is_selected = |field| fields.contains(field);
     let mut patch = Patch {
         fields,
         ..Patch::default()
     };
-    /// Reads a text field, if it is wanted.
+    /// Parses a text field, if it is selected.
     macro_rules! text {
         ($($field:ident: $name:ident),* $(,)?) => {
-            $(if wanted(Field::$field) {
+            $(if is_selected(Field::$field) {
                 patch.$name = text(call.$name, Field::$field, path, violations, TryFrom::try_from);
             })*
         };
@@ -64,16 +64,16 @@ pub(crate) fn patch(
         ExternalAppUrl: external_app_url,
         HandledByStaffUid: handled_by_staff_uid,
     }
-    if wanted(Field::Duration) {
+    if is_selected(Field::Duration) {
         patch.duration = seconds(call.duration, &at(path, Field::Duration), violations);
     }
-    if wanted(Field::Status) {
+    if is_selected(Field::Status) {
         patch.status = status(call.status, &at(path, Field::Status), violations);
     }
-    if wanted(Field::Direction) {
+    if is_selected(Field::Direction) {
         patch.direction = direction(call.direction, &at(path, Field::Direction), violations);
     }
-    if wanted(Field::HandledAt) {
+    if is_selected(Field::HandledAt) {
         patch.handled_at = timestamp(call.handled_at, &at(path, Field::HandledAt), violations);
     }
     patch
@@ -83,7 +83,7 @@ fn at(path: &str, field: Field) -> String {
     format!("{path}.{}", field.name())
 }
 
-/// An optional text: absent and empty are both absent.
+/// An optional text; an empty one counts as absent.
 fn text<T>(
     value: Option<String>,
     field: Field,
@@ -97,7 +97,7 @@ fn text<T>(
         .ok()
 }
 
-/// A length of time.
+/// A duration in whole seconds.
 pub(crate) fn seconds(
     value: Option<i32>,
     path: &str,
@@ -110,7 +110,7 @@ pub(crate) fn seconds(
     seconds
 }
 
-/// A status; unspecified is absent.
+/// A status; unspecified counts as absent.
 pub(crate) fn status(value: i32, path: &str, violations: &mut Violations) -> Option<Status> {
     use proto::VoiceCallStatus as S;
     match S::try_from(value) {
@@ -126,7 +126,7 @@ pub(crate) fn status(value: i32, path: &str, violations: &mut Violations) -> Opt
     }
 }
 
-/// A direction; unspecified is absent.
+/// A direction; unspecified counts as absent.
 pub(crate) fn direction(value: i32, path: &str, violations: &mut Violations) -> Option<Direction> {
     use proto::VoiceCallDirection as D;
     match D::try_from(value) {
@@ -140,7 +140,6 @@ pub(crate) fn direction(value: i32, path: &str, violations: &mut Violations) -> 
     }
 }
 
-/// A time.
 pub(crate) fn timestamp(
     value: Option<prost_types::Timestamp>,
     path: &str,
@@ -152,8 +151,8 @@ pub(crate) fn timestamp(
         .ok()
 }
 
-/// A time that is not in the future, but for the difference of two clocks.
-pub(crate) fn past(
+/// A time that is not in the future, apart from the difference of two clocks.
+pub(crate) fn past_timestamp(
     value: Option<prost_types::Timestamp>,
     path: &str,
     now: Timestamp,
