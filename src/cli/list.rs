@@ -14,10 +14,10 @@ use super::{
 };
 use crate::proto::ListVoiceCallsRequest;
 
-/// How many calls are shown unless more are asked for.
+/// The number of calls shown by default.
 const DEFAULT_LIMIT: u64 = 50;
 
-/// How many calls a page has at most.
+/// The most calls in a page.
 const MAX_PAGE: u64 = 1000;
 
 /// List calls, newest first.
@@ -52,7 +52,7 @@ pub struct List {
     service: Service,
 }
 
-/// The orders that a list can have.
+/// The orders of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Order {
     /// Newest first.

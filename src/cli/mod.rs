@@ -1,18 +1,20 @@
-//! The command line against a running service.
+//! The commands that are clients of a running service.
 //!
-//! - one file for each command or family of commands, with its flags and what it
-//!   does: [`Command`] lists them
-//! - `service` has the flags that all of them share, `fields` and `filter` those
-//!   that stand for parts of a call and of a filter
-//! - [`json`] is a call in the reference's shape, both ways
-//! - `output` is where answers go, `view` how one call looks, `table` how many do,
-//!   `events` what happens to them
-//! - `groups` is what statistics look like, `bucket` the times among them
-//! - `source` reads records, `records` splits them, `progress` tells how far a command is
-//! - `failure` is what can go wrong, in words and as an exit code
+//! - each command, or family of commands, has a file with its flags and what it does;
+//!   [`Command`] lists them
+//! - `service` has the flags that they share; `fields` and `filter` have the flags for the
+//!   fields of a call and of a filter
+//! - [`json`] reads and writes a call in the JSON format of the voice call object; `names` are
+//!   the names of statuses and directions, `time` the formats of times
+//! - `output` writes calls: `view` formats one call or the rows of a list, `table` fits a table
+//!   to the terminal, `screen` is what the terminal can show
+//! - `events` writes changes, `groups` statistics, with `bucket` for their times
+//! - `source` reads the records of an import, `records` splits them; `progress` is the progress
+//!   bar
+//! - `failure` is what can go wrong, as a message and as an exit code
 //!
-//! It deliberately knows nothing of the service but its API, and sends nothing
-//! but by the client library.
+//! It deliberately knows nothing about the service but its API, and uses only the client
+//! library.
 
 mod bucket;
 mod completions;
@@ -29,6 +31,7 @@ mod handle;
 mod import;
 pub mod json;
 mod list;
+mod names;
 mod output;
 mod progress;
 mod purge;
@@ -43,7 +46,6 @@ mod token;
 mod update;
 mod view;
 mod watch;
-mod words;
 
 use std::process::ExitCode;
 
@@ -52,13 +54,13 @@ use tokio::runtime;
 
 use self::failure::Failure;
 
-/// What the exit codes mean, for the help.
+/// The meaning of the exit codes, for `--help`.
 pub const EXIT_CODES: &str = "\
 Exit codes: 0 success; 1 any other error; 2 wrong usage; 3 not found; 4 refused: a bad \
 field, or the call's state does not allow it; 5 the service is unreachable, overloaded or \
 too slow";
 
-/// Commands to a running service.
+/// The commands that are clients of a running service.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show calls.
@@ -121,18 +123,18 @@ pub enum Command {
     Completions(completions::Completions),
 }
 
-/// Runs a command and tells on standard error what went wrong. `program` is the
-/// whole command line, which completions are made from.
+/// Runs a command, and reports a failure on standard error. `program` is the whole command
+/// line, from which completions are generated.
 #[must_use]
 pub fn run(command: &Command, program: &mut clap::Command) -> ExitCode {
-    // One request after the other needs no second thread.
+    // The commands send one request at a time, which needs no second thread.
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(execute(command, program)),
         Err(error) => Err(Failure::Output(error)),
     };
     result.err().map_or(ExitCode::SUCCESS, |failure| {
-        failure.tell();
+        failure.report();
         failure.exit_code()
     })
 }

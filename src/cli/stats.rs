@@ -18,7 +18,7 @@ use super::{
 };
 use crate::proto::{GetVoiceCallStatsRequest, VoiceCallStatsGroup};
 
-/// How many rows a page has at most.
+/// The most rows in a page.
 const MAX_PAGE: i32 = 1000;
 
 /// Count calls, by status, staff, time and so on.
@@ -111,7 +111,7 @@ impl Stats {
         };
         let mut out = BufWriter::new(io::stdout().lock());
         let mut pages = pin!(client.stats(request));
-        // A table is as wide as its widest row.
+        // A table needs all rows, because its widest one determines the widths.
         let mut rows = Vec::new();
         while let Some(page) = pages.try_next().await? {
             match screen {

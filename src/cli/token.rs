@@ -37,7 +37,7 @@ type Fields = Vec<(&'static str, Value)>;
 
 impl Token {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let fields = decode(self.token.trim()).ok_or(Failure::Token)?;
+        let fields = decode(self.token.trim()).ok_or(Failure::InvalidToken)?;
         let mut out = io::stdout().lock();
         if self.json {
             let mut serializer = serde_json::Serializer::new(&mut out);

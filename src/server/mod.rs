@@ -38,7 +38,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The settings of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
+    /// Limits of the API.
     pub api: api::Limits,
+    /// Limits of the store.
     pub store: crate::store::Limits,
     /// Limits of the feed.
     pub feed: feed::Limits,
