@@ -10,7 +10,7 @@ use crate::{api, cli, feed, postgres, server, store};
 /// processors of PostgreSQL busy.
 const MAX_DEFAULT_WORKERS: usize = 8;
 
-/// The call-record service: gRPC on PostgreSQL.
+/// The command line; its `--help` begins with the package's description.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100, after_help = cli::EXIT_CODES)]
 pub struct Cli {

@@ -81,7 +81,7 @@ pub enum Command {
     Delete(delete::Delete),
     /// Restore a deleted call.
     Undelete(delete::Undelete),
-    /// Erase a call permanently.
+    /// Erase a call permanently, also from the change log; its uid stays reserved.
     Purge(purge::Purge),
     /// Watch calls change, one line for each change, until interrupted.
     ///

@@ -80,7 +80,7 @@ pub(super) struct Service {
     )]
     timeout: Duration,
 
-    /// Write JSON Lines, with the keys of the voice call object.
+    /// Write JSON Lines. Calls have the keys of the voice call object.
     #[arg(long, help_heading = None::<&str>)]
     pub(super) json: bool,
 }

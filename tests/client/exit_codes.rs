@@ -152,7 +152,7 @@ async fn a_service_that_does_not_answer_in_time_is_5() {
 }
 
 #[tokio::test]
-async fn a_write_without_an_answer_tells_how_to_repeat_it_safely() {
+async fn a_write_without_a_response_says_how_to_retry_it_safely() {
     let server = Server::start().await;
     let gate = Gate::start(&server.endpoint, [Act::Hold]).await;
     let create = ["create", "--direction", "inbound", "--timeout", "0.3"];
@@ -209,22 +209,23 @@ async fn an_internal_error_names_the_request_in_the_log() {
 }
 
 #[tokio::test]
-async fn attempts_are_told() {
+async fn attempts_are_reported() {
     let server = Server::start().await;
     let mut details = ErrorDetails::new();
     details.set_error_info("DATABASE_UNAVAILABLE", "voicecall.v1", []);
     details.set_retry_info(Some(Duration::from_millis(1)));
-    let away = || {
-        let message = "the database is away";
+    let unavailable = || {
+        let message = "the database is unavailable";
         Act::Refuse(Status::with_error_details(
             Code::Unavailable,
             message,
             details.clone(),
         ))
     };
-    let gate = Gate::start(&server.endpoint, (0..5).map(|_| away())).await;
+    let gate = Gate::start(&server.endpoint, (0..5).map(|_| unavailable())).await;
     let ran = run(&gate.endpoint, &["list"]).await;
-    let expected = "voicecall: the database is away (DATABASE_UNAVAILABLE, after 5 attempts)\n";
+    let expected =
+        "voicecall: the database is unavailable (DATABASE_UNAVAILABLE, after 5 attempts)\n";
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(5), expected));
     run(&gate.endpoint, &["list"]).await.ok();
 }
@@ -239,9 +240,7 @@ async fn the_help_has_the_exit_codes() {
         let text = run("", args).await.ok();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(
-            text.contains(
-                "Exit codes: 0 done; 1 an error of another kind; 2 wrong usage; 3 not found;"
-            ),
+            text.contains("Exit codes: 0 success; 1 any other error; 2 wrong usage; 3 not found;"),
             "{text}"
         );
     }

@@ -164,14 +164,14 @@ async fn the_first_thousand_bad_lines_are_named_and_the_others_counted() {
     let ran = run_with_input(&server.endpoint, &["import"], &"{}x\n".repeat(1234)).await;
     assert_eq!(ran.stdout, summary(0, 0, 0, 0, 1234));
     assert_eq!(ran.code, Some(4));
-    let told: Vec<_> = ran.stderr.lines().collect();
-    assert_eq!(told.len(), 1002);
+    let lines: Vec<_> = ran.stderr.lines().collect();
+    assert_eq!(lines.len(), 1002);
     assert!(
-        told[999].starts_with("voicecall: line 1000: "),
+        lines[999].starts_with("voicecall: line 1000: "),
         "{}",
-        told[999]
+        lines[999]
     );
-    assert_eq!(told[1000], "voicecall: and 234 more");
+    assert_eq!(lines[1000], "voicecall: and 234 more");
 }
 
 #[tokio::test]

@@ -116,7 +116,7 @@ async fn json_has_what_it_was_grouped_by_and_null_for_what_is_not_there() {
 }
 
 #[tokio::test]
-async fn on_a_terminal_bars_fill_what_room_there_is() {
+async fn on_a_terminal_bars_fill_the_space_that_is_left() {
     let server = filled().await;
     let args = [
         "stats",
@@ -170,7 +170,7 @@ async fn on_a_terminal_bars_fill_what_room_there_is() {
 }
 
 #[tokio::test]
-async fn what_the_service_refuses_is_told() {
+async fn what_the_service_refuses_is_reported() {
     let server = Server::start().await;
     for (args, what) in [
         (

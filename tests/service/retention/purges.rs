@@ -153,7 +153,7 @@ async fn changes(
 }
 
 /// Every way to read what became of the call, each with a name.
-async fn all_that_is_told(client: &Client, uid: &str, token: &str) -> Vec<(String, String)> {
+async fn all_readable_content(client: &Client, uid: &str, token: &str) -> Vec<(String, String)> {
     use list_voice_call_changes_request::Start as From;
     let (client, token) = (|| client.clone(), || token.to_owned());
     let uids = || vec![uid.to_owned()];
@@ -192,11 +192,11 @@ async fn all_that_is_told(client: &Client, uid: &str, token: &str) -> Vec<(Strin
     let reads = reads
         .into_iter()
         .map(async |(name, read)| (name.to_owned(), read.await));
-    let (told, own) = (join_all(reads), client());
-    let (mut told, others) = tokio::join!(told, every_read_within(READ_TIME, &own, uid));
+    let (found, own) = (join_all(reads), client());
+    let (mut found, others) = tokio::join!(found, every_read_within(READ_TIME, &own, uid));
     let others = others.into_iter();
-    told.extend(others.map(|(name, answer)| (name.to_owned(), format!("{answer:?}"))));
-    told
+    found.extend(others.map(|(name, answer)| (name.to_owned(), format!("{answer:?}"))));
+    found
 }
 
 #[tokio::test]
@@ -236,9 +236,9 @@ async fn a_replica_that_cannot_follow_the_log_does_not_tell_what_another_has_pur
     let call = create(&mut first.client(), call).await;
     watcher.until(call.revision).await;
     let (uid, client) = (call.uid, second.client());
-    let told = all_that_is_told(&client, &uid, &token).await;
-    let with_it = told.iter().filter(|(_, text)| text.contains(&secret));
-    assert!(with_it.count() > 8, "{told:#?}");
+    let found = all_readable_content(&client, &uid, &token).await;
+    let with_it = found.iter().filter(|(_, text)| text.contains(&secret));
+    assert!(with_it.count() > 8, "{found:#?}");
 
     let stopped = Stopped::new(follower);
     purge_of(&uid)
@@ -246,10 +246,13 @@ async fn a_replica_that_cannot_follow_the_log_does_not_tell_what_another_has_pur
         .await
         .expect("it is purged");
     for _ in 0..2 {
-        let told = all_that_is_told(&client, &uid, &token).await;
-        let with_it = told.iter().filter(|(_, text)| text.contains(&secret));
+        let found = all_readable_content(&client, &uid, &token).await;
+        let with_it = found.iter().filter(|(_, text)| text.contains(&secret));
         let with_it: Vec<_> = with_it.map(|(name, _)| name).collect();
-        assert!(with_it.is_empty(), "told after the purge by {with_it:?}");
+        assert!(
+            with_it.is_empty(),
+            "readable after the purge by {with_it:?}"
+        );
     }
     drop(stopped);
     watcher.until(call.revision + 1).await;

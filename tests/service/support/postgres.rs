@@ -292,7 +292,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // Whoever holds the lock is gone; the guardian ends with its input.
+        // The holder of the lock has ended; the guardian ends with its input.
         let guardian = self.guardian.get_mut().expect("no test panics here");
         let (stdin, _) = self.control.get_mut().expect("no test panics here");
         let pipe = std::mem::replace(stdin, spare_input());
