@@ -1,5 +1,5 @@
-//! What the program's commands do: put the pieces together, run them, and take
-//! them apart in order.
+//! What the program's commands do: put the parts together, run them, and shut them down in
+//! order.
 
 use std::{
     error::Error,
@@ -26,13 +26,13 @@ use crate::{
 /// `voicecall serve`.
 ///
 /// # Errors
-/// Whatever keeps the service from running, in words for the operator.
+/// Why the service cannot run, as a message for the operator.
 pub fn serve(settings: &Serve) -> Result<(), Box<dyn Error>> {
     start_log(settings.log_format, &settings.log)?;
     if !settings.insecure && !settings.listen.ip().is_loopback() {
         return Err(format!(
-            "{} can be reached by others, who would need neither a password nor encryption: \
-             pass --insecure if that is meant",
+            "{} is reachable from other machines, and there is no TLS or authentication yet: \
+             pass --insecure to listen on it anyway",
             settings.listen
         )
         .into());
@@ -40,7 +40,7 @@ pub fn serve(settings: &Serve) -> Result<(), Box<dyn Error>> {
     runtime()?.block_on(serve_until_signal(settings))
 }
 
-/// This thread's scheduler; connections have others.
+/// The runtime of this thread; the workers that serve connections have their own.
 fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
@@ -86,13 +86,13 @@ async fn run(
 /// `voicecall migrate`.
 ///
 /// # Errors
-/// Whatever keeps the database from being migrated, in words for the operator.
+/// Why the database cannot be migrated, as a message for the operator.
 pub fn migrate(settings: &Migrate) -> Result<(), Box<dyn Error>> {
     start_log(LogFormat::Human, "info")?;
     let connector = Connector::new(&settings.database_url)?;
     let migrated = runtime()?.block_on(store::migrate(&connector))?;
     if migrated == 0 {
-        info!("the database needs no migration");
+        info!("the database schema is up to date");
     }
     Ok(())
 }
@@ -103,7 +103,7 @@ fn cancel_on_signal() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let token = shutdown.clone();
-    // Lives as long as the process, whose signals it takes.
+    // The task lives as long as the process, whose signals it handles.
     #[expect(clippy::disallowed_methods, reason = "owned by the process itself")]
     tokio::spawn(async move {
         tokio::select! {

@@ -6,27 +6,27 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{api, cli, feed, postgres, server, store};
 
-/// Threads that serve connections by default, at most: what one can do is more than
-/// PostgreSQL does for it with several processors.
+/// The most threads that serve connections by default: one thread can keep several
+/// processors of PostgreSQL busy.
 const MAX_DEFAULT_WORKERS: usize = 8;
 
-/// The call-record service: gRPC on PostgreSQL.
+/// The command line; its `--help` begins with the package's description.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100, after_help = cli::EXIT_CODES)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The commands of the program.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the service.
     Serve(Box<Serve>),
-    /// Bring the database to this release's schema, and end.
+    /// Migrate the database to this release's schema, and exit.
     Migrate(Migrate),
-    /// Ask a running service.
+    /// The commands that are clients of a running service.
     #[command(flatten)]
     Client(Box<cli::Command>),
 }
@@ -34,7 +34,7 @@ pub enum Command {
 /// Settings of `voicecall serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Address to listen on. Anything but loopback needs --insecure.
+    /// Address to listen on. Any address but a loopback one needs --insecure.
     #[arg(
         long,
         env = "VOICECALL_LISTEN",
@@ -43,15 +43,15 @@ pub struct Serve {
     )]
     pub listen: SocketAddr,
 
-    /// Serve plaintext without authentication on an address that others reach.
+    /// Allow an address that other machines can reach: there is no TLS or authentication yet.
     #[arg(long, env = "VOICECALL_INSECURE")]
     pub insecure: bool,
 
-    /// Where the calls are kept.
+    /// The database.
     #[command(flatten)]
     pub database: Database,
 
-    /// Do not migrate the database at start; refuse to serve if it lacks migrations.
+    /// Only check the schema at start, and exit if migrations are missing.
     #[arg(long, env = "VOICECALL_NO_MIGRATE")]
     pub no_migrate: bool,
 
@@ -59,7 +59,7 @@ pub struct Serve {
     #[arg(long, env = "VOICECALL_MAX_REQUEST_BYTES", default_value_t = 4 * 1024 * 1024, value_name = "BYTES")]
     pub max_request_bytes: usize,
 
-    /// Requests under way at once; more are answered with RESOURCE_EXHAUSTED.
+    /// Concurrent requests; more are refused with RESOURCE_EXHAUSTED.
     #[arg(
         long,
         env = "VOICECALL_MAX_CONCURRENT_REQUESTS",
@@ -68,7 +68,7 @@ pub struct Serve {
     )]
     pub max_concurrent_requests: usize,
 
-    /// Watches open at once; more are answered with RESOURCE_EXHAUSTED.
+    /// Concurrent watches; more are refused with RESOURCE_EXHAUSTED.
     #[arg(
         long,
         env = "VOICECALL_MAX_WATCHES",
@@ -77,7 +77,7 @@ pub struct Serve {
     )]
     pub max_watches: usize,
 
-    /// Imports and exports open at once; more are answered with RESOURCE_EXHAUSTED.
+    /// Concurrent imports and exports; more are refused with RESOURCE_EXHAUSTED.
     #[arg(
         long,
         env = "VOICECALL_MAX_TRANSFERS",
@@ -86,7 +86,8 @@ pub struct Serve {
     )]
     pub max_transfers: usize,
 
-    /// Memory for recent changes, in bytes; watchers that are further behind read the database.
+    /// Memory for recent changes, in bytes. Watchers that have fallen further behind read the
+    /// database.
     #[arg(
         long,
         env = "VOICECALL_FEED_MEMORY",
@@ -95,12 +96,12 @@ pub struct Serve {
     )]
     pub feed_memory: usize,
 
-    /// Threads that serve connections, each with a database connection for look-ups.
-    /// Default: one for each processor, at most 8.
+    /// Threads that serve connections, each with its own database connection for look-ups.
+    /// Default: one per processor, at most 8.
     #[arg(long, env = "VOICECALL_WORKERS", value_name = "COUNT")]
     pub workers: Option<NonZeroUsize>,
 
-    /// Client connections at once; more wait to be accepted.
+    /// Concurrent client connections; more wait to be accepted.
     #[arg(
         long,
         env = "VOICECALL_MAX_CONNECTIONS",
@@ -109,7 +110,7 @@ pub struct Serve {
     )]
     pub max_connections: usize,
 
-    /// Writes waiting for the writer; more are answered with RESOURCE_EXHAUSTED.
+    /// Writes waiting for a commit; more are refused with RESOURCE_EXHAUSTED.
     #[arg(
         long,
         env = "VOICECALL_WRITE_QUEUE",
@@ -118,7 +119,7 @@ pub struct Serve {
     )]
     pub write_queue: usize,
 
-    /// Reads by uid waiting in one of the threads; more are answered with RESOURCE_EXHAUSTED.
+    /// Look-ups waiting in each thread; more are refused with RESOURCE_EXHAUSTED.
     #[arg(
         long,
         env = "VOICECALL_READ_QUEUE",
@@ -127,9 +128,9 @@ pub struct Serve {
     )]
     pub read_queue: usize,
 
-    /// Database connections for lists, and as many for lists with plain filters, opened
-    /// when they are needed and divided among the threads, at least one for each;
-    /// writes, look-ups and the feed have their own.
+    /// Database connections for lists, and as many again for lists with simple filters. They
+    /// are opened when needed and divided among the threads, at least one for each. Writes,
+    /// look-ups and the feed have their own connections.
     #[arg(
         long,
         env = "VOICECALL_LIST_CONNECTIONS",
@@ -138,8 +139,9 @@ pub struct Serve {
     )]
     pub list_connections: usize,
 
-    /// How long changes are kept in the log, at least, in seconds: clients that come back later
-    /// have to start anew. They go a whole partition at a time. Default: seven days.
+    /// How long changes are kept in the log at least, in seconds. A client that has been away
+    /// for longer has to start again with a snapshot. Changes are dropped a whole partition
+    /// at a time. The default is seven days.
     #[arg(
         long,
         env = "VOICECALL_LOG_RETENTION",
@@ -148,7 +150,7 @@ pub struct Serve {
     )]
     pub log_retention: u64,
 
-    /// Changes in a partition of the log.
+    /// Changes in a partition of the log, the unit in which they are dropped.
     #[arg(
         long,
         env = "VOICECALL_LOG_PARTITION",
@@ -158,7 +160,7 @@ pub struct Serve {
     )]
     pub log_partition: i64,
 
-    /// Time for requests under way to end after SIGTERM, in seconds.
+    /// How long requests in progress may take to end after SIGTERM, in seconds.
     #[arg(
         long,
         env = "VOICECALL_DRAIN_TIMEOUT",
@@ -167,7 +169,7 @@ pub struct Serve {
     )]
     pub drain_timeout: u64,
 
-    /// Log lines for people or for machines.
+    /// Format of the log lines.
     #[arg(
         long,
         env = "VOICECALL_LOG_FORMAT",
@@ -176,7 +178,8 @@ pub struct Serve {
     )]
     pub log_format: LogFormat,
 
-    /// What to log: a level (error, warn, info, debug, trace), also by module.
+    /// What to log: a level (error, warn, info, debug or trace), also per module
+    /// (`info,voicecall::store=debug`).
     #[arg(
         long,
         env = "VOICECALL_LOG",
@@ -189,36 +192,36 @@ pub struct Serve {
 /// Settings of `voicecall migrate`.
 #[derive(Debug, Args)]
 pub struct Migrate {
-    /// The database's URL, as for `serve`.
+    /// URL of the database, as for `serve`.
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: String,
 }
 
-/// Where the calls are kept.
+/// The database that holds the calls.
 #[derive(Debug, Args)]
 pub struct Database {
     /// PostgreSQL to use, version 14 or later: postgres://user:password@host/database.
     /// Several hosts may be named (host1,host2): the primary among them is used.
     /// With ?sslmode=verify-full&sslrootcert=FILE the connection is encrypted and the server
-    /// verified; the other modes, sslcert and sslkey are libpq's, and the default is prefer.
-    /// Unset: run an embedded PostgreSQL, from the machine's server binaries.
+    /// is verified. The other modes, sslcert and sslkey work as in libpq; the default mode is
+    /// prefer. If unset, an embedded PostgreSQL runs from the server programs on this machine.
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
 
-    /// Directory of the embedded PostgreSQL. Default: /var/lib/voicecall as root, else
-    /// ~/.local/share/voicecall.
+    /// Data directory of the embedded PostgreSQL. Default: /var/lib/voicecall as root,
+    /// otherwise ~/.local/share/voicecall.
     #[arg(long, env = "VOICECALL_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Directory of the PostgreSQL server binaries. Default: the newest that is found.
+    /// Directory of the PostgreSQL server programs. Default: the newest that is found.
     #[arg(long, env = "VOICECALL_POSTGRES_BIN_DIR", value_name = "DIR")]
     pub postgres_bin_dir: Option<PathBuf>,
 }
 
-/// What log lines look like.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Text for people.
     Human,
     /// JSON Lines.
     Json,
@@ -270,7 +273,7 @@ impl Serve {
     }
 }
 
-/// One for each processor.
+/// One per processor, up to the limit.
 fn default_workers() -> NonZeroUsize {
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     NonZeroUsize::new(processors.min(MAX_DEFAULT_WORKERS)).unwrap_or(NonZeroUsize::MIN)

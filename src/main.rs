@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Requests allocate many small things on one thread and free them on another,
-/// which the system's allocator is slow at.
+/// Requests allocate many small objects on one thread and free them on another, which is
+/// slow with the system's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -46,7 +46,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Starts PostgreSQL and whoever is in these rows.
+    /// Starts PostgreSQL and the servers in these rows.
     pub(crate) fn set_up(options: &Options, rows: &[Row]) -> Result<Self> {
         let measures = || rows.iter().flat_map(|row| &row.entries).map(|e| e.measure);
         let needs = |server| measures().any(|measure| measure.servers().contains(&server));

@@ -33,30 +33,30 @@ pub(crate) struct Drive {
     /// Where the server listens.
     #[arg(long)]
     pub(crate) endpoint: String,
-    /// What to ask for.
+    /// The kind of requests.
     #[arg(long)]
     pub(crate) load: Load,
     /// Seeded calls.
     #[arg(long)]
     pub(crate) calls: u64,
-    /// Requests under way at once.
+    /// Concurrent requests.
     #[arg(long)]
     pub(crate) concurrency: usize,
     /// Seconds to measure, after a quarter of that as warm-up.
     #[arg(long)]
     pub(crate) seconds: f64,
-    /// Requests to begin each second, of voicecall, whatever becomes of them. Without:
-    /// as many as are answered.
+    /// Requests to begin each second, whether or not earlier ones have ended; voicecall only.
+    /// Unset: a request begins when one has ended.
     #[arg(long)]
     pub(crate) rate: Option<f64>,
 }
 
-/// Connections that closed-loop requests share, and requests that fit on one: a
-/// server takes so many and lets the others wait.
+/// The connections that closed-loop requests share, and the concurrent requests on each: a
+/// server accepts this many on a connection, and lets others wait.
 const CONNECTIONS: usize = 4;
 const PER_CONNECTION: usize = 64;
 
-/// Drives, and answers what was seen.
+/// Sends the load, and returns the measurement.
 pub(crate) async fn drive(options: &Drive) -> Result<Sample> {
     let time = Duration::from_secs_f64(options.seconds);
     let connections = match options.rate {
@@ -80,7 +80,7 @@ pub(crate) async fn drive(options: &Drive) -> Result<Sample> {
     }
 }
 
-/// Whoever is answered asks again.
+/// Each client sends its next request when it has the response to the last.
 async fn closed_loop(
     clients: &[Client],
     work: &Arc<Workload>,

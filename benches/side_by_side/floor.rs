@@ -23,10 +23,10 @@ use crate::{
     calls,
 };
 
-/// Events that wait for one watcher; then whoever writes waits.
+/// The most events that wait for one watcher; a writer waits when there are more.
 const WAITING: usize = 1024;
 
-/// Serves for ever.
+/// Serves until the process is killed.
 pub(crate) async fn serve() -> Result<()> {
     let floor = Floor {
         call: calls::value(),
@@ -62,7 +62,7 @@ impl Routes for Floor {
             "CreateVoiceCall" => bare::unary(request, move |q: proto::CreateVoiceCallRequest| {
                 let (floor, answer) = (floor.clone(), answer.clone());
                 async move {
-                    floor.tell(q.voice_call.as_slice()).await;
+                    floor.publish(q.voice_call.as_slice()).await;
                     Ok(answer)
                 }
             }),
@@ -70,7 +70,7 @@ impl Routes for Floor {
                 bare::unary(request, move |q: proto::BatchCreateVoiceCallsRequest| {
                     let floor = floor.clone();
                     async move {
-                        floor.tell(&q.voice_calls).await;
+                        floor.publish(&q.voice_calls).await;
                         Ok(Prepared::default())
                     }
                 })
@@ -84,8 +84,8 @@ impl Routes for Floor {
 }
 
 impl Floor {
-    /// Each call to each watcher, in a message of its own.
-    async fn tell(&self, calls: &[proto::VoiceCall]) {
+    /// Sends each call to each watcher, in a message of its own.
+    async fn publish(&self, calls: &[proto::VoiceCall]) {
         let watchers = self.watchers.lock().map(|w| w.clone());
         let watchers = watchers.unwrap_or_default();
         if watchers.is_empty() {
@@ -94,14 +94,14 @@ impl Floor {
         for call in calls {
             let event = event(call);
             for watcher in &watchers {
-                // It may have gone.
+                // The watcher may have gone.
                 let _ = watcher.send(event.clone()).await;
             }
         }
     }
 }
 
-/// An event as the service tells it, in a message of its own.
+/// An event like those of the service, in a message of its own.
 fn event(call: &proto::VoiceCall) -> Bytes {
     let call = proto::VoiceCall {
         call_summary: call.call_summary.clone(),

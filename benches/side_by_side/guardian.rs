@@ -27,16 +27,16 @@ pub(crate) fn set_root(root: PathBuf) {
     let _ = ROOT.set(root);
 }
 
-/// Whom a process runs as.
+/// The account that a process runs as.
 #[derive(Clone, Copy)]
 pub(crate) enum As {
-    /// Whoever runs this.
+    /// The account that runs the benchmark.
     Us,
-    /// An ordinary user when we are root: PostgreSQL refuses to run as root.
+    /// An ordinary user if the benchmark runs as root: PostgreSQL refuses to run as root.
     Ordinary,
 }
 
-/// A new directory, owned by whom the process will run as.
+/// A new directory, owned by the account that the process will run as.
 pub(crate) fn directory(owner: As) -> Result<PathBuf> {
     let number = DIRS.fetch_add(1, Ordering::Relaxed);
     let root = ROOT.get().ok_or("no place for directories")?;

@@ -1,5 +1,5 @@
 # Runs a command for as long as its own standard input is open, then stops it and
-# removes a directory: whoever holds the other end may end in any way.
+# removes a directory, however the process at the other end of the input has ended.
 #
 # Arguments: the signal that stops the command, the directory (or nothing), the
 # command.
@@ -8,7 +8,7 @@ signal=$1 dir=$2
 shift 2
 "$@" </dev/null &
 pid=$!
-# Whoever reads the command's output sees its end when the command ends.
+# A reader of the command's output sees its end when the command ends.
 exec >/dev/null 2>&1
 trap '' INT TERM HUP
 cat

@@ -27,10 +27,9 @@ use crate::{
 
 /// Connections that the requests share.
 const CONNECTIONS: usize = 16;
-/// Requests under way at which no more are begun: more would wait for room on the
-/// connections, which take 1024 each. They are missing in the rate that the driver
-/// proves.
-const MAX_UNDER_WAY: usize = CONNECTIONS * 1024;
+/// The most requests in progress: more would wait for the connections, which accept 1024 each.
+/// Requests that are not begun for this reason are missing from the measured rate.
+const MAX_IN_PROGRESS: usize = CONNECTIONS * 1024;
 
 /// What was seen.
 struct Seen {
@@ -46,7 +45,7 @@ struct Seen {
     failure: Option<String>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 struct Ended {
     due: Instant,
     sent: Instant,
@@ -70,7 +69,7 @@ pub(crate) async fn run(
     let start = Instant::now();
     let counted = start + time / 4;
     let end = counted + time;
-    let mut under_way = JoinSet::new();
+    let mut in_progress = JoinSet::new();
     let mut seen = Seen::since(counted);
     let (mut due, mut begun) = (0u32, 0u64);
     loop {
@@ -81,30 +80,30 @@ pub(crate) async fn run(
         if at > Instant::now() {
             sleep_until(at).await;
         } else if due.is_multiple_of(16) {
-            // Those under way get their turn also when the driver is late.
+            // Lets the requests in progress run even if the driver is late.
             tokio::task::yield_now().await;
         }
-        while let Some(ended) = under_way.try_join_next() {
+        while let Some(ended) = in_progress.try_join_next() {
             seen.note(ended?);
         }
         if Instant::now() > end {
             break;
         }
-        if under_way.len() < MAX_UNDER_WAY {
+        if in_progress.len() < MAX_IN_PROGRESS {
             begun += u64::from(at >= counted);
             let connection = connections[due as usize % connections.len()].clone();
-            under_way.spawn(connection.ask(work.next(), at));
+            in_progress.spawn(connection.ask(work.next(), at));
         }
         due += 1;
     }
     let seconds = counted.elapsed().as_secs_f64();
-    while let Some(ended) = under_way.try_join_next() {
+    while let Some(ended) = in_progress.try_join_next() {
         seen.note(ended?);
     }
     // What is answered later was not answered in this time.
     let (answers, refusals) = (seen.answers as f64, seen.refusals as f64);
     let rest = async {
-        while let Some(ended) = under_way.join_next().await {
+        while let Some(ended) = in_progress.join_next().await {
             seen.note(ended?);
         }
         Ok::<_, tokio::task::JoinError>(())

@@ -63,7 +63,7 @@ impl Service {
             if let Some((_, rest)) = line.split_once("listening on ") {
                 let address = rest.split([',', ' ']).next().unwrap_or_default();
                 let endpoint = format!("http://{address}");
-                // Whoever writes to a pipe that nobody reads stops some day.
+                // The pipe is drained, because a process that writes to a full pipe blocks.
                 std::thread::spawn(move || lines.for_each(drop));
                 return Ok(Self { process, endpoint });
             }

@@ -102,7 +102,7 @@ fn loads(bench: &mut Bench, dir: &Path) -> Result<()> {
             ("p99", "p99 latency, ms", true, Metric::P99),
         ];
         for plot in plots {
-            write(dir, name, title, "requests under way at once", plot, &seen)?;
+            write(dir, name, title, "concurrent requests", plot, &seen)?;
         }
     }
     Ok(())

@@ -146,7 +146,7 @@ pub(crate) async fn watch(options: &Watch) -> Result<Sample> {
     Ok(sample)
 }
 
-/// Whoever watches or writes, until it ends or is no longer wanted.
+/// The tasks that watch or write, until they end or are dropped.
 type Tasks = JoinSet<Result<()>>;
 
 async fn begin_watching(options: &Watch, run: &Arc<Run>) -> Result<Tasks> {

@@ -1,4 +1,5 @@
-//! What a handler knows of a request besides its message.
+//! What a handler knows about a request besides its message: the deadline, and what ends a
+//! stream from outside.
 
 use std::time::Duration;
 
@@ -8,17 +9,16 @@ use tokio_util::sync::CancellationToken;
 /// How long a read may take when the client sets no deadline.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What ends a stream from outside.
+/// What ends a stream besides its client and its own end.
 #[derive(Debug, Clone)]
-pub(super) struct Ends {
-    /// The server goes away.
+pub(super) struct StopSignals {
+    /// Cancelled when the server starts to drain.
     pub(super) draining: CancellationToken,
-    /// The client's own deadline.
     pub(super) deadline: Option<Instant>,
 }
 
-impl Ends {
-    /// Ends when the client's deadline has passed, if it has one.
+impl StopSignals {
+    /// Returns once the client's deadline has passed; never, if there is none.
     pub(super) async fn deadline(&self) {
         match self.deadline {
             Some(deadline) => sleep_until(deadline).await,
@@ -27,10 +27,10 @@ impl Ends {
     }
 }
 
-/// Put into the request by the edge, taken out by the handlers.
+/// Added to each request by the middleware, read by the handlers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Context {
-    /// When the client gives up.
+    /// The client's deadline, from `grpc-timeout`.
     pub(super) deadline: Option<Instant>,
 }
 
@@ -39,8 +39,8 @@ impl Context {
         request.extensions().get().copied().unwrap_or_default()
     }
 
-    /// When a read is to be given up: at the client's deadline, but no later
-    /// than 30 s from now, because no transaction of ours may live longer.
+    /// The deadline of a read: the client's, but no later than 30 s from now, because no
+    /// transaction of the service may live longer.
     pub(super) fn read_deadline(self) -> Instant {
         let latest = Instant::now() + READ_TIMEOUT;
         self.deadline

@@ -1,8 +1,8 @@
 //! Every error that leaves the service, and the only place where one becomes a
 //! [`Status`].
 //!
-//! The texts are ours: nothing of the driver's, no SQL and nothing of a call's
-//! content is in them.
+//! The messages are written here: they never contain text of the database driver, SQL, or
+//! the contents of a call.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -17,22 +17,22 @@ use crate::{
     store::{LogError, ReadError, WriteError},
 };
 
-/// How long to wait before a retry, by what has to pass.
+/// How long a client should wait before it retries, by cause.
 const RETRY_OVERLOAD: Duration = Duration::from_millis(100);
 const RETRY_DATABASE: Duration = Duration::from_secs(1);
 const RETRY_ELSEWHERE: Duration = Duration::from_millis(10);
 
-/// Details travel in a header, and clients take 8 KiB of headers by default.
+/// Details are sent in a header, and clients accept 8 KiB of headers by default.
 const MAX_VIOLATION_BYTES: usize = 4096;
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// Fields, masks or arguments are bad.
+    /// Fields, masks or arguments are invalid.
     InvalidFields(Violations),
-    /// The page token is torn, or belongs to another query.
+    /// The page token is truncated or corrupt, or belongs to another query.
     InvalidPageToken,
-    /// The bytes do not decode.
+    /// The bytes cannot be decoded.
     MalformedMessage,
     /// A message is larger than allowed.
     MessageTooLarge(TooLarge),
@@ -40,24 +40,24 @@ pub enum Error {
     NotFound(uuid::Uuid),
     /// There was such a call, and it was purged.
     Purged(uuid::Uuid),
-    /// The resume token is torn, or of a version that is not known.
+    /// The resume token is truncated, corrupt, or of an unknown version.
     InvalidResumeToken,
-    /// The change log cannot be read from a point on.
+    /// The change log cannot be read from this point.
     Log(LogError),
-    /// What the watcher needs next is not kept any more.
+    /// What the client needs next is no longer kept.
     WatcherTooSlow,
     /// A write was refused or failed.
     Write {
         /// Why.
         error: WriteError,
-        /// Whether it can be repeated safely.
+        /// Whether the request can be repeated safely.
         has_request_id: bool,
     },
-    /// An import cannot go on, or one of its records is refused.
+    /// An import cannot continue, or one of its records is refused.
     Import(WriteError),
     /// A read failed.
     Read(ReadError),
-    /// The server takes on no more requests.
+    /// The server is overloaded.
     Overloaded,
     /// The server is shutting down.
     Draining,
@@ -72,8 +72,8 @@ pub enum Error {
 pub enum TooLarge {
     /// The request.
     Request,
-    /// The answer that it asks for.
-    Answer,
+    /// The response to it.
+    Response,
 }
 
 impl From<Violations> for Error {
@@ -105,7 +105,7 @@ impl From<ReadError> for Error {
     }
 }
 
-/// What the status is made of besides its code.
+/// The parts of a status besides the violations.
 struct Parts {
     code: Code,
     reason: ErrorReason,
@@ -164,7 +164,7 @@ impl From<Error> for Status {
     }
 }
 
-/// A field problem that only the call's state brings to light.
+/// A violation that depends on the state of the call.
 fn violations_of_write(error: &Error) -> Violations {
     let mut violations = Violations::default();
     if let Error::Write {
@@ -191,35 +191,35 @@ fn parts(error: Error) -> Parts {
         Error::InvalidPageToken => Parts::new(
             Code::InvalidArgument,
             ErrorReason::InvalidPageToken,
-            "page_token is damaged, or belongs to another filter or order",
+            "page_token is truncated or corrupt, or belongs to another query",
         ),
         Error::MalformedMessage => Parts::new(
             Code::InvalidArgument,
             ErrorReason::MalformedMessage,
-            "the bytes are not a message of this API",
+            "the bytes are not a valid message of this API",
         ),
         Error::MessageTooLarge(TooLarge::Request) => Parts::new(
             Code::ResourceExhausted,
             ErrorReason::MessageTooLarge,
-            "the request is larger than this server takes",
+            "the request is larger than this server accepts",
         ),
-        Error::MessageTooLarge(TooLarge::Answer) => Parts::new(
+        Error::MessageTooLarge(TooLarge::Response) => Parts::new(
             Code::ResourceExhausted,
             ErrorReason::MessageTooLarge,
-            "the answer would be larger than 2 MiB; ask for less at once",
+            "the response would be larger than 2 MiB; request less at once",
         ),
         Error::NotFound(uid) => rejection(Rejection::NotFound { uid }),
         Error::Purged(uid) => rejection(Rejection::Purged { uid }),
         Error::InvalidResumeToken => Parts::new(
             Code::InvalidArgument,
             ErrorReason::InvalidResumeToken,
-            "resume_token is damaged, or of a version that this server does not know",
+            "resume_token is truncated, corrupt, or from a newer release",
         ),
         Error::Log(error) => log(error),
         Error::WatcherTooSlow => Parts::new(
             Code::ResourceExhausted,
             ErrorReason::WatcherTooSlow,
-            "read too slowly: what comes next is not kept any more; start again",
+            "the client read too slowly, and what it needs next is no longer kept; start again",
         ),
         Error::Write {
             error,
@@ -268,7 +268,7 @@ fn write(error: WriteError, has_request_id: bool) -> Parts {
         WriteError::OutcomeUnknown => Parts::new(
             Code::Unknown,
             ErrorReason::OutcomeUnknown,
-            "the connection to the database was lost during the commit, which may have been applied; read before you write again",
+            "the connection to the database was lost during the commit, and the write may have been applied; read before you write again",
         ),
         WriteError::Internal => internal(),
     }
@@ -279,21 +279,21 @@ fn import(error: WriteError) -> Parts {
         WriteError::Unavailable => Parts::new(
             Code::Unavailable,
             ErrorReason::DatabaseUnavailable,
-            "the database is unavailable; send the records that have no answer again",
+            "the database is unavailable; send the unacknowledged records again",
         )
         .retry_after(RETRY_DATABASE),
         WriteError::OutcomeUnknown => Parts::new(
             Code::Unavailable,
             ErrorReason::OutcomeUnknown,
-            "the connection to the database was lost during a commit; send the records that have no answer again",
+            "the connection to the database was lost during a commit; send the unacknowledged records again",
         )
         .retry_after(RETRY_DATABASE),
         other => write(other, true),
     }
 }
 
-/// The error as a part of a message.
-pub(super) fn of_record(error: Error) -> proto::ImportError {
+/// The error of one record of an import, which is sent as a message.
+pub(super) fn to_import_error(error: Error) -> proto::ImportError {
     let violations = match &error {
         Error::InvalidFields(violations) => violations.clone(),
         _ => Violations::default(),
@@ -323,14 +323,16 @@ fn log(error: LogError) -> Parts {
         LogError::Ahead { head_revision } => Parts::new(
             Code::OutOfRange,
             ErrorReason::RevisionAhead,
-            format!("the newest revision is {head_revision}"),
+            format!(
+                "the change log ends before this point: its newest revision is {head_revision}"
+            ),
         )
         .with("head_revision", head_revision),
         LogError::Reset => Parts::new(
             Code::FailedPrecondition,
             ErrorReason::FeedReset,
-            "the changes that this point belongs to are not in this database, or not any more; \
-             start again with a snapshot",
+            "this point is not in the change log of this database, or no longer is; start again \
+             with a snapshot",
         ),
     }
 }
@@ -387,7 +389,7 @@ fn overloaded() -> Parts {
     Parts::new(
         Code::ResourceExhausted,
         ErrorReason::Overloaded,
-        "more requests than this server takes on; nothing was done",
+        "the server is overloaded; nothing was done",
     )
     .retry_after(RETRY_OVERLOAD)
 }
@@ -424,6 +426,6 @@ fn internal() -> Parts {
     Parts::new(
         Code::Internal,
         ErrorReason::Internal,
-        "internal error; the server's log tells more under the x-request-id of this answer",
+        "internal error; the server's log has details under the x-request-id of this response",
     )
 }

@@ -1,7 +1,6 @@
-//! What every request passes on its way in and every answer on its way out: the
-//! client's deadline, the limit on concurrent requests, a request id on each
-//! answer, and the same errors for what the framework refuses as for what the
-//! handlers do.
+//! What every request and response passes through: the client's deadline, the limit on
+//! concurrent requests, an `x-request-id` on each response, and the same form of error for
+//! what the framework refuses as for what the handlers refuse.
 
 use std::{
     convert::Infallible,
@@ -30,16 +29,16 @@ use super::{
     error::{Error, TooLarge},
 };
 
-/// Only these are limited and bounded in time: health must answer under load,
-/// and reflection streams at the client's pace.
-const OUR_METHODS: &str = "/voicecall.v1.VoiceCallService/";
+/// Only these methods have limits and deadlines: health checks must work under load, and
+/// reflection streams at the client's pace.
+const CALL_SERVICE: &str = "/voicecall.v1.VoiceCallService/";
 const REQUEST_ID: &str = "x-request-id";
 const DETAILS: &str = "grpc-status-details-bin";
 
-/// The edge around the calls' service and the rest.
+/// The middleware around the call service and the other services.
 #[derive(Clone)]
 pub(super) struct Middleware<C, R> {
-    /// Straight to the calls' service: a router costs every call what only the
+    /// The call service, without a router: routing would cost every request what only the
     /// few others need.
     calls: C,
     rest: R,
@@ -47,12 +46,13 @@ pub(super) struct Middleware<C, R> {
 }
 
 struct Shared {
-    /// Requests under way.
+    /// One permit for each request in progress.
     permits: Arc<Semaphore>,
     /// Cancelled when the server shuts down.
     draining: CancellationToken,
     request_ids: RequestIds,
-    /// The headers of a refusal for overload, made once: an overload leaves no time.
+    /// The headers of a refusal for overload. They are built once, because a refusal has to
+    /// be cheap when the server is overloaded.
     overloaded: HeaderMap,
 }
 
@@ -90,7 +90,7 @@ where
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-    /// Both services are always ready: a generated server and a router.
+    /// Both services are always ready: one is a generated server, the other a router.
     fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
@@ -98,12 +98,12 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let request_id = self.shared.request_ids.next();
         let method = request.uri().path();
-        if !method.starts_with(OUR_METHODS) {
+        if !method.starts_with(CALL_SERVICE) {
             let method = method.to_owned();
             let response = self.rest.call(request);
             return Box::pin(async move { Ok(finish(response.await?, &method, request_id)) });
         }
-        // First of all, because under an overload most requests get no further.
+        // This comes first, because under overload most requests get no further.
         let permit = match self.shared.admit() {
             Ok(permit) => permit,
             Err(error) => {
@@ -116,7 +116,7 @@ where
         request.extensions_mut().insert(Context { deadline });
         let response = self.calls.call(request);
         Box::pin(async move {
-            let response = within(deadline, response).await?;
+            let response = with_deadline(deadline, response).await?;
             drop(permit);
             Ok(finish(response, &method, request_id))
         })
@@ -142,7 +142,7 @@ impl Shared {
     }
 }
 
-/// What every answer gets on its way out.
+/// Completes a response before it is sent.
 fn finish(mut response: Response, method: &str, request_id: HeaderValue) -> Response {
     normalize(&mut response);
     log(method, &request_id, &response);
@@ -150,7 +150,7 @@ fn finish(mut response: Response, method: &str, request_id: HeaderValue) -> Resp
     response
 }
 
-async fn within<E>(
+async fn with_deadline<E>(
     deadline: Option<Instant>,
     response: impl Future<Output = Result<Response, E>>,
 ) -> Result<Response, E> {
@@ -166,8 +166,8 @@ fn refuse(error: Error) -> Response {
     Status::from(error).into_http()
 }
 
-/// Gives the framework's own refusals, which carry no details, the form that
-/// ours have.
+/// Replaces a refusal by the framework, which has no details, with an error of the
+/// service.
 fn normalize(response: &mut Response) {
     let headers = response.headers();
     let Some(code) = headers.get("grpc-status") else {
@@ -178,10 +178,10 @@ fn normalize(response: &mut Response) {
     }
     let error = match Code::from_bytes(code.as_bytes()) {
         Code::Unimplemented => Error::UnknownMethod,
-        // The length prefix is over the limit.
+        // The length prefix of the message is over the limit.
         Code::OutOfRange => Error::MessageTooLarge(TooLarge::Request),
-        // The framework's word for a body that ends within a message, has none,
-        // or has a bad prefix; ours would carry details.
+        // What the framework returns for a body that ends within a message, has none, or
+        // has an invalid prefix. An internal error of the service would have details.
         Code::Internal => Error::MalformedMessage,
         _ => return,
     };
@@ -201,8 +201,8 @@ fn log(method: &str, request_id: &HeaderValue, response: &Response) {
     }
 }
 
-/// The `grpc-timeout` header: up to eight digits and a unit, as the gRPC over
-/// HTTP/2 protocol has it. One that cannot be read is no timeout.
+/// Parses the `grpc-timeout` header: up to eight digits and a unit, as in the gRPC over
+/// HTTP/2 protocol. An invalid one is ignored.
 fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -221,8 +221,8 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// Makes the ids that answers and log lines share: a random part for this
-/// process, and a count.
+/// Generates the ids that connect responses with log lines: a random part for this
+/// process, and a counter.
 struct RequestIds {
     process: u32,
     count: AtomicU64,
@@ -241,9 +241,9 @@ impl RequestIds {
         let text = format!("{:08x}-{count:x}", self.process);
         let id = HeaderValue::from_str(&text);
         let mut id = id.unwrap_or(HeaderValue::from_static("-"));
-        // No secret, but the only way to keep it out of the table of headers that a
-        // connection shares with its client (RFC 7541, 2.3.2): each id is sent once, would
-        // push out what is sent again, and all in the table are searched for the next.
+        // The id is no secret, but this keeps it out of the dynamic table of HPACK (RFC 7541,
+        // 2.3.2): each id is sent only once, would evict headers that are sent again, and
+        // would make every later search of the table longer.
         id.set_sensitive(true);
         id
     }
@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timeouts_are_read_as_the_protocol_has_them() {
+    fn timeouts_are_parsed_as_the_protocol_defines_them() {
         for (text, millis) in [
             ("1S", Some(1_000)),
             ("250m", Some(250)),

@@ -2,13 +2,14 @@
 //! calls and errors to responses.
 //!
 //! - `handlers`: what each RPC does
-//! - `request`: from the wire, every field at fault named; `response`: to the wire, at most
-//!   2 MiB
+//! - `request`: from the wire to the domain, with all violations reported at once;
+//!   `response`: to the wire, at most 2 MiB
 //! - [`tokens`]: page tokens and resume tokens
-//! - `middleware`: what every request passes: deadlines, limits, request ids
+//! - `middleware`: what every request passes through: deadlines, limits, request ids
 //! - [`error`]: every error that leaves the service, in one place
 //!
-//! It deliberately knows nothing of SQL, of sockets, or of which changes a call may undergo.
+//! It deliberately knows nothing of SQL, of sockets, or of the changes that a call may
+//! undergo.
 
 mod context;
 pub mod error;
@@ -29,16 +30,16 @@ use crate::{
     feed::Feed, proto, proto::voice_call_service_server::VoiceCallServiceServer, store::Store,
 };
 
-/// What the API takes on.
+/// The limits of the API.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes in a request.
+    /// The most bytes in a request.
     pub max_request_bytes: usize,
-    /// Requests under way at once; more are refused.
+    /// Concurrent requests; more are refused.
     pub max_concurrent_requests: usize,
-    /// Watches open at once; more are refused.
+    /// Concurrent watches; more are refused.
     pub max_watches: usize,
-    /// Imports and exports open at once; more are refused.
+    /// Concurrent imports and exports; more are refused.
     pub max_transfers: usize,
 }
 
@@ -46,12 +47,11 @@ pub struct Limits {
 pub type Api =
     BoxCloneSyncService<http::Request<Body>, http::Response<Body>, std::convert::Infallible>;
 
-/// The API over a store, and the handle by which its health is told. Requests
-/// are refused once `draining` is cancelled.
+/// The API over a store and a feed, and the handle for reporting its health. Requests are
+/// refused once `draining` is cancelled.
 ///
 /// # Errors
-/// The descriptors cannot be read, which a build that passed its tests does not
-/// meet.
+/// The descriptors cannot be read, which does not happen in a build that passed its tests.
 pub fn api(
     store: Store,
     feed: Feed,
@@ -66,11 +66,11 @@ pub fn api(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .prepare();
-    let edge = Middleware::new(service, rest, limits.max_concurrent_requests, draining);
-    Ok((BoxCloneSyncService::new(edge), health_reporter))
+    let middleware = Middleware::new(service, rest, limits.max_concurrent_requests, draining);
+    Ok((BoxCloneSyncService::new(middleware), health_reporter))
 }
 
-/// Reflection of everything a client may see, the details of errors included.
+/// Reflection of everything that a client can see, including the details of errors.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)

@@ -1,25 +1,25 @@
-//! What is wrong with a request: every field at fault, said at once.
+//! What is wrong with a request: all violations, reported at once.
 
-/// How many violations the line for people has.
+/// The most violations in the message of an error; its details list more.
 const IN_SUMMARY: usize = 3;
 
-/// What is wrong with a request: paths and what they break.
+/// The violations in a request: the path of a field, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Violations(Vec<(String, String)>);
 
 impl Violations {
-    /// Adds one.
+    /// Adds a violation.
     pub fn push(&mut self, path: impl Into<String>, description: impl ToString) {
         self.0.push((path.into(), description.to_string()));
     }
 
-    /// How many there are.
+    /// The number of violations.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no violations.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -33,7 +33,7 @@ impl Violations {
         }
     }
 
-    /// One line for people: the first few, and how many more.
+    /// One line for the message: the first few, and how many more there are.
     #[must_use]
     pub fn summary(&self) -> String {
         let first = self.0.iter().take(IN_SUMMARY);

@@ -1,9 +1,9 @@
-//! Hours, days, weeks and months as people write them, in a time zone.
+//! Hours, days, weeks and months as text, in a time zone.
 
 use jiff::tz::TimeZone;
 use prost_types::Timestamp;
 
-/// A length of time by which calls are counted.
+/// The unit of time that calls are grouped by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bucket {
     Hour,
@@ -13,7 +13,7 @@ pub(super) enum Bucket {
 }
 
 impl Bucket {
-    /// The heading of a column of these.
+    /// The heading of its column.
     pub(super) const fn title(self) -> &'static str {
         match self {
             Self::Hour => "HOUR",
@@ -24,25 +24,26 @@ impl Bucket {
     }
 }
 
-/// Where a day begins.
+/// The time zone in which days begin.
 #[derive(Debug, Clone)]
 pub(super) struct Zone(TimeZone);
 
 impl Zone {
-    /// The zone of this name; UTC for one that only the service may know.
+    /// The zone with this name; UTC for a name that is unknown here. The service refuses names
+    /// that it does not know.
     pub(super) fn new(name: &str) -> Self {
         Self(TimeZone::get(name).unwrap_or(TimeZone::UTC))
     }
 
-    /// What begins at this time: `2026-11-23 14:00`, with an offset if it is not
+    /// The bucket that begins at `start`: `2026-11-23 14:00`, with an offset if the zone is not
     /// UTC, `2026-11-23`, or `2026-11`.
-    pub(super) fn name(&self, bucket: Bucket, start: Timestamp) -> String {
+    pub(super) fn format(&self, bucket: Bucket, start: Timestamp) -> String {
         let Ok(start) = jiff::Timestamp::new(start.seconds, start.nanos) else {
             return start.to_string();
         };
         let local = start.to_zoned_datetime(self.0.clone());
         let format = match bucket {
-            // When clocks go back an hour comes twice.
+            // The offset tells the two hours apart that occur when clocks go back.
             Bucket::Hour if self.0 != TimeZone::UTC => "%Y-%m-%d %H:%M%:z",
             Bucket::Hour => "%Y-%m-%d %H:%M",
             Bucket::Day | Bucket::Week => "%Y-%m-%d",
@@ -62,11 +63,12 @@ mod tests {
         let (utc, berlin) = (Zone::new("UTC"), Zone::new("Europe/Berlin"));
         // The day after the clocks went back begins at 23:00 UTC.
         let day = at(1_792_969_200);
-        assert_eq!(berlin.name(Bucket::Day, day), "2026-10-26");
-        assert_eq!(utc.name(Bucket::Day, day), "2026-10-25");
-        assert_eq!(utc.name(Bucket::Hour, day), "2026-10-25 23:00");
-        assert_eq!(berlin.name(Bucket::Month, day), "2026-10");
-        let twice = [1_792_886_400, 1_792_890_000].map(|hour| berlin.name(Bucket::Hour, at(hour)));
+        assert_eq!(berlin.format(Bucket::Day, day), "2026-10-26");
+        assert_eq!(utc.format(Bucket::Day, day), "2026-10-25");
+        assert_eq!(utc.format(Bucket::Hour, day), "2026-10-25 23:00");
+        assert_eq!(berlin.format(Bucket::Month, day), "2026-10");
+        let twice =
+            [1_792_886_400, 1_792_890_000].map(|hour| berlin.format(Bucket::Hour, at(hour)));
         assert_eq!(twice, ["2026-10-25 02:00+02:00", "2026-10-25 02:00+01:00"]);
     }
 }

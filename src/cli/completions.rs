@@ -5,10 +5,10 @@ use clap_complete::Shell;
 
 use super::{failure::Failure, output::Output};
 
-/// Write the completions of a shell to standard output.
+/// Write the completion script of a shell to standard output.
 #[derive(Debug, Args)]
 pub struct Completions {
-    /// Which shell's.
+    /// The shell.
     shell: Shell,
 }
 

@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 use super::{EXIT_CODES, failure::Failure, fields::Fields, output::Output, service::Service, time};
 use crate::proto::{CreateVoiceCallRequest, VoiceCallDirection};
 
-/// Record a new call, and show it as recorded.
+/// Create a call, and show it.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Create {
@@ -17,7 +17,7 @@ pub struct Create {
     #[command(flatten)]
     fields: Fields,
 
-    /// The call's own uid, a UUID. Default: the service makes one.
+    /// The uid of the call, a UUID. Default: the service generates one.
     #[arg(
         long,
         value_name = "UID",
@@ -31,11 +31,11 @@ pub struct Create {
     #[arg(long, value_name = "TIME", value_parser = time::parse, help_heading = "Fields")]
     created_at: Option<Timestamp>,
 
-    /// Check everything and show what would be, but write nothing.
+    /// Check the request and show the result, but write nothing.
     #[arg(long, help_heading = None::<&str>)]
     validate_only: bool,
 
-    /// A UUID that makes it safe to run the same command again. Default: a new one.
+    /// A UUID that makes the command safe to run again. Default: a new one.
     #[arg(
         long,
         value_name = "UUID",

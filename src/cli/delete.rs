@@ -5,34 +5,34 @@ use clap::Args;
 use super::{EXIT_CODES, failure::Failure, output::Output, service::Service};
 use crate::proto::{DeleteVoiceCallRequest, UndeleteVoiceCallRequest};
 
-/// Delete a call, and show it as it is then. It can be undeleted.
+/// Delete a call, and show it. It can be undeleted.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Delete {
-    /// Succeed also if the call is deleted already or does not exist.
+    /// Succeed even if the call is already deleted or does not exist.
     #[arg(long)]
     allow_missing: bool,
 
     #[command(flatten)]
-    which: Which,
+    target: Target,
 }
 
-/// Restore a deleted call, and show it as it is then.
+/// Restore a deleted call, and show it.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Undelete {
     #[command(flatten)]
-    which: Which,
+    target: Target,
 }
 
-/// What both need to know.
+/// The arguments that both commands take.
 #[derive(Debug, Args)]
-struct Which {
-    /// Which call.
+struct Target {
+    /// The uid of the call.
     #[arg(value_name = "UID")]
     uid: String,
 
-    /// Refuse unless the call is at this revision.
+    /// Refuse the write unless the call is at this revision.
     #[arg(
         long,
         value_name = "REVISION",
@@ -41,7 +41,7 @@ struct Which {
     )]
     expected_revision: i64,
 
-    /// A UUID that makes it safe to run the same command again. Default: a new one.
+    /// A UUID that makes the command safe to run again. Default: a new one.
     #[arg(
         long,
         value_name = "UUID",
@@ -56,16 +56,16 @@ struct Which {
 
 impl Delete {
     pub(super) async fn run(&self) -> Result<(), Failure> {
-        let which = &self.which;
+        let target = &self.target;
         let request = DeleteVoiceCallRequest {
-            uid: which.uid.clone(),
-            expected_revision: which.expected_revision,
-            request_id: which.request_id.clone(),
+            uid: target.uid.clone(),
+            expected_revision: target.expected_revision,
+            request_id: target.request_id.clone(),
             allow_missing: self.allow_missing,
         };
-        match which.service.client()?.delete(request).await? {
-            Some(call) => Output::show(&call, which.service.json),
-            // Asked for, so no failure; and nothing to show.
+        match target.service.client()?.delete(request).await? {
+            Some(call) => Output::show(&call, target.service.json),
+            // Allowed by --allow-missing: a success, with nothing to show.
             None => Ok(()),
         }
     }
@@ -73,13 +73,13 @@ impl Delete {
 
 impl Undelete {
     pub(super) async fn run(&self) -> Result<(), Failure> {
-        let which = &self.which;
+        let target = &self.target;
         let request = UndeleteVoiceCallRequest {
-            uid: which.uid.clone(),
-            expected_revision: which.expected_revision,
-            request_id: which.request_id.clone(),
+            uid: target.uid.clone(),
+            expected_revision: target.expected_revision,
+            request_id: target.request_id.clone(),
         };
-        let call = which.service.client()?.undelete(request).await?;
-        Output::show(&call, which.service.json)
+        let call = target.service.client()?.undelete(request).await?;
+        Output::show(&call, target.service.json)
     }
 }

@@ -1,4 +1,4 @@
-//! How events look: a line each, or JSON Lines.
+//! The output of events: a line for each, or JSON Lines.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
@@ -18,14 +18,14 @@ use crate::proto::{
     VoiceCall, VoiceCallChange, VoiceCallChangeKind, VoiceCallEvent, VoiceCallEventType,
 };
 
-/// Standard output for events; every line leaves at once.
+/// Standard output for events; every line is flushed at once.
 pub(super) struct EventOutput {
     out: BufWriter<StdoutLock<'static>>,
     json: bool,
     screen: Screen,
 }
 
-/// One line of JSON. What does not apply is left out.
+/// One line of JSON. Fields that do not apply are omitted.
 #[derive(Debug, Default, Serialize)]
 struct Line<'a> {
     r#type: &'a str,
@@ -60,7 +60,7 @@ impl EventOutput {
         }
     }
 
-    /// One event.
+    /// Writes an event.
     pub(super) fn event(&mut self, event: &VoiceCallEvent) -> Result<(), Failure> {
         let Some(change) = &event.change else {
             return Ok(());
@@ -68,11 +68,11 @@ impl EventOutput {
         if self.json {
             let fields = change.changed_fields.as_ref();
             return self.json(&Line {
-                r#type: type_word(event.r#type()),
+                r#type: type_name(event.r#type()),
                 revision: Some(change.revision),
                 uid: Some(&change.uid),
                 changed_at: change.changed_at.map(Rfc3339),
-                kind: Some(kind_word(change.kind())),
+                kind: Some(kind_name(change.kind())),
                 voice_call: change.voice_call.as_ref().map(raw).transpose()?,
                 changed_fields: fields.map(|mask| mask.paths.as_slice()),
                 actor: &change.actor,
@@ -85,7 +85,7 @@ impl EventOutput {
         Ok(self.out.flush()?)
     }
 
-    /// A call of a snapshot.
+    /// Writes a call of a snapshot.
     pub(super) fn call(&mut self, call: &VoiceCall) -> Result<(), Failure> {
         if self.json {
             return self.json(&Line {
@@ -106,7 +106,7 @@ impl EventOutput {
         Ok(())
     }
 
-    /// A place to go on from; only programs want to know.
+    /// Writes a resume token, in JSON only.
     pub(super) fn position(&mut self, resume_token: &str) -> Result<(), Failure> {
         if self.json {
             self.json(&Line {
@@ -118,11 +118,11 @@ impl EventOutput {
         Ok(self.out.flush()?)
     }
 
-    /// Something that is neither a call nor an event.
-    pub(super) fn note(&mut self, word: &str, text: &str) -> Result<(), Failure> {
+    /// Writes a line that is neither a call nor an event: its type in JSON, otherwise the text.
+    pub(super) fn note(&mut self, line_type: &str, text: &str) -> Result<(), Failure> {
         if self.json {
             return self.json(&Line {
-                r#type: word,
+                r#type: line_type,
                 ..Line::default()
             });
         }
@@ -135,8 +135,8 @@ impl EventOutput {
             .changed_at
             .map(time::to_the_second)
             .unwrap_or_default();
-        let word = format!("{:<8}", type_word(event));
-        let word = self.screen.paint(&word, style(event));
+        let name = format!("{:<8}", type_name(event));
+        let name = self.screen.paint(&name, style(event));
         let what = change.voice_call.as_ref().map(view::summary);
         let fields = change.changed_fields.as_ref().map(|mask| &mask.paths);
         let fields = match fields {
@@ -145,7 +145,7 @@ impl EventOutput {
         };
         let what = what.unwrap_or_default();
         format!(
-            "{time}  {word}  {}  {:>8}  {what}{fields}",
+            "{time}  {name}  {}  {:>8}  {what}{fields}",
             change.uid, change.revision
         )
         .trim_end()
@@ -166,12 +166,12 @@ fn raw(call: &VoiceCall) -> Result<Box<RawValue>, Failure> {
     Ok(RawValue::from_string(line).map_err(io::Error::from)?)
 }
 
-fn type_word(event: VoiceCallEventType) -> &'static str {
+fn type_name(event: VoiceCallEventType) -> &'static str {
     let name = event.as_str_name();
     name.strip_prefix("VOICE_CALL_EVENT_TYPE_").unwrap_or(name)
 }
 
-fn kind_word(kind: VoiceCallChangeKind) -> &'static str {
+fn kind_name(kind: VoiceCallChangeKind) -> &'static str {
     let name = kind.as_str_name();
     name.strip_prefix("VOICE_CALL_CHANGE_KIND_").unwrap_or(name)
 }

@@ -19,15 +19,15 @@ use crate::{
     proto::{ExportVoiceCallsRequest, GetVoiceCallStatsRequest, VoiceCall},
 };
 
-/// Write out calls, oldest first.
+/// Export calls, oldest first.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Export {
-    /// Where to. Default: standard output.
+    /// The file to write. Default: standard output.
     #[arg(long, short, value_name = "FILE", help_heading = None::<&str>)]
     output: Option<PathBuf>,
 
-    /// Write one JSON array.
+    /// Write one JSON array instead of JSON Lines.
     #[arg(long, help_heading = None::<&str>)]
     array: bool,
 
@@ -112,7 +112,7 @@ impl Export {
         Ok(())
     }
 
-    /// How many calls there are, if that is quickly known.
+    /// The number of calls, for the progress bar; `None` if it cannot be found out.
     async fn count(&self, client: &Client) -> Option<u64> {
         let request = GetVoiceCallStatsRequest {
             filter: Some(self.filter.message()),
@@ -123,7 +123,7 @@ impl Export {
     }
 }
 
-/// Calls as JSON, on their way out.
+/// A buffer of calls as JSON.
 struct Text {
     bytes: Vec<u8>,
     array: bool,
@@ -159,10 +159,11 @@ impl Text {
     }
 }
 
-/// A file that gets its name when it is complete.
+/// An output file. It gets its name only when it is complete.
 struct Target {
     file: File,
-    /// Its name until then; `None` for what is no ordinary file.
+    /// The name until then; `None` for a special file such as a pipe, which is written
+    /// directly.
     part: Option<PathBuf>,
 }
 
@@ -196,7 +197,7 @@ impl Target {
 
     fn discard(&self) {
         if let Some(part) = &self.part {
-            // What went wrong before is what matters.
+            // The error that led here is the one to report.
             let _ = fs::remove_file(part);
         }
     }

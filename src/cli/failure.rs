@@ -1,4 +1,4 @@
-//! What can go wrong with a command, in words and as an exit code.
+//! What can go wrong with a command, as a message and as an exit code.
 
 use std::{
     io::{self, Write},
@@ -16,21 +16,21 @@ const NOT_FOUND: u8 = 3;
 const REFUSED: u8 = 4;
 const UNAVAILABLE: u8 = 5;
 
-/// Why a command ended before it was done.
+/// Why a command failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The service did not do what was asked.
+    /// A request failed.
     Service(client::Error),
-    /// The flags contradict each other or lack something.
+    /// Flags contradict each other, or one is missing.
     Usage(String),
-    /// There is no service to be reached by these flags.
+    /// The flags for reaching the service are invalid.
     Settings(SettingsError),
     /// A file cannot be read or written.
     File(String),
-    /// So many records of an import are refused; the others are in.
+    /// This many records of an import were refused; the others were imported.
     Refused(u64),
-    /// What should be a token is none.
-    Token,
+    /// The argument is not a valid token.
+    InvalidToken,
     /// These calls do not exist; the others were shown.
     Missing(Vec<String>),
     /// Standard output cannot be written to.
@@ -56,7 +56,7 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
-    /// Whoever read the output has seen enough.
+    /// Whether the reader of the output has closed it, which is no failure.
     fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
@@ -68,15 +68,14 @@ impl Failure {
             Self::Usage(_)
             | Self::Settings(SettingsError::Endpoint(_) | SettingsError::TlsUnused) => USAGE,
             Self::Missing(_) => NOT_FOUND,
-            Self::Refused(_) | Self::Token => REFUSED,
+            Self::Refused(_) | Self::InvalidToken => REFUSED,
             Self::Settings(_) | Self::File(_) | Self::Output(_) => OTHER,
         };
         ExitCode::from(code)
     }
 
-    /// Says on standard error what is wrong: one line, and one more for each
-    /// field at fault.
-    pub(super) fn tell(&self) {
+    /// Writes to standard error what is wrong: one line, and one more for each invalid field.
+    pub(super) fn report(&self) {
         if self.is_closed_pipe() {
             return;
         }
@@ -86,8 +85,11 @@ impl Failure {
             Self::Refused(count) => vec![format!("{count} records are refused")],
             Self::Usage(what) | Self::File(what) => vec![what.clone()],
             Self::Settings(error) => vec![error.to_string()],
-            Self::Token => {
-                vec!["that is no token, a torn one, or one of a newer release".to_owned()]
+            Self::InvalidToken => {
+                vec![
+                    "not a valid token: it is truncated, corrupt, or from a newer release"
+                        .to_owned(),
+                ]
             }
             Self::Missing(uids) => uids
                 .iter()
@@ -99,9 +101,9 @@ impl Failure {
     }
 }
 
-/// Says something on standard error.
+/// Writes a line to standard error.
 pub(super) fn note(line: &str) {
-    // If that is closed, nobody wants to know.
+    // A closed standard error is ignored.
     let _ = writeln!(io::stderr(), "voicecall: {line}");
 }
 
@@ -127,7 +129,7 @@ fn code_of(error: &client::Error) -> u8 {
 
 fn lines_of(error: &client::Error) -> Vec<String> {
     let details = &error.details;
-    // The service's message repeats what the fields' own lines say.
+    // The message of the service would repeat the lines of the fields.
     let mut first = if details.violations.is_empty() {
         error.message.clone()
     } else {
@@ -136,7 +138,7 @@ fn lines_of(error: &client::Error) -> Vec<String> {
     let name = details.reason.clone();
     let mut more = vec![name.unwrap_or_else(|| error.code_name())];
     for (key, value) in &details.metadata {
-        // The message has the uid already.
+        // The message already has the uid.
         if key != "uid" && !first.contains(value.as_str()) {
             more.push(format!("{key}: {value}"));
         }
@@ -164,13 +166,13 @@ fn lines_of(error: &client::Error) -> Vec<String> {
         .filter(|_| may_be_applied(error.code))
     {
         lines.push(format!(
-            "run again with --request-id {id} it is not done twice"
+            "retry with --request-id {id}; the write is applied at most once"
         ));
     }
     lines
 }
 
-/// Whether a write that ended so may have been done.
+/// Whether a write that failed with this code may have been applied.
 fn may_be_applied(code: Code) -> bool {
     matches!(
         code,
@@ -178,7 +180,7 @@ fn may_be_applied(code: Code) -> bool {
     )
 }
 
-/// Text from elsewhere must not break the line or control the terminal.
+/// The text without control characters, which could break the line or control the terminal.
 pub(super) fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }

@@ -1,4 +1,4 @@
-//! The flags that stand for the fields of a call that clients write.
+//! The flags for the fields of a call that clients can write.
 
 use clap::Args;
 use prost_types::Timestamp;
@@ -6,15 +6,15 @@ use prost_types::Timestamp;
 use super::time;
 use crate::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
 
-/// A flag for each field that can be written and be absent.
+/// A flag for each field that can be written and can be absent.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Fields")]
 pub(super) struct Fields {
-    /// How the call stands or ended.
+    /// The status of the call.
     #[arg(long, value_name = "STATUS")]
     pub(super) status: Option<VoiceCallStatus>,
 
-    /// How long the call took, in seconds.
+    /// The duration of the call, in seconds.
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     duration: Option<i32>,
 
@@ -26,23 +26,23 @@ pub(super) struct Fields {
     #[arg(long, value_name = "UID")]
     client: Option<String>,
 
-    /// The number the call was made from.
+    /// The number that the call was made from.
     #[arg(long, value_name = "NUMBER")]
     from: Option<String>,
 
-    /// The number the call was made to.
+    /// The number that the call was made to.
     #[arg(long, value_name = "NUMBER")]
     to: Option<String>,
 
-    /// Link to the recording.
+    /// The URL of the recording.
     #[arg(long, value_name = "URL")]
     recording_url: Option<String>,
 
-    /// Text summary of the call.
+    /// A summary of the call.
     #[arg(long, value_name = "TEXT")]
     summary: Option<String>,
 
-    /// Link to an application page with more about the call.
+    /// The URL of a page about the call in another application.
     #[arg(long, value_name = "URL")]
     external_app_url: Option<String>,
 
@@ -76,7 +76,7 @@ impl Fields {
         }
     }
 
-    /// The names of the fields that are given, in the API's words.
+    /// The names in the API of the fields that are given.
     pub(super) fn given(&self) -> Vec<&'static str> {
         let fields = [
             ("status", self.status.is_some()),

@@ -1,4 +1,4 @@
-//! The flags that stand for a filter: which calls are meant.
+//! The flags for a filter.
 
 use clap::{ArgAction, Args};
 use prost_types::Timestamp;
@@ -6,87 +6,89 @@ use prost_types::Timestamp;
 use super::time;
 use crate::proto::{VoiceCallDirection, VoiceCallFilter, VoiceCallStatus};
 
-/// Which calls. A flag that takes values can be repeated: any of them matches.
+/// The calls to select. A flag that takes a value can be repeated: any of the values matches.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Which calls (flags with values can be repeated: any of them)")]
+#[command(
+    next_help_heading = "Filter (a flag with a value can be repeated: any of the values matches)"
+)]
 pub(super) struct Filter {
-    /// With this uid.
+    /// Calls with this uid.
     #[arg(long, value_name = "UID")]
     uid: Vec<String>,
 
-    /// Answered by this member of staff.
+    /// Calls answered by this member of staff.
     #[arg(long, value_name = "UID")]
     staff: Vec<String>,
 
-    /// Made by this client.
+    /// Calls made by this client.
     #[arg(long, value_name = "UID")]
     client: Vec<String>,
 
-    /// Handled by this member of staff.
+    /// Calls handled by this member of staff.
     #[arg(long, value_name = "UID")]
     handled_by: Vec<String>,
 
-    /// In this status.
+    /// Calls with this status.
     #[arg(long, value_name = "STATUS")]
     status: Vec<VoiceCallStatus>,
 
-    /// In this direction.
+    /// Calls in this direction.
     #[arg(long, value_name = "DIRECTION")]
     direction: Vec<VoiceCallDirection>,
 
-    /// With this number on either side.
+    /// Calls from or to this number.
     #[arg(long, value_name = "NUMBER")]
     number: Vec<String>,
 
-    /// Made from this number.
+    /// Calls from this number.
     #[arg(long, value_name = "NUMBER")]
     from: Vec<String>,
 
-    /// Made to this number.
+    /// Calls to this number.
     #[arg(long, value_name = "NUMBER")]
     to: Vec<String>,
 
-    /// Created at this time or later.
+    /// Calls created at this time or later.
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
     created_after: Option<Timestamp>,
 
-    /// Created before this time.
+    /// Calls created before this time.
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
     created_before: Option<Timestamp>,
 
-    /// Last updated at this time or later.
+    /// Calls last updated at this time or later.
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
     updated_after: Option<Timestamp>,
 
-    /// Last updated before this time.
+    /// Calls last updated before this time.
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
     updated_before: Option<Timestamp>,
 
-    /// That took at least this long.
+    /// Calls that took at least this long.
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     min_duration: Option<i32>,
 
-    /// That took at most this long.
+    /// Calls that took at most this long.
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     max_duration: Option<i32>,
 
-    /// That are handled.
+    /// Calls that are handled.
     #[arg(long, overrides_with = "not_handled", action = ArgAction::SetTrue)]
     handled: bool,
 
-    /// That are not handled.
+    /// Calls that are not handled.
     #[arg(long, overrides_with = "handled", action = ArgAction::SetTrue)]
     not_handled: bool,
 
-    /// That have a recording.
+    /// Calls with a recording.
     #[arg(long, overrides_with = "not_recorded", action = ArgAction::SetTrue)]
     recorded: bool,
 
-    /// That have no recording.
+    /// Calls without a recording.
     #[arg(long, overrides_with = "recorded", action = ArgAction::SetTrue)]
     not_recorded: bool,
 
-    /// Deleted ones too.
+    /// Include deleted calls.
     #[arg(long)]
     deleted: bool,
 }
@@ -117,7 +119,7 @@ impl Filter {
     }
 }
 
-/// What two opposite flags say together.
+/// The value of two opposite flags; `None` when neither is given.
 fn either(yes: bool, no: bool) -> Option<bool> {
     (yes || no).then_some(yes)
 }

@@ -8,14 +8,14 @@ use crate::{
     proto::{BatchGetVoiceCallsRequest, GetVoiceCallRequest},
 };
 
-/// How many uids one request takes.
+/// The most uids in one request.
 const BATCH: usize = 1000;
 
 /// Show calls.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Get {
-    /// Which calls. Those that do not exist are named on standard error.
+    /// The uids of the calls. Calls that do not exist are reported on standard error.
     #[arg(required = true, value_name = "UID")]
     uids: Vec<String>,
 
@@ -55,7 +55,7 @@ impl Get {
         }
     }
 
-    /// Shows those that exist and answers the others.
+    /// Shows the calls that exist, and returns the uids of the others.
     async fn several(
         &self,
         client: &Client,
@@ -70,12 +70,12 @@ impl Get {
                     uids: remaining,
                     min_revision: self.min_revision,
                 };
-                let answer = client.batch_get(request).await?;
-                for call in &answer.voice_calls {
+                let response = client.batch_get(request).await?;
+                for call in &response.voice_calls {
                     output.call(call)?;
                 }
-                missing.extend(answer.missing_uids);
-                remaining = answer.remaining_uids;
+                missing.extend(response.missing_uids);
+                remaining = response.remaining_uids;
             }
         }
         Ok(missing)

@@ -1,4 +1,4 @@
-//! What statistics look like: a table with bars, plain fields, or JSON.
+//! The output of statistics: a table with bars, plain fields, or JSON.
 
 use std::io::{self, Write};
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::proto::{VoiceCallStatsKey, VoiceCallStatsRow};
 
-/// What calls are counted by.
+/// What calls are grouped by.
 pub(super) struct Layout {
     pub(super) bucket: Option<Bucket>,
     pub(super) status: bool,
@@ -26,7 +26,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// The headings of the columns that tell the groups apart.
+    /// The headings of the key columns.
     fn titles(&self) -> Vec<&'static str> {
         let titles = [
             self.bucket.map(Bucket::title),
@@ -37,13 +37,16 @@ impl Layout {
         titles.into_iter().flatten().collect()
     }
 
-    /// What stands in these columns; `None` for what a group is without.
+    /// The values of the key columns; `None` where a group has none.
     fn key(&self, row: &VoiceCallStatsRow) -> Vec<Option<String>> {
         let default = VoiceCallStatsKey::default();
         let key = row.key.as_ref().unwrap_or(&default);
         let mut values = Vec::new();
         if let Some(bucket) = self.bucket {
-            values.push(key.bucket_start.map(|start| self.zone.name(bucket, start)));
+            values.push(
+                key.bucket_start
+                    .map(|start| self.zone.format(bucket, start)),
+            );
         }
         if self.status {
             values.push(key.status.and_then(view::status));
@@ -58,8 +61,7 @@ impl Layout {
     }
 }
 
-/// Writes a row as a line of JSON: first what it was grouped by, null for what a
-/// group is without.
+/// Writes a row as a line of JSON, the key first, with null where a group has no value.
 pub(super) fn json(
     row: &VoiceCallStatsRow,
     layout: &Layout,
@@ -99,7 +101,7 @@ pub(super) fn json(
     Ok(out.write_all(b"\n")?)
 }
 
-/// A row as fields separated by tabs.
+/// A row as plain fields, separated by tabs.
 pub(super) fn plain(row: &VoiceCallStatsRow, layout: &Layout) -> String {
     let mean = |mean: Option<f64>| mean.map(|mean| format!("{mean:.3}"));
     let mut fields: Vec<_> = layout.key(row);
@@ -114,31 +116,31 @@ pub(super) fn plain(row: &VoiceCallStatsRow, layout: &Layout) -> String {
     format!("{}\n", fields.join("\t"))
 }
 
-/// A bar is at least so long, or is left out.
+/// Bars are left out if there is less space than this.
 const MIN_BAR: usize = 8;
 const MAX_BAR: usize = 60;
 
 const BAR: Style = AnsiColor::Cyan.on_default();
 const DIM: Style = Style::new().dimmed();
 
-/// The figures that a table shows beside the count.
+/// The headings of the figures.
 const TITLES: [&str; 5] = ["CALLS", "HANDLED", "MEAN", "TOTAL", "TO HANDLE"];
 
-/// All rows as a table that fits the screen, with bars in what room is left.
+/// All rows as a table that fits the screen, with bars in the space that is left.
 pub(super) fn table(rows: &[VoiceCallStatsRow], layout: &Layout, screen: Screen) -> String {
     let keys = layout.titles();
     let mut titles = keys.clone();
     titles.extend(TITLES);
     let mut cells: Vec<Vec<Cell>> = rows.iter().map(|row| line(row, layout)).collect();
-    // One bar says nothing.
-    let bar_room = match rows {
+    // A single bar has nothing to be compared with.
+    let bar_width = match rows {
         [_] => 0,
-        _ => bar_room(&titles, &cells, screen),
+        _ => bar_width(&titles, &cells, screen),
     };
     let most = rows.iter().map(|row| row.count).max().unwrap_or_default();
     for (cells, row) in cells.iter_mut().zip(rows) {
         cells.push(Cell {
-            text: bar(row.count, most, bar_room),
+            text: bar(row.count, most, bar_width),
             style: BAR,
         });
     }
@@ -150,13 +152,13 @@ pub(super) fn table(rows: &[VoiceCallStatsRow], layout: &Layout, screen: Screen)
         .enumerate()
         .map(|(cell, title)| Column {
             title,
-            // Half a number is worse than none.
+            // Numbers and times are never truncated: a part of one would be misleading.
             min: if cell >= count || cell < buckets {
                 usize::MAX
             } else {
                 title.width()
             },
-            // What stands left of the bar stays; of the rest the last goes first.
+            // Columns to the left of the bar are kept; of the others the last is dropped first.
             weight: if cell <= count {
                 200
             } else {
@@ -205,23 +207,27 @@ fn line(row: &VoiceCallStatsRow, layout: &Layout) -> Vec<Cell> {
     cells
 }
 
-/// The room that the other columns leave; 0: too little for bars.
-fn bar_room(titles: &[&str], cells: &[Vec<Cell>], screen: Screen) -> usize {
+/// The width that the other columns leave; 0 if it is too little for bars.
+fn bar_width(titles: &[&str], cells: &[Vec<Cell>], screen: Screen) -> usize {
     let widths = titles.iter().enumerate().filter_map(|(at, title)| {
         let widest = cells.iter().map(|row| row[at].text.width()).max()?;
         (widest > 0).then(|| widest.max(title.width()) + screen.gap())
     });
-    let room = screen.width.saturating_sub(widths.sum());
-    if room < MIN_BAR { 0 } else { room.min(MAX_BAR) }
+    let width = screen.width.saturating_sub(widths.sum());
+    if width < MIN_BAR {
+        0
+    } else {
+        width.min(MAX_BAR)
+    }
 }
 
-/// A bar in eighths of a character.
-fn bar(count: i64, most: i64, room: usize) -> String {
+/// A bar, with a resolution of an eighth of a character.
+fn bar(count: i64, most: i64, width: usize) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let scaled = i128::from(count) * i128::try_from(room * 8).unwrap_or_default();
+    let scaled = i128::from(count) * i128::try_from(width * 8).unwrap_or_default();
     let eighths = usize::try_from(scaled / i128::from(most.max(1))).unwrap_or_default();
-    // Few are not none.
-    let eighths = if room > 0 && count > 0 {
+    // A count above 0 always has a visible bar.
+    let eighths = if width > 0 && count > 0 {
         eighths.max(1)
     } else {
         eighths
@@ -234,7 +240,7 @@ fn percent(part: i64, whole: i64) -> String {
     format!("{percent:.0} %")
 }
 
-/// A length of time in its two greatest units.
+/// A duration in its two largest units.
 fn seconds(seconds: f64) -> String {
     if seconds < 60.0 {
         return format!("{seconds:.1} s");
@@ -242,7 +248,7 @@ fn seconds(seconds: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "it saturates, and fractions do not matter any more"
+        reason = "the cast saturates, and fractions no longer matter"
     )]
     let whole = seconds as u64;
     match whole {
@@ -252,7 +258,7 @@ fn seconds(seconds: f64) -> String {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "for people to read")]
+#[expect(clippy::cast_precision_loss, reason = "the result is only shown")]
 const fn as_f64(number: i64) -> f64 {
     number as f64
 }
@@ -262,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bars_are_scaled_and_few_are_not_none() {
+    fn bars_are_scaled_and_no_count_above_0_is_invisible() {
         assert_eq!(bar(100, 100, 10), "██████████");
         assert_eq!(bar(50, 100, 10), "█████");
         assert_eq!(bar(55, 100, 10), "█████▌");
@@ -274,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_time_have_two_units() {
+    fn durations_have_two_units() {
         for (length, text) in [
             (0.0, "0.0 s"),
             (59.94, "59.9 s"),

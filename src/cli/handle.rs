@@ -6,23 +6,23 @@ use prost_types::Timestamp;
 use super::{EXIT_CODES, failure::Failure, output::Output, service::Service, time};
 use crate::proto::HandleVoiceCallRequest;
 
-/// Mark a call as handled, and show it as it is then.
+/// Mark a call as handled, and show it.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Handle {
-    /// Which call.
+    /// The uid of the call.
     #[arg(value_name = "UID")]
     uid: String,
 
-    /// The member of staff who handled it.
+    /// The member of staff who handled the call.
     #[arg(long, value_name = "UID")]
     by: String,
 
-    /// When. Default: now.
+    /// When the call was handled. Default: now.
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
     at: Option<Timestamp>,
 
-    /// Refuse unless the call is at this revision.
+    /// Refuse the write unless the call is at this revision.
     #[arg(
         long,
         value_name = "REVISION",
@@ -31,7 +31,7 @@ pub struct Handle {
     )]
     expected_revision: i64,
 
-    /// A UUID that makes it safe to run the same command again. Default: a new one.
+    /// A UUID that makes the command safe to run again. Default: a new one.
     #[arg(
         long,
         value_name = "UUID",

@@ -22,22 +22,22 @@ use super::{
 };
 use crate::proto::{
     ImportConflictPolicy, ImportError, ImportOutcome, ImportRecord, ImportSettings,
-    ImportVoiceCallsResponse, import_voice_calls_response::Result as Answer,
+    ImportVoiceCallsResponse, import_voice_calls_response::Result as RecordResult,
 };
 
-/// Records that are read ahead.
+/// The most records that are read ahead.
 const READ_AHEAD: usize = 512;
 
-/// Take in calls as they are, with their times.
+/// Import calls as they are, including their times.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Import {
-    /// Where the calls are. Default, and for "-": standard input.
+    /// The file to import. Default, and for "-": standard input.
     #[arg(value_name = "FILE", default_value = "-", hide_default_value = true)]
     file: PathBuf,
 
-    /// What to do with a call that exists and is not the same.
-    #[arg(long, value_name = "WHAT", default_value = "replace-if-newer")]
+    /// What to do with a call that exists and differs from the record.
+    #[arg(long, value_name = "POLICY", default_value = "replace-if-newer")]
     conflict: Conflict,
 
     #[command(flatten)]
@@ -64,7 +64,7 @@ impl Conflict {
     }
 }
 
-/// What became of the records.
+/// How many records had which result.
 #[derive(Debug, Default, Serialize)]
 struct Summary {
     created: u64,
@@ -90,10 +90,10 @@ impl Import {
         };
         let mut progress = Progress::new(true);
         let mut summary = Summary::default();
-        let mut answers = pin!(client.import(settings, records));
+        let mut responses = pin!(client.import(settings, records));
         let result = loop {
-            match answers.try_next().await {
-                Ok(Some(answer)) => summary.count(answer, &state),
+            match responses.try_next().await {
+                Ok(Some(response)) => summary.count(response, &state),
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(Failure::from(error)),
             }
@@ -103,12 +103,12 @@ impl Import {
             progress.set(summary.done());
         };
         drop(progress);
-        // After an error it may be waiting for input that never comes.
+        // After an error the thread is not joined: it may wait for input that never comes.
         let read = match &result {
             Ok(()) => reading.join().unwrap_or(Ok(())),
             Err(_) => Ok(()),
         };
-        summary.refused = state.tell();
+        summary.refused = state.report();
         summary.show(self.service.json)?;
         result?;
         read.map_err(|error| cannot_read(&self.file, &error))?;
@@ -120,18 +120,18 @@ impl Import {
 }
 
 impl Summary {
-    fn count(&mut self, answer: ImportVoiceCallsResponse, state: &State) {
-        match answer.result {
-            Some(Answer::Success(success)) => match success.outcome() {
+    fn count(&mut self, response: ImportVoiceCallsResponse, state: &State) {
+        match response.result {
+            Some(RecordResult::Success(success)) => match success.outcome() {
                 ImportOutcome::Created => self.created += 1,
                 ImportOutcome::Replaced => self.replaced += 1,
                 ImportOutcome::Unchanged | ImportOutcome::Unspecified => self.unchanged += 1,
                 ImportOutcome::Skipped => self.skipped += 1,
             },
-            Some(Answer::Error(error)) => {
+            Some(RecordResult::Error(error)) => {
                 self.refused += 1;
-                let line = u64::try_from(answer.sequence).unwrap_or_default();
-                state.refuse(line, &words(&error));
+                let line = u64::try_from(response.sequence).unwrap_or_default();
+                state.refuse(line, &describe(&error));
             }
             None => {}
         }
@@ -155,8 +155,8 @@ impl Summary {
     }
 }
 
-/// What is wrong with a record.
-fn words(error: &ImportError) -> String {
+/// What is wrong with a record, as one line.
+fn describe(error: &ImportError) -> String {
     if error.field_violations.is_empty() {
         return error.message.clone();
     }

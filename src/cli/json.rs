@@ -1,7 +1,7 @@
-//! Calls in the reference object's own shape: its sixteen keys in the order of
-//! its example, null for what is absent, its words, and times in UTC.
+//! Calls in the JSON format of the voice call object: its sixteen keys in their order, null
+//! for absent values, statuses and directions by name, and times in UTC.
 //!
-//! The revision is no part of the object and is left out.
+//! The revision is not part of the object, and is omitted.
 
 use std::{borrow::Cow, fmt};
 
@@ -13,20 +13,20 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
+    names,
     time::{self, Rfc3339},
-    words,
 };
 use crate::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
 
-/// A call that is written in the reference's shape.
+/// The voice call object, as it is written.
 #[derive(Debug, Serialize)]
-struct Shape<'a> {
+struct Object<'a> {
     uid: Option<&'a str>,
     created_at: Option<Rfc3339>,
     updated_at: Option<Rfc3339>,
     duration: Option<i32>,
-    status: Option<Word>,
-    direction: Option<Word>,
+    status: Option<Name>,
+    direction: Option<Name>,
     staff_uid: Option<&'a str>,
     client_uid: Option<&'a str>,
     from_number: Option<&'a str>,
@@ -39,11 +39,10 @@ struct Shape<'a> {
     deleted_at: Option<Rfc3339>,
 }
 
-/// A value of an enum: its word, or its number if this release is too old to
-/// have one.
+/// A value of an enum: its name, or its number if this release does not know it.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-enum Word {
+enum Name {
     Known(&'static str),
     Unknown(i32),
 }
@@ -54,18 +53,18 @@ impl Serialize for Rfc3339 {
     }
 }
 
-/// Appends the call to `out`, as one line without its end.
+/// Appends the call to `out`, as one line without a line break.
 ///
 /// # Errors
-/// None that a call can cause; they are those of writing JSON.
+/// Those of writing JSON, none of which a call can cause.
 pub fn write(call: &VoiceCall, out: &mut Vec<u8>) -> serde_json::Result<()> {
-    let shape = Shape {
+    let object = Object {
         uid: (!call.uid.is_empty()).then_some(&call.uid),
         created_at: call.created_at.map(Rfc3339),
         updated_at: call.updated_at.map(Rfc3339),
         duration: call.duration,
-        status: status_word(call.status),
-        direction: direction_word(call.direction),
+        status: status_name(call.status),
+        direction: direction_name(call.direction),
         staff_uid: call.staff_uid.as_deref(),
         client_uid: call.client_uid.as_deref(),
         from_number: call.from_number.as_deref(),
@@ -77,29 +76,29 @@ pub fn write(call: &VoiceCall, out: &mut Vec<u8>) -> serde_json::Result<()> {
         handled_at: call.handled_at.map(Rfc3339),
         deleted_at: call.deleted_at.map(Rfc3339),
     };
-    serde_json::to_writer(out, &shape)
+    serde_json::to_writer(out, &object)
 }
 
-fn status_word(number: i32) -> Option<Word> {
+fn status_name(number: i32) -> Option<Name> {
     match VoiceCallStatus::try_from(number) {
-        Ok(known) => words::status(known).map(Word::Known),
-        Err(_) => Some(Word::Unknown(number)),
+        Ok(known) => names::status(known).map(Name::Known),
+        Err(_) => Some(Name::Unknown(number)),
     }
 }
 
-fn direction_word(number: i32) -> Option<Word> {
+fn direction_name(number: i32) -> Option<Name> {
     match VoiceCallDirection::try_from(number) {
-        Ok(known) => words::direction(known).map(Word::Known),
-        Err(_) => Some(Word::Unknown(number)),
+        Ok(known) => names::direction(known).map(Name::Known),
+        Err(_) => Some(Name::Unknown(number)),
     }
 }
 
-/// Why a line is no call.
+/// Why a line is not a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShapeError {
     /// It is not a JSON object.
     Syntax(String),
-    /// It is one, and these keys are wrong: each with what is wrong with it.
+    /// It is a JSON object with these invalid keys: each with what is wrong with it.
     Keys(Vec<(String, String)>),
 }
 
@@ -107,12 +106,12 @@ impl fmt::Display for ShapeError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Syntax(what) => write!(formatter, "not a JSON object: {what}"),
-            Self::Keys(wrong) => {
-                let wrong: Vec<_> = wrong
+            Self::Keys(errors) => {
+                let errors: Vec<_> = errors
                     .iter()
                     .map(|(key, what)| format!("{key} {what}"))
                     .collect();
-                formatter.write_str(&wrong.join("; "))
+                formatter.write_str(&errors.join("; "))
             }
         }
     }
@@ -120,29 +119,28 @@ impl fmt::Display for ShapeError {
 
 impl std::error::Error for ShapeError {}
 
-/// Reads a call from one line. Keys may come in any order; one that is left out
-/// is null. Only the shape is checked here: lengths and the like are for the
-/// service to judge.
+/// Parses a call from one line. Keys may come in any order; a missing one is null. Only the
+/// format is checked here; the service validates the values.
 ///
 /// # Errors
-/// [`ShapeError`], with all that is wrong with the line.
+/// [`ShapeError`], with everything that is wrong with the line.
 pub fn parse(line: &str) -> Result<VoiceCall, ShapeError> {
     let Members(members) = serde_json::from_str(line).map_err(|error| syntax(&error))?;
     let mut reader = Reader::default();
     for (at, (key, value)) in members.iter().enumerate() {
         reader.member(&key.0, value.get());
         if members[..at].iter().any(|(earlier, _)| earlier.0 == key.0) {
-            reader.blame(&key.0, "is there twice");
+            reader.error(&key.0, "is repeated");
         }
     }
-    if reader.wrong.is_empty() {
+    if reader.errors.is_empty() {
         Ok(reader.call)
     } else {
-        Err(ShapeError::Keys(reader.wrong))
+        Err(ShapeError::Keys(reader.errors))
     }
 }
 
-/// A line has but one line: only the column says something.
+/// The error without its line number, which is always 1.
 fn syntax(error: &serde_json::Error) -> ShapeError {
     let text = error.to_string();
     let text = match text.rsplit_once(" at line ") {
@@ -152,17 +150,17 @@ fn syntax(error: &serde_json::Error) -> ShapeError {
     ShapeError::Syntax(text)
 }
 
-/// Text that is copied only if it holds escapes.
+/// Text that is copied only if it contains escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The members of an object as they stand there, repeated ones included.
+/// The members of an object in their order, including repeated ones.
 struct Members<'a>(Vec<(Text<'a>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
+        struct MembersVisitor;
+        impl<'de> Visitor<'de> for MembersVisitor {
             type Value = Members<'de>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,15 +175,15 @@ impl<'de> Deserialize<'de> for Members<'de> {
                 Ok(Members(members))
             }
         }
-        deserializer.deserialize_map(Object)
+        deserializer.deserialize_map(MembersVisitor)
     }
 }
 
-/// Takes one member after the other.
+/// Reads a call, one member after the other.
 #[derive(Default)]
 struct Reader {
     call: VoiceCall,
-    wrong: Vec<(String, String)>,
+    errors: Vec<(String, String)>,
 }
 
 impl Reader {
@@ -196,10 +194,10 @@ impl Reader {
             "duration" => duration(json).map(|value| call.duration = value),
             "status" => status(json).map(|value| call.status = value),
             "direction" => direction(json).map(|value| call.direction = value),
-            "created_at" => moment(json).map(|value| call.created_at = value),
-            "updated_at" => moment(json).map(|value| call.updated_at = value),
-            "handled_at" => moment(json).map(|value| call.handled_at = value),
-            "deleted_at" => moment(json).map(|value| call.deleted_at = value),
+            "created_at" => timestamp(json).map(|value| call.created_at = value),
+            "updated_at" => timestamp(json).map(|value| call.updated_at = value),
+            "handled_at" => timestamp(json).map(|value| call.handled_at = value),
+            "deleted_at" => timestamp(json).map(|value| call.deleted_at = value),
             "staff_uid" => text(json).map(|value| call.staff_uid = value),
             "client_uid" => text(json).map(|value| call.client_uid = value),
             "from_number" => text(json).map(|value| call.from_number = value),
@@ -208,15 +206,15 @@ impl Reader {
             "call_summary" => text(json).map(|value| call.call_summary = value),
             "external_app_url" => text(json).map(|value| call.external_app_url = value),
             "handled_by_staff_uid" => text(json).map(|value| call.handled_by_staff_uid = value),
-            _ => Err("is no key of a call".to_owned()),
+            _ => Err("is not a field of a call".to_owned()),
         };
         if let Err(what) = set {
-            self.blame(key, &what);
+            self.error(key, &what);
         }
     }
 
-    fn blame(&mut self, key: &str, what: &str) {
-        self.wrong.push((key.to_owned(), what.to_owned()));
+    fn error(&mut self, key: &str, what: &str) {
+        self.errors.push((key.to_owned(), what.to_owned()));
     }
 }
 
@@ -228,24 +226,24 @@ fn duration(json: &str) -> Result<Option<i32>, String> {
     serde_json::from_str(json).map_err(|_| "must be a whole number of seconds or null".to_owned())
 }
 
-fn moment(json: &str) -> Result<Option<Timestamp>, String> {
+fn timestamp(json: &str) -> Result<Option<Timestamp>, String> {
     text(json)?.as_deref().map(time::parse_exact).transpose()
 }
 
 fn status(json: &str) -> Result<i32, String> {
-    let Some(word) = text(json)? else {
+    let Some(name) = text(json)? else {
         return Ok(VoiceCallStatus::Unspecified.into());
     };
-    let status = words::status_of(&word);
-    let status = status.ok_or_else(|| format!("must be one of {}", words::statuses()))?;
+    let status = names::parse_status(&name);
+    let status = status.ok_or_else(|| format!("must be one of {}", names::statuses()))?;
     Ok(status.into())
 }
 
 fn direction(json: &str) -> Result<i32, String> {
-    let Some(word) = text(json)? else {
+    let Some(name) = text(json)? else {
         return Ok(VoiceCallDirection::Unspecified.into());
     };
-    let direction = words::direction_of(&word);
-    let direction = direction.ok_or_else(|| format!("must be one of {}", words::directions()))?;
+    let direction = names::parse_direction(&name);
+    let direction = direction.ok_or_else(|| format!("must be one of {}", names::directions()))?;
     Ok(direction.into())
 }

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::proto::ListVoiceCallsRequest;
 
-/// How many calls are shown unless more are asked for.
+/// The number of calls shown by default.
 const DEFAULT_LIMIT: u64 = 50;
 
-/// How many calls a page has at most.
+/// The most calls in a page.
 const MAX_PAGE: u64 = 1000;
 
 /// List calls, newest first.
@@ -27,16 +27,16 @@ pub struct List {
     #[command(flatten)]
     filter: Filter,
 
-    /// In which order.
+    /// The order of the calls.
     #[arg(long, default_value = "created-desc", value_name = "ORDER", help_heading = None::<&str>)]
     order: Order,
 
-    /// How many calls at most. Default: 50.
+    /// The most calls to show. Default: 50.
     #[arg(long, value_name = "COUNT",
         value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "all", help_heading = None::<&str>)]
     limit: Option<u64>,
 
-    /// All calls, however many.
+    /// Show all calls.
     #[arg(long, help_heading = None::<&str>)]
     all: bool,
 
@@ -52,7 +52,7 @@ pub struct List {
     service: Service,
 }
 
-/// The orders that a list can have.
+/// The orders of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Order {
     /// Newest first.
@@ -105,12 +105,14 @@ impl List {
             let has_more = is_cut || !page.next_page_token.is_empty();
             if left == 0 && has_more && self.limit.is_none() {
                 output.finish()?;
-                note(&format!("the first {limit}; --limit or --all for more"));
+                note(&format!(
+                    "only the first {limit} are shown; pass --limit or --all for more"
+                ));
             }
         }
         output.finish()?;
         if output.is_empty_screen() {
-            note("no call matches");
+            note("no calls match");
         }
         Ok(())
     }

@@ -1,18 +1,20 @@
-//! The command line against a running service.
+//! The commands that are clients of a running service.
 //!
-//! - one file for each command or family of commands, with its flags and what it
-//!   does: [`Command`] lists them
-//! - `service` has the flags that all of them share, `fields` and `filter` those
-//!   that stand for parts of a call and of a filter
-//! - [`json`] is a call in the reference's shape, both ways
-//! - `output` is where answers go, `view` how one call looks, `table` how many do,
-//!   `events` what happens to them
-//! - `groups` is what statistics look like, `bucket` the times among them
-//! - `source` reads records, `records` splits them, `progress` tells how far a command is
-//! - `failure` is what can go wrong, in words and as an exit code
+//! - each command, or family of commands, has a file with its flags and what it does;
+//!   [`Command`] lists them
+//! - `service` has the flags that they share; `fields` and `filter` have the flags for the
+//!   fields of a call and of a filter
+//! - [`json`] reads and writes a call in the JSON format of the voice call object; `names` are
+//!   the names of statuses and directions, `time` the formats of times
+//! - `output` writes calls: `view` formats one call or the rows of a list, `table` fits a table
+//!   to the terminal, `screen` is what the terminal can show
+//! - `events` writes changes, `groups` statistics, with `bucket` for their times
+//! - `source` reads the records of an import, `records` splits them; `progress` is the progress
+//!   bar
+//! - `failure` is what can go wrong, as a message and as an exit code
 //!
-//! It deliberately knows nothing of the service but its API, and sends nothing
-//! but by the client library.
+//! It deliberately knows nothing about the service but its API, and uses only the client
+//! library.
 
 mod bucket;
 mod completions;
@@ -29,6 +31,7 @@ mod handle;
 mod import;
 pub mod json;
 mod list;
+mod names;
 mod output;
 mod progress;
 mod purge;
@@ -43,7 +46,6 @@ mod token;
 mod update;
 mod view;
 mod watch;
-mod words;
 
 use std::process::ExitCode;
 
@@ -52,26 +54,26 @@ use tokio::runtime;
 
 use self::failure::Failure;
 
-/// What the exit codes mean, for the help.
+/// The meaning of the exit codes, for `--help`.
 pub const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 an error of another kind; 2 wrong usage; 3 not found; \
-4 refused, such as for a bad field or the call's state; 5 the service is not \
-there, overloaded or too slow";
+Exit codes: 0 success; 1 any other error; 2 wrong usage; 3 not found; 4 refused: a bad \
+field, or the call's state does not allow it; 5 the service is unreachable, overloaded or \
+too slow";
 
-/// Commands to a running service.
+/// The commands that are clients of a running service.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show calls.
     Get(get::Get),
     /// List calls, newest first.
     ///
-    /// On a terminal: a table of what fits its width. In a pipe: the sixteen fields
-    /// in the order of the reference object, separated by tabs, without a heading;
-    /// absent fields are empty, and line breaks in a summary become spaces.
+    /// On a terminal: a table that fits its width. In a pipe: the sixteen fields in the
+    /// order of the voice call object, separated by tabs, without a heading; absent fields
+    /// are empty, and line breaks in a summary become spaces.
     List(Box<list::List>),
-    /// Record a new call.
+    /// Create a call.
     Create(Box<create::Create>),
-    /// Correct a call.
+    /// Update a call.
     Update(Box<update::Update>),
     /// Mark a call as handled.
     Handle(handle::Handle),
@@ -79,59 +81,60 @@ pub enum Command {
     Delete(delete::Delete),
     /// Restore a deleted call.
     Undelete(delete::Undelete),
-    /// Erase a call for good.
+    /// Erase a call permanently, also from the change log; its uid stays reserved.
     Purge(purge::Purge),
-    /// Watch calls change, until you stop it: one line for each change.
+    /// Watch calls change, one line for each change, until interrupted.
     ///
-    /// Each change comes once and in order, also when the connection breaks or the
-    /// service restarts meanwhile. Without a start: what changes from now on.
+    /// Each change is shown once and in order, even if the connection is lost or the
+    /// service restarts meanwhile. By default only new changes are shown.
     ///
-    /// ENTERED: the call matches now. UPDATED: it still matches. EXITED: it no longer
+    /// ENTERED: the call now matches. UPDATED: it still matches. EXITED: it no longer
     /// matches. DELETED, PURGED: it is gone. With --json there are POSITION lines too:
-    /// --resume with the last one goes on behind all that came before it.
+    /// --resume with the token of one continues after everything that came before it.
     Watch(Box<watch::Watch>),
-    /// Show what happened to a call.
+    /// Show the history of a call.
     History(watch::History),
     /// Count calls, by status, staff, time and so on.
     ///
-    /// On a terminal: a table, with bars as long as the counts. In a pipe: the groups,
-    /// the count, how many are handled, the sum and the mean of the durations, and the
-    /// mean time until a call was handled, in seconds, separated by tabs and without a
-    /// heading; --json names them.
+    /// On a terminal: a table with bars for the counts. In a pipe: the groups, the count,
+    /// how many are handled, the sum and the mean of the durations, and the mean time until
+    /// a call was handled, in seconds, separated by tabs and without a heading; --json
+    /// names them.
     Stats(Box<stats::Stats>),
-    /// Take in calls as they are, with their times: JSON Lines or a JSON array.
+    /// Import calls as they are, including their times: JSON Lines or a JSON array.
     ///
-    /// Each call in the reference's own shape; outside an array too it may stand over
-    /// several lines, if the first begins with a brace alone. Refused records are named with their
-    /// lines and stop no other. An import that broke off, or was stopped, is started
-    /// again from the beginning: what is in already changes nothing. While the service
-    /// is away it waits, at most as long as --timeout says.
+    /// Each record has the keys of the voice call object. Outside an array, too, records
+    /// may span several lines, if the first line of the input is a lone brace. Refused
+    /// records are reported by line and do not stop the others. After an interruption, run
+    /// the import again from the beginning: calls that are already imported do not change.
+    /// While the service is unavailable, the import waits for as long as --timeout allows.
     Import(import::Import),
-    /// Write out calls, oldest first: JSON Lines.
+    /// Export calls, oldest first, as JSON Lines.
     ///
-    /// Each call in the reference's own shape. All are as they were at one moment,
-    /// however long it takes, and a file is only there when it is complete.
+    /// Each call has the keys of the voice call object. All calls are as they were at one
+    /// revision, however long the export takes, and an output file appears only when it is
+    /// complete.
     Export(Box<export::Export>),
-    /// Show what a resume token or a page token says.
+    /// Decode a resume token or a page token.
     ///
-    /// It asks nobody: tokens carry a checksum, and no secret.
+    /// This needs no service: tokens carry a checksum, and no secret.
     Token(token::Token),
-    /// Write the completions of a shell to standard output.
+    /// Write the completion script of a shell to standard output.
     Completions(completions::Completions),
 }
 
-/// Runs a command and tells on standard error what went wrong. `program` is the
-/// whole command line, which completions are made from.
+/// Runs a command, and reports a failure on standard error. `program` is the whole command
+/// line, from which completions are generated.
 #[must_use]
 pub fn run(command: &Command, program: &mut clap::Command) -> ExitCode {
-    // One request after the other needs no second thread.
+    // The commands send one request at a time, which needs no second thread.
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(execute(command, program)),
         Err(error) => Err(Failure::Output(error)),
     };
     result.err().map_or(ExitCode::SUCCESS, |failure| {
-        failure.tell();
+        failure.report();
         failure.exit_code()
     })
 }

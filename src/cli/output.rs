@@ -1,5 +1,5 @@
-//! Where answers go: JSON Lines, tables and views for a terminal, or plain
-//! fields for a pipe.
+//! The output of calls: JSON Lines, tables and views for a terminal, or plain fields for a
+//! pipe.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
@@ -8,10 +8,10 @@ use anstream::{AutoStream, ColorChoice};
 use super::{failure::Failure, json, screen::Screen, table::Table, view};
 use crate::proto::VoiceCall;
 
-/// The width of a terminal that does not tell its own.
-const USUAL_WIDTH: usize = 80;
+/// The width of a terminal that does not report its own.
+const DEFAULT_WIDTH: usize = 80;
 
-/// Standard output, and what to write to it.
+/// Standard output, and the format of calls on it.
 pub(super) struct Output {
     out: BufWriter<StdoutLock<'static>>,
     form: Form,
@@ -20,11 +20,11 @@ pub(super) struct Output {
 }
 
 enum Form {
-    /// A call in the reference's shape on each line.
+    /// On each line a call in the JSON format of the voice call object.
     Json,
     /// Fields separated by tabs.
     Plain,
-    /// For eyes; a list goes on with the table that it began.
+    /// For people; the parts of a list continue the table of the first part.
     Terminal(Screen, Option<Table>),
 }
 
@@ -33,7 +33,7 @@ pub(super) fn screen() -> Option<Screen> {
     let stdout = io::stdout();
     let size = terminal_size::terminal_size_of(&stdout);
     stdout.is_terminal().then(|| Screen {
-        width: size.map_or(USUAL_WIDTH, |(width, _)| usize::from(width.0).max(1)),
+        width: size.map_or(DEFAULT_WIDTH, |(width, _)| usize::from(width.0).max(1)),
         colours: AutoStream::choice(&stdout) != ColorChoice::Never,
     })
 }
@@ -53,7 +53,7 @@ impl Output {
         }
     }
 
-    /// Shows the one call that a command answers.
+    /// Shows the one call that is the result of a command.
     pub(super) fn show(call: &VoiceCall, json: bool) -> Result<(), Failure> {
         let mut output = Self::new(json);
         output.call(call)?;
@@ -74,7 +74,7 @@ impl Output {
         self.bytes(text.as_bytes())
     }
 
-    /// Shows a part of a list; the next part goes on where this one ends.
+    /// Shows a part of a list, which the next part continues.
     pub(super) fn calls(&mut self, calls: &[VoiceCall]) -> Result<(), Failure> {
         match &mut self.form {
             Form::Json => {
@@ -96,21 +96,21 @@ impl Output {
                 self.out.write_all(text.as_bytes())?;
             }
         }
-        // Whoever reads along sees a part as soon as it is there.
+        // A reader sees each part at once.
         Ok(self.out.flush()?)
     }
 
-    /// Whether a person has been shown nothing at all.
+    /// Whether the output is a terminal that has been shown nothing.
     pub(super) fn is_empty_screen(&self) -> bool {
         matches!(self.form, Form::Terminal(_, None)) && !self.has_shown
     }
 
-    /// Writes what is in its form already.
+    /// Writes bytes as they are.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         Ok(self.out.write_all(bytes)?)
     }
 
-    /// Writes what is still held back.
+    /// Flushes the output.
     pub(super) fn finish(&mut self) -> Result<(), Failure> {
         Ok(self.out.flush()?)
     }

@@ -1,13 +1,13 @@
-//! How far a long command has come, on the standard error of a terminal.
+//! The progress bar of long commands, on standard error if that is a terminal.
 
 use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 
-/// With a total: a bar, the rate, and the time that is left.
+/// With a known total: a bar, the rate, and the time that is left.
 const WITH_TOTAL: &str = "{wide_bar} {percent:>3} %  {human_pos} calls  {rate}/s  {eta} left";
-/// Without.
+/// Without a known total.
 const WITHOUT_TOTAL: &str = "{spinner} {human_pos} calls  {rate}/s  {elapsed}";
 
-/// The bar; nothing if standard error is no terminal.
+/// The progress bar; hidden if standard error is not a terminal.
 pub(super) struct Progress {
     bar: ProgressBar,
     has_total: bool,
@@ -27,12 +27,12 @@ impl Progress {
         }
     }
 
-    /// Whether anybody sees it.
+    /// Whether the bar is visible.
     pub(super) fn is_shown(&self) -> bool {
         !self.bar.is_hidden()
     }
 
-    /// How many there are in all, as far as is known now.
+    /// Sets the total, which may be an estimate.
     pub(super) fn set_total(&mut self, total: u64) {
         if !self.has_total {
             self.has_total = true;
@@ -41,31 +41,31 @@ impl Progress {
         self.bar.set_length(total);
     }
 
-    /// How many are done.
+    /// Sets how many are done.
     pub(super) fn set(&self, done: u64) {
         self.bar.set_position(done);
     }
 }
 
 impl Drop for Progress {
-    /// Makes room for what is said at the end.
+    /// Removes the bar before the last messages.
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // A template that does not parse would show its default.
+    // The templates are constants that parse; the default is never used.
     let style = ProgressStyle::with_template(template);
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     style.with_key(
         "rate",
         |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-            // What cannot be written is not shown.
+            // A rate that cannot be written is not shown.
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
-                reason = "it saturates"
+                reason = "the cast saturates"
             )]
             let _ = write!(text, "{}", HumanCount(state.per_sec() as u64));
         },

@@ -5,20 +5,20 @@ use clap::Args;
 use super::{EXIT_CODES, failure::Failure, service::Service};
 use crate::proto::PurgeVoiceCallRequest;
 
-/// Erase a call for good, and all that the change log holds of it. It cannot be
-/// undone, and the uid cannot be used again.
+/// Erase a call permanently, also from the change log. This cannot be undone, and the uid
+/// cannot be used again.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Purge {
-    /// Which call.
+    /// The uid of the call.
     #[arg(value_name = "UID")]
     uid: String,
 
-    /// Yes, erase it.
+    /// Confirm the purge.
     #[arg(long)]
     yes: bool,
 
-    /// A UUID that makes it safe to run the same command again. Default: a new one.
+    /// A UUID that makes the command safe to run again. Default: a new one.
     #[arg(
         long,
         value_name = "UUID",
@@ -35,7 +35,7 @@ impl Purge {
     pub(super) async fn run(&self) -> Result<(), Failure> {
         if !self.yes {
             return Err(Failure::Usage(
-                "a purge cannot be undone: pass --yes if that is meant".to_owned(),
+                "a purge cannot be undone: pass --yes to confirm it".to_owned(),
             ));
         }
         let request = PurgeVoiceCallRequest {

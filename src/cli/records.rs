@@ -1,46 +1,46 @@
-//! Input as records: JSON Lines, objects over several lines, or one JSON array.
-//! None is ever held as a whole.
+//! Splits input into records: JSON Lines, objects that span several lines, or one JSON array.
+//! The input is never held in memory as a whole.
 
 use std::io::{self, BufRead, Read};
 
-/// No call is longer, even if its summary is all escapes.
+/// No call is longer in bytes, even if its summary is all escapes.
 const MAX_RECORD: usize = 1024 * 1024;
 
-/// Splits input into its records. Only where each begins and ends is looked at.
+/// Splits input into its records, looking only for where each begins and ends.
 pub(super) struct Records<R> {
     input: R,
     form: Form,
-    /// The line that is read.
+    /// The number of the current line, from 1.
     line: u64,
 }
 
-/// How records stand in the input.
+/// The layout of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// Nothing has been read.
     Unknown,
-    /// One on each line.
+    /// One record on each line.
     Lines,
-    /// Over as many lines as each takes: its brace stands alone on the first.
+    /// Objects that may span several lines: the first line of the input is a lone brace.
     Objects,
-    /// Within an array, which has not been closed.
+    /// Within an array that is not closed yet.
     Array,
-    /// After its end, where nothing may follow.
+    /// After the end of the array, where nothing may follow.
     Closed,
-    /// Nothing more is read.
+    /// At the end, or after an error: nothing more is read.
     End,
 }
 
-/// What comes next.
+/// The next piece of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Piece {
     /// A record.
     Record,
-    /// Something too long to be one.
+    /// Data that is too long to be a record.
     TooLong,
-    /// Something that goes wrong here; nothing after it can be read.
-    Broken(&'static str),
-    /// Nothing.
+    /// Malformed data; nothing after it can be read.
+    Malformed(&'static str),
+    /// The end of the input.
     End,
 }
 
@@ -53,7 +53,7 @@ impl<R: BufRead> Records<R> {
         }
     }
 
-    /// Reads the next record, and answers the line on which it begins.
+    /// Reads the next record, and returns the line on which it begins.
     ///
     /// # Errors
     /// The input cannot be read.
@@ -73,8 +73,8 @@ impl<R: BufRead> Records<R> {
             (Form::Objects, Some(b'{')) => self.object(record)?,
             (Form::Objects, Some(_)) => self.rest_of_line(record)?,
             (Form::Array, Some(_)) => self.element(record)?,
-            (Form::Array, None) => self.broken("the array is not closed"),
-            (Form::Closed, Some(_)) => self.broken("something follows the array"),
+            (Form::Array, None) => self.malformed("the array is not closed"),
+            (Form::Closed, Some(_)) => self.malformed("unexpected data after the array"),
             (Form::Lines | Form::Objects | Form::Closed, None) | (Form::Unknown | Form::End, _) => {
                 Piece::End
             }
@@ -82,9 +82,9 @@ impl<R: BufRead> Records<R> {
         Ok((line, piece))
     }
 
-    fn broken(&mut self, what: &'static str) -> Piece {
+    fn malformed(&mut self, what: &'static str) -> Piece {
         self.form = Form::End;
-        Piece::Broken(what)
+        Piece::Malformed(what)
     }
 
     fn open_array(&mut self, record: &mut Vec<u8>) -> io::Result<(u64, Piece)> {
@@ -97,7 +97,7 @@ impl<R: BufRead> Records<R> {
         self.next(record)
     }
 
-    /// The next byte that is no white space, which stays unread.
+    /// The next byte that is not white space; it stays unread.
     fn skip_space(&mut self) -> io::Result<Option<u8>> {
         loop {
             let buffer = self.input.fill_buf()?;
@@ -126,7 +126,8 @@ impl<R: BufRead> Records<R> {
         Ok(Piece::Record)
     }
 
-    /// The first line, which tells whether all are records: no record is a brace.
+    /// Reads the first line, which determines the layout: a lone brace is no record, so objects
+    /// span several lines.
     fn first_line(&mut self, record: &mut Vec<u8>) -> io::Result<Piece> {
         self.form = Form::Lines;
         let piece = self.rest_of_line(record)?;
@@ -148,8 +149,8 @@ impl<R: BufRead> Records<R> {
     }
 
     fn rest_of_object(&mut self, record: &mut Vec<u8>, mut scan: Scan) -> io::Result<Piece> {
-        match self.take_until(record, |byte| scan.closes(byte))? {
-            None => Ok(self.broken("the object is not closed")),
+        match self.read_until(record, |byte| scan.closes(byte))? {
+            None => Ok(self.malformed("the object is not closed")),
             Some((end, piece)) => {
                 record.push(end);
                 Ok(piece)
@@ -157,11 +158,11 @@ impl<R: BufRead> Records<R> {
         }
     }
 
-    /// An element of the array, and what ends it.
+    /// Reads an element of the array, and the comma or bracket after it.
     fn element(&mut self, record: &mut Vec<u8>) -> io::Result<Piece> {
         let mut scan = Scan::default();
-        match self.take_until(record, |byte| scan.is_end(byte))? {
-            None => Ok(self.broken("the array is not closed")),
+        match self.read_until(record, |byte| scan.is_end(byte))? {
+            None => Ok(self.malformed("the array is not closed")),
             Some((end, piece)) => {
                 if end == b']' {
                     self.form = Form::Closed;
@@ -171,9 +172,9 @@ impl<R: BufRead> Records<R> {
         }
     }
 
-    /// Reads up to the byte that ends a record, takes that byte too and answers it.
-    /// `None`: the input ends before.
-    fn take_until(
+    /// Reads up to and including the byte that ends a record, and returns that byte; `None` if
+    /// the input ends before.
+    fn read_until(
         &mut self,
         record: &mut Vec<u8>,
         mut is_end: impl FnMut(u8) -> bool,
@@ -194,8 +195,8 @@ impl<R: BufRead> Records<R> {
                 record.extend_from_slice(part);
             }
             let end = len.map(|len| buffer[len]);
-            let taken = part.len() + usize::from(end.is_some());
-            self.input.consume(taken);
+            let len = part.len() + usize::from(end.is_some());
+            self.input.consume(len);
             if let Some(end) = end {
                 return Ok(Some((end, piece)));
             }
@@ -207,7 +208,7 @@ fn newlines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
-/// Where in an element a byte stands.
+/// The position within an element.
 #[derive(Default)]
 struct Scan {
     depth: usize,
@@ -253,7 +254,7 @@ mod tests {
 
     fn split(text: &str) -> Vec<(u64, Piece, String)> {
         let mut whole = None;
-        // However the input is cut, the records are the same.
+        // The records are the same, however the input is split into reads.
         for capacity in [1, 3, 64] {
             let mut records = Records::new(BufReader::with_capacity(capacity, text.as_bytes()));
             let mut record = Vec::new();
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_stand_over_many_lines_if_the_first_does() {
+    fn objects_span_many_lines_if_the_first_does() {
         assert_eq!(
             split("\n{ \n\"a\": \"}\"\n}\n{\"b\": {}}{\n}\noops\n{\n}"),
             [
@@ -316,26 +317,32 @@ mod tests {
                 record(8, "{\n}"),
             ]
         );
-        let torn = split("{\n}\n{\n\"a\": 1\n");
-        assert!(matches!(torn[1], (3, Piece::Broken(_), _)), "{torn:?}");
+        let truncated = split("{\n}\n{\n\"a\": 1\n");
+        assert!(
+            matches!(truncated[1], (3, Piece::Malformed(_), _)),
+            "{truncated:?}"
+        );
     }
 
     #[test]
-    fn an_array_that_goes_wrong_is_told_and_ends_it() {
+    fn a_malformed_array_is_reported_and_ends_the_input() {
         let not_closed = |line| {
             (
                 line,
-                Piece::Broken("the array is not closed"),
+                Piece::Malformed("the array is not closed"),
                 String::new(),
             )
         };
         for (text, line) in [("[", 1), ("[\n{},\n", 3)] {
             assert_eq!(split(text).last(), Some(&not_closed(line)), "{text}");
         }
-        let torn = split("[{},\n{\"a\":");
-        assert!(matches!(torn[1], (2, Piece::Broken(_), _)), "{torn:?}");
+        let truncated = split("[{},\n{\"a\":");
+        assert!(
+            matches!(truncated[1], (2, Piece::Malformed(_), _)),
+            "{truncated:?}"
+        );
         let follows = split("[{}]\n{}");
         assert_eq!(follows[0], record(1, "{}"));
-        assert!(matches!(follows[1], (2, Piece::Broken(_), _)));
+        assert!(matches!(follows[1], (2, Piece::Malformed(_), _)));
     }
 }

@@ -1,8 +1,8 @@
-//! What the terminal can show.
+//! The terminal: its width, and whether it has colours.
 
 use anstyle::Style;
 
-/// From this width on a list has a column for each field.
+/// From this width on, a list has a column for each field.
 const WIDE: usize = 140;
 
 /// The terminal.

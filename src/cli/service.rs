@@ -1,4 +1,4 @@
-//! The flags that every command to a service has.
+//! The flags of every command that is a client of a service.
 
 use std::{env, fs, path::PathBuf, time::Duration};
 
@@ -9,10 +9,10 @@ use crate::client::{Client, Settings, Tls};
 
 const TOKEN: &str = "VOICECALL_TOKEN";
 
-/// Where the service is, and what answers look like.
+/// How to reach the service, and the format of the output.
 #[derive(Debug, Args)]
 pub(super) struct Service {
-    /// The service: http://HOST:PORT, or https://HOST:PORT for TLS.
+    /// URL of the service: http://HOST:PORT, or https://HOST:PORT for TLS.
     #[arg(
         long,
         env = "VOICECALL_ENDPOINT",
@@ -22,7 +22,7 @@ pub(super) struct Service {
     )]
     endpoint: String,
 
-    /// Who vouches for the server, in PEM. Default: whom the system trusts.
+    /// Certificate authorities to trust, in PEM. Default: those of the system.
     #[arg(
         long,
         env = "VOICECALL_CA_CERT",
@@ -31,7 +31,7 @@ pub(super) struct Service {
     )]
     ca_cert: Option<PathBuf>,
 
-    /// Certificate to show the server, in PEM.
+    /// Client certificate, in PEM.
     #[arg(
         long,
         env = "VOICECALL_CLIENT_CERT",
@@ -41,7 +41,7 @@ pub(super) struct Service {
     )]
     client_cert: Option<PathBuf>,
 
-    /// Its key, in PEM.
+    /// Key of the client certificate, in PEM.
     #[arg(
         long,
         env = "VOICECALL_CLIENT_KEY",
@@ -51,7 +51,7 @@ pub(super) struct Service {
     )]
     client_key: Option<PathBuf>,
 
-    /// Name in the server's certificate, if it is not the endpoint's.
+    /// Name in the server's certificate, if it is not the host of the endpoint.
     #[arg(
         long,
         env = "VOICECALL_TLS_SERVER_NAME",
@@ -60,7 +60,7 @@ pub(super) struct Service {
     )]
     tls_server_name: Option<String>,
 
-    /// File with the bearer token. Or the token itself in the variable VOICECALL_TOKEN.
+    /// File with the bearer token. The variable VOICECALL_TOKEN can hold the token itself.
     #[arg(
         long,
         env = "VOICECALL_TOKEN_FILE",
@@ -69,7 +69,7 @@ pub(super) struct Service {
     )]
     token_file: Option<PathBuf>,
 
-    /// How long each request may take, in seconds, retries included.
+    /// How long each request may take, including retries, in seconds.
     #[arg(
         long,
         env = "VOICECALL_TIMEOUT",
@@ -80,13 +80,13 @@ pub(super) struct Service {
     )]
     timeout: Duration,
 
-    /// Write JSON Lines: each call in the reference's own shape, on a line of its own.
+    /// Write JSON Lines. Calls have the keys of the voice call object.
     #[arg(long, help_heading = None::<&str>)]
     pub(super) json: bool,
 }
 
 impl Service {
-    /// A client by these flags.
+    /// A client with these settings.
     pub(super) fn client(&self) -> Result<Client, Failure> {
         let settings = Settings {
             tls: Tls {
@@ -106,7 +106,7 @@ impl Service {
             Some(path) => fs::read_to_string(path).map_err(|error| {
                 Failure::File(format!("cannot read {}: {error}", path.display()))
             })?,
-            // No flag of its own: others can see a command's flags.
+            // There is no flag for the token: other users can see a command's flags.
             None => env::var(TOKEN).unwrap_or_default(),
         };
         let token = token.trim();
@@ -114,7 +114,7 @@ impl Service {
     }
 }
 
-/// A length of time in seconds, with or without a fraction.
+/// Parses a duration in seconds, with or without a fraction.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "must be a number of seconds")?;
     let duration = Duration::try_from_secs_f64(seconds).ok();

@@ -1,4 +1,4 @@
-//! Where the records of an import come from, and which of them are refused.
+//! The records of an import: where they are read from, and which of them are refused.
 
 use std::{
     fs::File,
@@ -19,20 +19,20 @@ use super::{
 };
 use crate::proto::ImportRecord;
 
-/// So many refused records are told of one by one.
-const MAX_TOLD: usize = 1000;
+/// The most refused records that are reported one by one.
+const MAX_REPORTED: usize = 1000;
 
 const READ_BUFFER: usize = 256 * 1024;
 
-/// Where records come from.
+/// The input of an import.
 pub(super) struct Source {
     input: Box<dyn Read + Send>,
-    /// In bytes, if it is known beforehand.
+    /// The size in bytes, if it is known in advance.
     pub(super) size: Option<u64>,
     pub(super) state: Arc<State>,
 }
 
-/// What is known of the records while they are read.
+/// What is known about the records while they are read.
 #[derive(Default)]
 pub(super) struct State {
     bytes: AtomicU64,
@@ -43,8 +43,8 @@ pub(super) struct State {
 #[derive(Default)]
 struct Refused {
     count: u64,
-    /// The first ones, by line.
-    told: Vec<(u64, String)>,
+    /// The first of them: line and message.
+    reported: Vec<(u64, String)>,
 }
 
 impl Source {
@@ -69,7 +69,7 @@ impl Source {
         })
     }
 
-    /// Reads all records, for as long as somebody takes them.
+    /// Reads all records, until the receiver is dropped.
     pub(super) fn read(self, out: &mpsc::Sender<ImportRecord>) -> io::Result<()> {
         let state = self.state;
         let counted = Counted(self.input, Arc::clone(&state));
@@ -79,8 +79,8 @@ impl Source {
             let (line, piece) = records.next(&mut record)?;
             let call = match piece {
                 Piece::End => return Ok(()),
-                Piece::Broken(what) => Err(what.to_owned()),
-                Piece::TooLong => Err("longer than any call".to_owned()),
+                Piece::Malformed(what) => Err(what.to_owned()),
+                Piece::TooLong => Err("longer than any call can be".to_owned()),
                 Piece::Record => match std::str::from_utf8(record.trim_ascii_end()) {
                     Ok(text) => json::parse(text).map_err(|error| error.to_string()),
                     Err(_) => Err("not UTF-8".to_owned()),
@@ -104,7 +104,7 @@ impl Source {
 }
 
 impl State {
-    /// How many records there are, judging by those so far.
+    /// The estimated number of records, from the size of those so far.
     pub(super) fn estimate(&self, size: u64) -> Option<u64> {
         let bytes = self.bytes.load(Ordering::Relaxed);
         let records = u128::from(self.records.load(Ordering::Relaxed));
@@ -112,24 +112,24 @@ impl State {
     }
 
     pub(super) fn refuse(&self, line: u64, what: &str) {
-        // A thread that panicked left nothing half done here.
+        // A panic leaves the state consistent.
         let mut refused = self.refused.lock().unwrap_or_else(|held| held.into_inner());
         refused.count += 1;
-        if refused.told.len() < MAX_TOLD {
-            refused.told.push((line, one_line(what)));
+        if refused.reported.len() < MAX_REPORTED {
+            refused.reported.push((line, one_line(what)));
         }
     }
 
-    /// Names what is refused, and answers how many.
-    pub(super) fn tell(&self) -> u64 {
+    /// Reports the refused records on standard error, and returns how many there are.
+    pub(super) fn report(&self) -> u64 {
         let mut refused = self.refused.lock().unwrap_or_else(|held| held.into_inner());
-        refused.told.sort();
-        for (line, what) in &refused.told {
+        refused.reported.sort();
+        for (line, what) in &refused.reported {
             note(&format!("line {line}: {what}"));
         }
-        let more = refused.count.saturating_sub(refused.told.len() as u64);
+        let more = refused.count.saturating_sub(refused.reported.len() as u64);
         if more > 0 {
-            note(&format!("{more} more"));
+            note(&format!("and {more} more"));
         }
         refused.count
     }
@@ -139,7 +139,7 @@ pub(super) fn cannot_read(path: &Path, error: &io::Error) -> Failure {
     Failure::File(format!("cannot read {}: {error}", path.display()))
 }
 
-/// Counts what is read.
+/// Counts the bytes that are read.
 struct Counted(Box<dyn Read + Send>, Arc<State>);
 
 impl Read for Counted {

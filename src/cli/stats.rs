@@ -18,15 +18,15 @@ use super::{
 };
 use crate::proto::{GetVoiceCallStatsRequest, VoiceCallStatsGroup};
 
-/// How many rows a page has at most.
+/// The most rows in a page.
 const MAX_PAGE: i32 = 1000;
 
 /// Count calls, by status, staff, time and so on.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Stats {
-    /// Count by these, separated by commas: at most one of the times.
-    #[arg(long, value_name = "WHAT", value_delimiter = ',', help_heading = None::<&str>)]
+    /// What to group by, separated by commas; at most one of hour, day, week and month.
+    #[arg(long, value_name = "GROUP", value_delimiter = ',', help_heading = None::<&str>)]
     by: Vec<By>,
 
     /// The time zone of hours, days, weeks and months, such as Europe/Berlin.
@@ -111,7 +111,7 @@ impl Stats {
         };
         let mut out = BufWriter::new(io::stdout().lock());
         let mut pages = pin!(client.stats(request));
-        // A table is as wide as its widest row.
+        // A table needs all rows, because its widest one determines the widths.
         let mut rows = Vec::new();
         while let Some(page) = pages.try_next().await? {
             match screen {
@@ -129,7 +129,7 @@ impl Stats {
             }
         }
         if screen.is_some() && rows.is_empty() {
-            note("no call matches");
+            note("no calls match");
         } else if let Some(screen) = screen {
             out.write_all(groups::table(&rows, &layout, screen).as_bytes())?;
         }

@@ -1,4 +1,4 @@
-//! Tables that fit the width of a terminal: what matters least gives way first.
+//! Tables that fit the width of a terminal: the least important columns shrink first.
 
 use anstyle::Style;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -9,28 +9,28 @@ use super::screen::Screen;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Column {
     pub(super) title: &'static str,
-    /// To this width it shrinks while others can give way too. Then it is left
-    /// out, or if it is essential, shrinks on.
+    /// The column shrinks to this width at first. If the table is still too wide, the column is
+    /// left out, or shrinks further if it is essential.
     pub(super) min: usize,
-    /// Columns of less weight give way first.
+    /// Columns with less weight shrink first.
     pub(super) weight: u8,
-    /// Which cell of a row stands in it.
+    /// The index of its cell in a row.
     pub(super) cell: usize,
-    /// Whether it is flushed right.
+    /// Numbers are aligned to the right.
     pub(super) is_number: bool,
 }
 
-/// What stands in a row and a column.
+/// The content of a row in a column.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cell {
     pub(super) text: String,
     pub(super) style: Style,
 }
 
-/// From this weight on a column is essential.
+/// From this weight on, a column is essential.
 pub(super) const ESSENTIAL: u8 = 80;
 
-/// Below this width not even an essential column is of use.
+/// Below this width even an essential column is left out.
 const LEAST: usize = 8;
 
 /// A table that is written in parts.
@@ -38,8 +38,8 @@ const LEAST: usize = 8;
 pub(super) struct Table {
     columns: Vec<Column>,
     screen: Screen,
-    /// The width of each column in the last part; `None`: left out. Empty before
-    /// the first part.
+    /// The width of each column in the last part; `None` if it is left out. Empty before the
+    /// first part.
     widths: Vec<Option<usize>>,
 }
 
@@ -54,8 +54,8 @@ impl Table {
         }
     }
 
-    /// The next rows, with widths of their own: under a heading, unless that of
-    /// the part before fits them too. A column without any text is left out.
+    /// Formats the next rows, with widths of their own. They get a heading unless the widths are
+    /// those of the part before. A column without any text is left out.
     pub(super) fn part(&mut self, rows: &[Vec<Cell>]) -> String {
         let mut text = String::new();
         let natural = self.columns.iter().map(|column| {
@@ -104,7 +104,7 @@ impl Table {
                 pending += width;
                 continue;
             }
-            // What follows the last cell of a line is nothing, not spaces.
+            // Lines have no trailing spaces.
             text.extend(std::iter::repeat_n(' ', pending + before));
             text.push_str(&self.screen.paint(&shown, *style));
             pending = after;
@@ -113,7 +113,8 @@ impl Table {
     }
 }
 
-/// The width of each column within the screen's; `None`: left out.
+/// The width of each column, so that the table fits the screen; `None` for a column that is
+/// left out.
 fn fit(columns: &[Column], natural: Vec<Option<usize>>, screen: Screen) -> Vec<Option<usize>> {
     let mut order: Vec<usize> = (0..columns.len()).collect();
     order.retain(|&at| natural[at].is_some());
@@ -131,7 +132,7 @@ fn fit(columns: &[Column], natural: Vec<Option<usize>>, screen: Screen) -> Vec<O
             (columns[at].weight >= ESSENTIAL && rest >= LEAST).then_some(rest)
         });
     }
-    // What was left out may have made more room than was needed.
+    // Columns that were left out may have freed more space than was needed.
     for &at in order.iter().rev() {
         let Some(width) = widths[at] else { continue };
         widths[at] = natural[at];
@@ -141,15 +142,14 @@ fn fit(columns: &[Column], natural: Vec<Option<usize>>, screen: Screen) -> Vec<O
     widths
 }
 
-/// By how much the columns are wider than the screen.
+/// By how much the columns exceed the width of the screen.
 fn excess(widths: &[Option<usize>], screen: Screen) -> usize {
     let gaps = widths.iter().flatten().count().saturating_sub(1) * screen.gap();
     let sum: usize = widths.iter().flatten().sum();
     (sum + gaps).saturating_sub(screen.width)
 }
 
-/// The text within `width` columns of a terminal, with an ellipsis if some of
-/// it is left out.
+/// The text truncated to `width` columns of a terminal, with an ellipsis.
 fn truncated(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matters_least_is_cut_first_and_then_left_out() {
+    fn the_least_important_columns_shrink_first_and_are_then_left_out() {
         let rows: &[&[&str]] = &[&["aaaa", "bbbbbbbb", "cccccccc"]];
         for (width, line) in [
             (40, "aaaa  bbbbbbbb  cccccccc"),

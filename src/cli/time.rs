@@ -1,11 +1,10 @@
-//! Times as text: RFC 3339.
+//! Times as text, in RFC 3339.
 
 use std::fmt;
 
 use prost_types::Timestamp;
 
-/// Writes a time in UTC with three fractional digits, or six when it has
-/// microseconds.
+/// Formats a time in UTC with three fractional digits, or six if it has microseconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rfc3339(pub(super) Timestamp);
 
@@ -15,30 +14,28 @@ impl fmt::Display for Rfc3339 {
         match jiff::Timestamp::new(self.0.seconds, micros * 1_000) {
             Ok(time) if micros % 1_000 == 0 => write!(formatter, "{time:.3}"),
             Ok(time) => write!(formatter, "{time:.6}"),
-            // No service sends such a time.
+            // The service sends no time that is out of range.
             Err(_) => self.0.fmt(formatter),
         }
     }
 }
 
-/// Writes a time for a table: in UTC, to the second.
+/// Formats a time for a table: in UTC, to the second.
 pub(super) fn to_the_second(time: Timestamp) -> String {
     let whole = Timestamp { nanos: 0, ..time }.to_string();
     whole.trim_end_matches('Z').replace('T', " ")
 }
 
-/// Writes a time for a narrow table: in UTC, to the minute.
+/// Formats a time for a narrow table: in UTC, to the minute.
 pub(super) fn to_the_minute(time: Timestamp) -> String {
     let mut text = to_the_second(time);
     text.truncate(text.len().saturating_sub(3));
     text
 }
 
-/// Reads a time that says which zone it is in: `2021-07-20T14:00:00.000Z`, or
-/// with an offset such as `+02:00`.
+/// Parses a time with its zone: `2021-07-20T14:00:00.000Z`, or with an offset such as `+02:00`.
 pub(super) fn parse_exact(text: &str) -> Result<Timestamp, String> {
-    let error =
-        || "must be a time as RFC 3339 has it, such as \"2021-07-20T14:00:00.000Z\"".to_owned();
+    let error = || "must be an RFC 3339 timestamp, such as \"2021-07-20T14:00:00.000Z\"".to_owned();
     let zone = text.get(19..).ok_or_else(error)?;
     let zone = match zone.strip_prefix('.') {
         Some(fraction) => fraction.trim_start_matches(|c: char| c.is_ascii_digit()),
@@ -56,8 +53,8 @@ pub(super) fn parse_exact(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|_| error())
 }
 
-/// Reads a time as people type it: the zone and the time of day may be left
-/// out, and are then UTC and midnight.
+/// Parses a time as people type it: the zone and the time of day are optional, and default to
+/// UTC and midnight.
 pub(super) fn parse(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|_| {
         "must be a date or a time, such as 2026-11-23, \"2026-11-23 14:06:00\" (both UTC), \
@@ -92,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn exact_times_name_their_zone() {
+    fn exact_times_have_a_zone() {
         for (text, time) in [
             ("2021-07-20T14:00:00.000Z", at(1_626_789_600, 0)),
             ("2021-07-20T14:00:00Z", at(1_626_789_600, 0)),

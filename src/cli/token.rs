@@ -1,4 +1,7 @@
-//! `voicecall token`: what the service's tokens say.
+//! `voicecall token`: decodes page tokens and resume tokens without a service.
+//!
+//! The formats are those of `api::tokens`, whose parsers this does not use: the command
+//! line knows nothing of the server.
 
 use std::io::{self, Write};
 
@@ -16,7 +19,7 @@ use super::{
     time::Rfc3339,
 };
 
-/// Show what a resume token or a page token says.
+/// Decode a resume token or a page token.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Token {
@@ -29,12 +32,12 @@ pub struct Token {
     json: bool,
 }
 
-/// What a token says, by name.
+/// The contents of a token, by name.
 type Fields = Vec<(&'static str, Value)>;
 
 impl Token {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let fields = decode(self.token.trim()).ok_or(Failure::Token)?;
+        let fields = decode(self.token.trim()).ok_or(Failure::InvalidToken)?;
         let mut out = io::stdout().lock();
         if self.json {
             let mut serializer = serde_json::Serializer::new(&mut out);
@@ -55,7 +58,7 @@ impl Token {
     }
 }
 
-/// The service writes them in `api::tokens`.
+/// `None` for what is not a valid token of a known version.
 fn decode(text: &str) -> Option<Fields> {
     let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
     let (body, sum) = bytes.split_last_chunk::<4>()?;
@@ -63,7 +66,9 @@ fn decode(text: &str) -> Option<Fields> {
     (*sum == [a, b, c, d]).then_some(())?;
     let (version, body) = body.split_first()?;
     match version {
-        // The log's id is a UUID, and no time has the bits of its variant there.
+        // Page tokens of lists have the same version. In a resume token this byte holds the
+        // variant bits of the log's id, a UUID; in a list's token it is the first byte of a
+        // time, which never has these bits.
         1 if body.get(8)? >> 6 == 0b10 => resume(body),
         1 => list_page(body),
         2 => stats_page(body),
@@ -71,7 +76,7 @@ fn decode(text: &str) -> Option<Fields> {
     }
 }
 
-/// A place in the change log: after the change with this revision.
+/// A position in the change log: after the change with this revision.
 fn resume(body: &[u8]) -> Option<Fields> {
     let (feed_id, rest) = body.split_first_chunk::<16>()?;
     let (revision, stamp) = rest.split_first_chunk::<8>()?;
@@ -84,7 +89,7 @@ fn resume(body: &[u8]) -> Option<Fields> {
     ])
 }
 
-/// A place in a list: after the call with this time and uid.
+/// A position in a list: after the call with this time and uid.
 fn list_page(body: &[u8]) -> Option<Fields> {
     let (query, rest) = body.split_first_chunk::<8>()?;
     let (time, uid) = rest.split_first_chunk::<8>()?;
@@ -92,12 +97,12 @@ fn list_page(body: &[u8]) -> Option<Fields> {
         ("kind", "page token of a list".into()),
         ("version", 1.into()),
         ("query", hash(*query)),
-        ("time", moment(i64::from_be_bytes(*time))),
+        ("time", timestamp(i64::from_be_bytes(*time))),
         ("uid", Uuid::from_slice(uid).ok()?.to_string().into()),
     ])
 }
 
-/// A place in statistics: after the group with this key.
+/// A position in statistics: after the group with this key.
 fn stats_page(body: &[u8]) -> Option<Fields> {
     let (query, key) = body.split_first_chunk::<8>()?;
     let (start, status, direction, staff_uid): (Option<i64>, Value, Value, Value) =
@@ -106,19 +111,19 @@ fn stats_page(body: &[u8]) -> Option<Fields> {
         ("kind", "page token of statistics".into()),
         ("version", 2.into()),
         ("query", hash(*query)),
-        ("bucket_start", start.map_or(Value::Null, moment)),
+        ("bucket_start", start.map_or(Value::Null, timestamp)),
         ("status", status),
         ("direction", direction),
         ("staff_uid", staff_uid),
     ])
 }
 
-/// A token fits the queries that have this hash.
+/// The hash of the query that the token belongs to.
 fn hash(query: [u8; 8]) -> Value {
     format!("{:016x}", u64::from_be_bytes(query)).into()
 }
 
-fn moment(micros: i64) -> Value {
+fn timestamp(micros: i64) -> Value {
     let time = Timestamp {
         seconds: micros.div_euclid(1_000_000),
         nanos: i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or_default(),

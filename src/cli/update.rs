@@ -12,12 +12,11 @@ use super::{
 };
 use crate::proto::{UpdateVoiceCallRequest, VoiceCallDirection};
 
-/// Correct a call, and show it as it is then. Only the fields that are named
-/// change.
+/// Update a call, and show it. Only the given fields change.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Update {
-    /// Which call.
+    /// The uid of the call.
     #[arg(value_name = "UID")]
     uid: String,
 
@@ -32,7 +31,7 @@ pub struct Update {
     #[arg(long, value_name = "FIELD", help_heading = "Fields")]
     clear: Vec<Clearable>,
 
-    /// Refuse unless the call is at this revision.
+    /// Refuse the write unless the call is at this revision.
     #[arg(
         long,
         value_name = "REVISION",
@@ -40,15 +39,15 @@ pub struct Update {
         hide_default_value = true, help_heading = None::<&str>)]
     expected_revision: i64,
 
-    /// Create the call if there is none; it then needs a direction.
+    /// Create the call if it does not exist; this needs --direction.
     #[arg(long, help_heading = None::<&str>)]
     allow_missing: bool,
 
-    /// Check everything and show what would be, but write nothing.
+    /// Check the request and show the result, but write nothing.
     #[arg(long, help_heading = None::<&str>)]
     validate_only: bool,
 
-    /// A UUID that makes it safe to run the same command again. Default: a new one.
+    /// A UUID that makes the command safe to run again. Default: a new one.
     #[arg(
         long,
         value_name = "UUID",
@@ -77,7 +76,7 @@ impl Update {
         Output::show(&call, self.service.json)
     }
 
-    /// The fields that are written: those given, and those to be cleared.
+    /// The update mask: the fields that are given, and those to clear.
     fn paths(&self) -> Result<Vec<String>, Failure> {
         let mut paths = self.fields.given();
         if self.direction.is_some() {
@@ -86,7 +85,9 @@ impl Update {
         for field in &self.clear {
             let name = field.name();
             if self.fields.given().contains(&name) {
-                return Err(Failure::Usage(format!("{name} is given and to be cleared")));
+                return Err(Failure::Usage(format!(
+                    "{name} cannot be both set and cleared"
+                )));
             }
             if !paths.contains(&name) {
                 paths.push(name);

@@ -1,21 +1,21 @@
-//! What people see of calls: one with all its fields, many as rows.
+//! Calls as text: one call with all its fields, or the rows of a list.
 
 use anstyle::{AnsiColor, Style};
 use unicode_width::UnicodeWidthStr;
 
 use super::{
+    names,
     screen::Screen,
     table::{Cell, Column, ESSENTIAL},
     time::{self, Rfc3339},
-    words,
 };
 use crate::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
 
 const DIM: Style = Style::new().dimmed();
 const PLAIN: Style = Style::new();
 
-/// The call's fields in the order of the reference's example, and its revision;
-/// absent ones are `None`.
+/// The fields of the call in the order of the voice call object, and its revision; `None` for
+/// absent ones.
 fn values(call: &VoiceCall) -> [(&'static str, Option<String>); 17] {
     let time = |time: Option<_>| time.map(|time| Rfc3339(time).to_string());
     [
@@ -44,17 +44,17 @@ fn values(call: &VoiceCall) -> [(&'static str, Option<String>); 17] {
     ]
 }
 
-/// A word, or the number of one that is newer than this release.
+/// The name of a status, or the number of one that this release does not know.
 pub(super) fn status(number: i32) -> Option<String> {
     match VoiceCallStatus::try_from(number) {
-        Ok(known) => words::status(known).map(str::to_owned),
+        Ok(known) => names::status(known).map(str::to_owned),
         Err(_) => Some(number.to_string()),
     }
 }
 
 pub(super) fn direction(number: i32) -> Option<String> {
     match VoiceCallDirection::try_from(number) {
-        Ok(known) => words::direction(known).map(str::to_owned),
+        Ok(known) => names::direction(known).map(str::to_owned),
         Err(_) => Some(number.to_string()),
     }
 }
@@ -70,27 +70,27 @@ fn status_style(number: i32) -> Style {
     colour.on_default()
 }
 
-/// Text that neither breaks the line nor controls the terminal.
+/// The text without control characters, which could break the line or control the terminal.
 pub(super) fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
-/// The call in a few words, for a line about it.
+/// A summary of the call, for a line about it.
 pub(super) fn summary(call: &VoiceCall) -> String {
-    let mut words: Vec<String> = Vec::new();
-    words.extend(direction(call.direction));
-    words.extend(status(call.status));
-    words.extend(
+    let mut parts: Vec<String> = Vec::new();
+    parts.extend(direction(call.direction));
+    parts.extend(status(call.status));
+    parts.extend(
         call.staff_uid
             .as_ref()
             .map(|staff| format!("staff {staff}")),
     );
-    words.extend(call.from_number.as_ref().map(|from| format!("from {from}")));
-    words.extend(call.to_number.as_ref().map(|to| format!("to {to}")));
-    one_line(&words.join(", "))
+    parts.extend(call.from_number.as_ref().map(|from| format!("from {from}")));
+    parts.extend(call.to_number.as_ref().map(|to| format!("to {to}")));
+    one_line(&parts.join(", "))
 }
 
-/// The sixteen fields of the call on a line, separated by tabs.
+/// The sixteen fields of the call on one line, separated by tabs.
 pub(super) fn plain_line(call: &VoiceCall) -> String {
     let values = values(call);
     let fields = values.iter().filter(|(name, _)| *name != "revision");
@@ -111,7 +111,7 @@ pub(super) fn plain_fields(call: &VoiceCall) -> String {
     lines.concat()
 }
 
-/// All fields of the call in two columns, long texts wrapped.
+/// All fields of the call in two columns, with long texts wrapped.
 pub(super) fn fields(call: &VoiceCall, screen: Screen) -> String {
     const NAMES: usize = "handled_by_staff_uid".len();
     let mut text = String::new();
@@ -135,8 +135,8 @@ pub(super) fn fields(call: &VoiceCall, screen: Screen) -> String {
     text
 }
 
-/// The text in lines of at most `width` columns; words that are longer stay
-/// whole, so that a URL can still be copied.
+/// The text in lines of at most `width` columns. Longer words are not split, so that a URL can
+/// still be copied.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for paragraph in text.split('\n') {
@@ -192,7 +192,7 @@ pub(super) fn columns(screen: Screen) -> Vec<Column> {
     }
 }
 
-/// The calls as rows with a cell for each column that there can be.
+/// The calls as rows with a cell for each possible column.
 pub(super) fn rows(calls: &[VoiceCall], screen: Screen) -> Vec<Vec<Cell>> {
     let row = if screen.is_wide() {
         wide_row
@@ -234,8 +234,7 @@ fn wide_row(call: &VoiceCall) -> Vec<Cell> {
     ]
 }
 
-/// What tells one call from the others in as little space as will do: the short
-/// words, and the number at the other end.
+/// The row of a narrow table: short names of statuses, and only the number at the other end.
 fn narrow_row(call: &VoiceCall) -> Vec<Cell> {
     let minute = call.created_at.map(time::to_the_minute).unwrap_or_default();
     let short = match VoiceCallStatus::try_from(call.status) {

@@ -14,19 +14,19 @@ use crate::{
     },
 };
 
-/// Watch calls change, until you stop it: one line for each change.
+/// Watch calls change, one line for each change, until interrupted.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Watch {
-    /// First the calls as they are.
+    /// Begin with the calls as they are now.
     #[arg(long, group = "start", help_heading = None::<&str>)]
     snapshot: bool,
 
-    /// What changed after this revision; 0: from the first change that is kept.
+    /// Begin after this revision; 0 begins with the first change.
     #[arg(long, group = "start", value_name = "REVISION", help_heading = None::<&str>)]
     after: Option<i64>,
 
-    /// What changed after the place of this resume token.
+    /// Begin after the position of this resume token.
     #[arg(long, group = "start", value_name = "TOKEN", help_heading = None::<&str>)]
     resume: Option<String>,
 
@@ -57,12 +57,15 @@ impl Watch {
             match watched {
                 Watched::Call(call) => output.call(&call)?,
                 Watched::Event(event) => output.event(&event)?,
-                Watched::Restarted => output.note("RESTARTED", "the snapshot begins anew")?,
+                Watched::Restarted => output.note("RESTARTED", "the snapshot starts again")?,
                 Watched::Complete {
                     revision,
                     resume_token,
                 } => {
-                    output.note("COMPLETE", &format!("these were the calls at {revision}"))?;
+                    output.note(
+                        "COMPLETE",
+                        &format!("snapshot complete at revision {revision}"),
+                    )?;
                     output.position(&resume_token)?;
                 }
                 Watched::Position { resume_token, .. } => output.position(&resume_token)?,
@@ -72,11 +75,11 @@ impl Watch {
     }
 }
 
-/// Show what happened to a call, oldest first: one line for each change.
+/// Show the history of a call, oldest first, one line for each change.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct History {
-    /// Which call.
+    /// The uid of the call.
     #[arg(value_name = "UID")]
     uid: String,
 

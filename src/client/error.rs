@@ -1,4 +1,4 @@
-//! What an answer that is none says, typed.
+//! Why a request failed, typed: the error of the service, or of the connection to it.
 
 use std::{collections::BTreeMap, error, fmt, time::Duration};
 
@@ -7,43 +7,42 @@ use tonic_types::StatusExt;
 
 use crate::proto::ErrorReason;
 
-/// Why a request was not answered: refused by the service, or not reached it.
+/// Why a request failed: the service refused it, or could not be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// The gRPC code.
     pub code: Code,
     /// What happened, for people.
     pub message: String,
-    /// What programs decide on.
+    /// What happened, for programs.
     pub details: Box<Details>,
 }
 
-/// What an error says to programs besides its code. All of it is empty when the
-/// request did not reach the service.
+/// What programs can decide on besides the code. Everything from the service is empty if the
+/// request did not reach it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Details {
     /// The name of the service's reason, which may be newer than this client;
     /// see [`Error::reason`].
     pub reason: Option<String>,
-    /// What else the service says about the reason, such as `current_revision`.
+    /// Values that belong to the reason, such as `current_revision`.
     pub metadata: BTreeMap<String, String>,
-    /// Every field of the request that is at fault.
+    /// All invalid fields of the request.
     pub violations: Vec<FieldViolation>,
-    /// How long the service asked to wait before a retry.
+    /// How long to wait before a retry, if the service said so.
     pub retry_after: Option<Duration>,
-    /// Of a write: what it was sent with. Sent with the same again, it is not
-    /// applied twice.
+    /// The request id of a write. A retry with the same one is applied at most once.
     pub request_id: Option<String>,
-    /// The id under which the service's log knows the request.
+    /// The id of the request in the service's log.
     pub x_request_id: Option<String>,
-    /// How often the request was sent.
+    /// The number of times that the request was sent.
     pub attempts: u32,
 }
 
-/// A field of the request that is at fault.
+/// An invalid field of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldViolation {
-    /// Its path in the request, such as `voice_calls[3].duration`.
+    /// The path of the field in the request, such as `voice_calls[3].duration`.
     pub field: String,
     /// What is wrong with it.
     pub description: String,
@@ -78,20 +77,27 @@ impl Error {
         }
     }
 
-    /// No answer came within the deadline.
-    pub(super) fn out_of_time() -> Self {
+    /// There was no response within the deadline.
+    pub(super) fn deadline_exceeded() -> Self {
         Self::new(Code::DeadlineExceeded, "")
     }
 
-    /// Tells what was tried; `last` is what the attempt before this one said.
-    pub(super) fn after(mut self, attempts: u32, deadline: Duration, last: Option<&Self>) -> Self {
+    /// Adds the number of attempts, and the error of the previous attempt to a message about
+    /// the deadline.
+    pub(super) fn with_attempts(
+        mut self,
+        attempts: u32,
+        deadline: Duration,
+        previous: Option<&Self>,
+    ) -> Self {
         self.details.attempts = attempts;
-        // The service says it in its own words, with a reason.
+        // With a reason, the error is from the service, and its message is clear.
         if self.code == Code::DeadlineExceeded && self.details.reason.is_none() {
-            self.message = format!("no answer within {deadline:?}; a write may have been applied");
-            if let Some(last) = last {
-                self.message.push_str("; the attempt before: ");
-                self.message.push_str(&last.message);
+            self.message =
+                format!("no response within {deadline:?}; a write may have been applied");
+            if let Some(previous) = previous {
+                self.message.push_str("; the previous attempt: ");
+                self.message.push_str(&previous.message);
             }
         }
         self
@@ -131,16 +137,16 @@ impl Error {
         }
     }
 
-    /// A request that the service did not answer: not reached, or cut off. The
-    /// framework calls what it cannot place `UNKNOWN` and a lost connection
-    /// `CANCELLED`; gRPC's word for both is `UNAVAILABLE`.
+    /// The error of a request that got no response from the service. The framework reports
+    /// `UNKNOWN` for causes that it does not know and `CANCELLED` for a lost connection; gRPC
+    /// specifies `UNAVAILABLE` for both.
     fn from_transport(status: &Status, endpoint: &str) -> Self {
         let mut first_cause = status.message().to_owned();
         let mut next = error::Error::source(status);
         let mut is_timeout = false;
         while let Some(cause) = next {
             is_timeout |= cause.is::<TimeoutExpired>();
-            // Those around it only say that something went wrong.
+            // The outer errors only say that something went wrong.
             first_cause = cause.to_string();
             next = cause.source();
         }
@@ -149,7 +155,7 @@ impl Error {
             Code::Unknown | Code::Cancelled => Code::Unavailable,
             code => code,
         };
-        Self::new(code, format!("no answer from {endpoint}: {first_cause}"))
+        Self::new(code, format!("no response from {endpoint}: {first_cause}"))
     }
 }
 

@@ -13,9 +13,9 @@ use super::{Client, Error, retry};
 use crate::proto::{ExportVoiceCallsRequest, ExportVoiceCallsResponse, VoiceCall};
 
 impl Client {
-    /// All calls that match, as they are at one revision, ordered by `created_at`.
-    /// Each chunk has the whole deadline. After an error the stream ends, and what
-    /// it gave is a part of the calls; start again.
+    /// All calls that match, as they are at one revision, ordered by `created_at`. The
+    /// deadline applies to each chunk. After an error the stream ends, and its calls are
+    /// incomplete; start again.
     pub fn export(
         &self,
         request: ExportVoiceCallsRequest,
@@ -25,7 +25,7 @@ impl Client {
             .try_flatten()
     }
 
-    /// The same chunk by chunk, with the revision.
+    /// The same in chunks, with the revision.
     pub fn export_chunks(
         &self,
         request: ExportVoiceCallsRequest,
@@ -43,7 +43,7 @@ impl Client {
         })
     }
 
-    /// Until there is a first chunk, an export can be begun again unnoticed.
+    /// Retries until there is a first chunk: so far the caller has seen nothing of the export.
     async fn first_chunk(
         &self,
         message: ExportVoiceCallsRequest,
@@ -68,11 +68,11 @@ impl Client {
             let error = match timeout_at(deadline, begin).await {
                 Ok(Ok(begun)) => return Ok(begun),
                 Ok(Err(error)) => error,
-                Err(_) => Error::out_of_time(),
+                Err(_) => Error::deadline_exceeded(),
             };
-            let error: Error = error.after(attempts, self.deadline, None);
-            match retry::wait(&error, attempts) {
-                Some(wait) if Instant::now() + wait < deadline => sleep(wait).await,
+            let error: Error = error.with_attempts(attempts, self.deadline, None);
+            match retry::delay(&error, attempts) {
+                Some(delay) if Instant::now() + delay < deadline => sleep(delay).await,
                 _ => return Err(error),
             }
         }
@@ -85,7 +85,7 @@ impl Client {
         let deadline: Duration = self.deadline;
         match tokio::time::timeout(deadline, stream.message()).await {
             Ok(chunk) => chunk.map_err(|status| self.error(&status)),
-            Err(_) => Err(Error::out_of_time().after(1, deadline, None)),
+            Err(_) => Err(Error::deadline_exceeded().with_attempts(1, deadline, None)),
         }
     }
 }

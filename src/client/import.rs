@@ -1,4 +1,4 @@
-//! Imports that go on by themselves when they break off.
+//! Imports that continue by themselves after an interruption.
 
 use std::pin::Pin;
 
@@ -15,20 +15,19 @@ use crate::proto::{
     import_voice_calls_request::Message,
 };
 
-/// Records on their way to the connection.
+/// The most records on their way to the connection.
 const OUT_QUEUE: usize = 64;
 
 impl Client {
-    /// Imports records, and answers what became of each, with the sequence it
-    /// came with. It sends as fast as the service takes them, as long as the
-    /// answers are read; at most 4096 records, or 16 MiB, wait for theirs.
+    /// Imports records, and returns one response to each, with the sequence of the record. It
+    /// sends records as fast as the service accepts them, for as long as the responses are
+    /// read; at most 4096 records, or 16 MiB, wait for their response.
     ///
-    /// When the stream breaks, it is opened anew and everything from the first
-    /// record without an answer on is sent again, in order, so that the calls end
-    /// up the same under any conflict policy. Each record is still answered once,
-    /// but one whose answer was lost may be UNCHANGED or SKIPPED then. The stream
-    /// ends with an error when it is refused for good, or when records have waited
-    /// for an answer longer than the deadline.
+    /// After an interruption the stream is opened again, and everything from the first record
+    /// without a response on is sent again, in order, so that the calls end up the same under
+    /// any conflict policy. There is still one response to each record, but if the first one
+    /// was lost, the second may be UNCHANGED or SKIPPED. The stream ends with an error when it
+    /// is refused, or when records have waited for a response longer than the deadline.
     pub fn import<S>(
         &self,
         settings: ImportSettings,
@@ -60,34 +59,34 @@ struct Import<S> {
     client: Client,
     settings: ImportSettings,
     records: Pin<Box<S>>,
-    /// There are no more records than those in the window.
+    /// All records have been read into the window.
     is_read: bool,
     window: Window,
     connection: Option<Connection>,
-    /// Failures since the last answer.
+    /// Failures since the last response.
     failures: u32,
-    /// Unless an answer comes before, or none is waited for.
+    /// When the import fails, unless there is a response before, or none is outstanding.
     give_up_at: Instant,
     ended: bool,
 }
 
 struct Connection {
-    /// `None` once everything is sent.
+    /// `None` once all records are sent.
     out: Option<mpsc::Sender<ImportVoiceCallsRequest>>,
-    answers: Streaming<ImportVoiceCallsResponse>,
+    responses: Streaming<ImportVoiceCallsResponse>,
 }
 
-/// What happens next.
+/// The next event of the stream.
 #[expect(
     clippy::large_enum_variant,
-    reason = "it is taken apart at once, and most are records and answers"
+    reason = "it is matched at once, and most are records and responses"
 )]
 enum Next {
-    Answer(Result<Option<ImportVoiceCallsResponse>, Status>),
+    Response(Result<Option<ImportVoiceCallsResponse>, Status>),
     Sent,
     Record(Option<ImportRecord>),
-    Broken,
-    OutOfTime,
+    Closed,
+    DeadlineExceeded,
 }
 
 impl<S: Stream<Item = ImportRecord>> Import<S> {
@@ -101,28 +100,28 @@ impl<S: Stream<Item = ImportRecord>> Import<S> {
                 return None;
             }
             let error = match self.step().await {
-                Ok(Some(answer)) => return Some(Ok(answer)),
+                Ok(Some(response)) => return Some(Ok(response)),
                 Ok(None) => continue,
                 Err(error) => error,
             };
             self.connection = None;
             self.window.sent = 0;
             self.failures += 1;
-            let error = error.after(self.failures, self.client.deadline, None);
-            match retry::wait_of_stream(&error, self.failures) {
-                Some(wait) if Instant::now() + wait < self.give_up_at => sleep(wait).await,
+            let error = error.with_attempts(self.failures, self.client.deadline, None);
+            match retry::reopen_delay(&error, self.failures) {
+                Some(delay) if Instant::now() + delay < self.give_up_at => sleep(delay).await,
                 _ => return Some(Err(error)),
             }
         }
     }
 
-    /// Takes one step forward, and answers an answer if it was one.
+    /// Handles the next event, and returns the response if it was one.
     async fn step(&mut self) -> Result<Option<ImportVoiceCallsResponse>, Error> {
         let Some(connection) = &mut self.connection else {
             if self.window.is_empty() {
-                // A connection is made when there is something to send.
+                // A connection is opened when there is something to send.
                 let record = self.records.next().await;
-                self.take(record);
+                self.add(record);
             } else {
                 self.connection = Some(self.connect().await?);
             }
@@ -135,36 +134,36 @@ impl<S: Stream<Item = ImportRecord>> Import<S> {
         let may_read = !self.is_read && !has_unsent && !self.window.is_full();
         let next = tokio::select! {
             biased;
-            answer = connection.answers.message() => Next::Answer(answer),
-            room = room(connection.out.as_ref()), if has_unsent => match room {
-                Some(room) => {
-                    room.send(self.window.send());
+            response = connection.responses.message() => Next::Response(response),
+            permit = reserve(connection.out.as_ref()), if has_unsent => match permit {
+                Some(permit) => {
+                    permit.send(self.window.send());
                     Next::Sent
                 }
-                None => Next::Broken,
+                None => Next::Closed,
             },
             record = self.records.next(), if may_read => Next::Record(record),
-            () = sleep_until(self.give_up_at), if !self.window.is_empty() => Next::OutOfTime,
+            () = sleep_until(self.give_up_at), if !self.window.is_empty() => Next::DeadlineExceeded,
         };
         match next {
-            Next::Answer(Ok(Some(answer))) => {
+            Next::Response(Ok(Some(response))) => {
                 self.failures = 0;
                 self.give_up_at = Instant::now() + self.client.deadline;
-                Ok(self.window.answer(answer))
+                Ok(self.window.acknowledge(response))
             }
-            Next::Answer(Ok(None)) | Next::Broken => Err(self.broken().await),
-            Next::Answer(Err(status)) => Err(self.client.error(&status)),
+            Next::Response(Ok(None)) | Next::Closed => Err(self.interruption().await),
+            Next::Response(Err(status)) => Err(self.client.error(&status)),
             Next::Sent => Ok(None),
             Next::Record(record) => {
-                self.take(record);
+                self.add(record);
                 Ok(None)
             }
-            Next::OutOfTime => Err(Error::out_of_time()),
+            Next::DeadlineExceeded => Err(Error::deadline_exceeded()),
         }
     }
 
-    /// Takes a record in, or notes that there are no more.
-    fn take(&mut self, record: Option<ImportRecord>) {
+    /// Adds a record to the window, or notes that there are no more.
+    fn add(&mut self, record: Option<ImportRecord>) {
         if self.window.is_empty() {
             self.give_up_at = Instant::now() + self.client.deadline;
         }
@@ -189,39 +188,39 @@ impl<S: Stream<Item = ImportRecord>> Import<S> {
         match opened {
             Ok(Ok(response)) => Ok(Connection {
                 out: Some(out),
-                answers: response.into_inner(),
+                responses: response.into_inner(),
             }),
             Ok(Err(status)) => Err(self.client.error(&status)),
-            Err(_) => Err(Error::out_of_time()),
+            Err(_) => Err(Error::deadline_exceeded()),
         }
     }
 
-    /// Why the stream broke: the answers end with it.
-    async fn broken(&mut self) -> Error {
+    /// Why the stream was interrupted: the last of the responses says so.
+    async fn interruption(&mut self) -> Error {
         let rest = match &mut self.connection {
-            Some(connection) => timeout_at(self.give_up_at, connection.answers.message()).await,
+            Some(connection) => timeout_at(self.give_up_at, connection.responses.message()).await,
             None => Ok(Ok(None)),
         };
         match rest {
             Ok(Err(status)) => self.client.error(&status),
-            _ => Error::new(Code::Unavailable, "the stream broke"),
+            _ => Error::new(Code::Unavailable, "the stream was interrupted"),
         }
     }
 
-    /// Everything is answered; the service may still have something to do, which
-    /// it would leave if the stream went away.
+    /// Waits until the service ends the stream. All records have their response, but the
+    /// service may still run ANALYZE, and would not if the stream were cancelled.
     async fn finish(&mut self) {
         self.ended = true;
         if let Some(mut connection) = self.connection.take() {
             connection.out = None;
-            // Whatever it says: every record is answered.
-            let _ = timeout(self.client.deadline, connection.answers.message()).await;
+            // The result does not matter: every record has its response.
+            let _ = timeout(self.client.deadline, connection.responses.message()).await;
         }
     }
 }
 
-/// Room for one more message; `None` when nobody takes any.
-async fn room(
+/// A permit for one more message; `None` when the stream has ended.
+async fn reserve(
     out: Option<&mpsc::Sender<ImportVoiceCallsRequest>>,
 ) -> Option<mpsc::Permit<'_, ImportVoiceCallsRequest>> {
     out?.reserve().await.ok()

@@ -1,12 +1,12 @@
-//! The client library: typed calls with deadlines, retries and pages.
+//! The client library: typed requests with deadlines, retries and paging.
 //!
 //! - [`Client`] has a method for each RPC, over the messages of [`proto`]
-//! - [`Settings`] say where the service is and how to reach it
-//! - [`Error`] is what an answer that is none says, typed
-//! - [`Client::watch`] streams changes and resumes by itself, [`Client::import`]
-//!   records, [`Client::export`] calls
-//! - `retry` decides what is sent again, and when; `window` has what an import may
-//!   have to send again
+//! - [`Settings`] say how to reach the service
+//! - [`Error`] says why a request failed, typed
+//! - [`Client::list`], [`Client::watch`], [`Client::import`] and [`Client::export`] are
+//!   streams; a watch and an import resume by themselves after an interruption
+//! - `retry` decides what is sent again, and when; `window` keeps what an import may have to
+//!   send again
 //!
 //! ```no_run
 //! use futures_util::TryStreamExt;
@@ -33,7 +33,7 @@
 //! # }
 //! ```
 //!
-//! It deliberately knows nothing of the service but its API.
+//! It deliberately knows nothing about the service but its API.
 //!
 //! [`proto`]: crate::proto
 
@@ -69,32 +69,31 @@ use crate::proto::{
     voice_call_service_client::VoiceCallServiceClient,
 };
 
-/// The generated client, which sends one request once.
+/// The generated client, which sends each request once.
 type Stub = VoiceCallServiceClient<Channel>;
 
-/// The header by which a server sees that a request is sent again.
+/// The header that tells the server how often the request was sent before.
 const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 
 /// A client of one service. Clones share its connection.
 ///
-/// Every call ends within the deadline, retries included. A write without a
-/// request id gets one, so that it can be sent again without being applied
-/// twice.
+/// Every request ends within the deadline, including its retries. A write without a request
+/// id gets one, so that no retry applies it twice.
 #[derive(Debug, Clone)]
 pub struct Client {
     stub: Stub,
-    /// For people to read in errors.
+    /// The URL, for error messages.
     endpoint: Arc<str>,
     authorization: Option<MetadataValue<Ascii>>,
     deadline: Duration,
 }
 
 impl Client {
-    /// A client that connects when it is first used, and again whenever the
-    /// connection is lost. Needs a Tokio runtime around it.
+    /// A client that connects when it is first used, and again whenever the connection is
+    /// lost. It must be created within a Tokio runtime.
     ///
     /// # Errors
-    /// [`SettingsError`]: settings that no server could be reached by.
+    /// [`SettingsError`]: the settings are invalid.
     pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
         Ok(Self {
             stub: Stub::new(settings.channel()?),
@@ -104,7 +103,7 @@ impl Client {
         })
     }
 
-    /// The same client with another deadline for each call.
+    /// The same client with another deadline for each request.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
         Self {
@@ -119,11 +118,11 @@ impl Client {
     /// [`Error`]; `NOT_FOUND` when there is none.
     pub async fn get(&self, request: GetVoiceCallRequest) -> Result<VoiceCall, Error> {
         let send = async |mut stub: Stub, request| stub.get_voice_call(request).await;
-        answered(self.call(request, send).await?.voice_call)
+        required_call(self.call(request, send).await?.voice_call)
     }
 
-    /// Looks up several calls at once. The answer says which do not exist and
-    /// which did not fit.
+    /// Looks up several calls at once. The response says which do not exist and which did not
+    /// fit.
     ///
     /// # Errors
     /// [`Error`].
@@ -135,7 +134,7 @@ impl Client {
         self.call(request, send).await
     }
 
-    /// One page of a list; [`Client::list`] goes through all.
+    /// One page of a list; [`Client::list`] goes through all pages.
     ///
     /// # Errors
     /// [`Error`].
@@ -147,7 +146,7 @@ impl Client {
         self.call(request, send).await
     }
 
-    /// One page of statistics; [`Client::stats`] goes through all.
+    /// One page of statistics; [`Client::stats`] goes through all pages.
     ///
     /// # Errors
     /// [`Error`].
@@ -159,7 +158,8 @@ impl Client {
         self.call(request, send).await
     }
 
-    /// Sends a request until it is answered, refused for good, or out of time.
+    /// Sends a request until it succeeds, fails for a reason that a retry does not fix, or
+    /// reaches the deadline.
     async fn call<M: Clone, R>(
         &self,
         message: M,
@@ -167,7 +167,7 @@ impl Client {
     ) -> Result<R, Error> {
         let deadline = Instant::now() + self.deadline;
         let mut attempts = 0;
-        let mut last = None;
+        let mut previous = None;
         loop {
             let request = self.request(message.clone(), attempts, Some(deadline));
             attempts += 1;
@@ -175,19 +175,19 @@ impl Client {
             let error = match attempt {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => Error::from_status(&status, &self.endpoint),
-                Err(_) => Error::out_of_time(),
+                Err(_) => Error::deadline_exceeded(),
             };
-            let error = error.after(attempts, self.deadline, last.as_ref());
-            match retry::wait(&error, attempts) {
-                // Waiting in vain would only hide what is wrong.
-                Some(wait) if Instant::now() + wait < deadline => sleep(wait).await,
+            let error = error.with_attempts(attempts, self.deadline, previous.as_ref());
+            match retry::delay(&error, attempts) {
+                // If the deadline comes before the retry, the error is better returned at once.
+                Some(delay) if Instant::now() + delay < deadline => sleep(delay).await,
                 _ => return Err(error),
             }
-            last = Some(error);
+            previous = Some(error);
         }
     }
 
-    /// Opens a watch. It has no deadline: it lives as long as it is read.
+    /// Opens a watch. The deadline is only for opening it.
     async fn open_watch(
         &self,
         message: WatchVoiceCallsRequest,
@@ -198,8 +198,8 @@ impl Client {
         match opened {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.error(&status)),
-            // Whatever holds it up may pass.
-            Err(_) => Err(Error::new(Code::Unavailable, "no answer in time")),
+            // UNAVAILABLE, because the cause may be temporary.
+            Err(_) => Err(Error::new(Code::Unavailable, "no response in time")),
         }
     }
 
@@ -240,7 +240,7 @@ impl Client {
     }
 }
 
-/// The call in an answer that always has one.
-fn answered(call: Option<VoiceCall>) -> Result<VoiceCall, Error> {
-    call.ok_or_else(|| Error::new(Code::Internal, "the answer holds no call"))
+/// The call of a response that always has one.
+fn required_call(call: Option<VoiceCall>) -> Result<VoiceCall, Error> {
+    call.ok_or_else(|| Error::new(Code::Internal, "the response contains no call"))
 }

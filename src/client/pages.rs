@@ -1,4 +1,4 @@
-//! Lists and statistics as streams: the next page is asked for when the one before is used up.
+//! Lists and statistics as streams: a page is requested when the previous one is used up.
 
 use futures_util::{
     TryStreamExt,
@@ -12,9 +12,9 @@ use crate::proto::{
 };
 
 impl Client {
-    /// All calls from the request's page on, in its order. It asks for the next
-    /// page when the one before is used up, so what is not read is not fetched;
-    /// every page has the whole deadline. After an error the stream ends.
+    /// All calls from the request's page on, in its order. A page is requested when the
+    /// previous one is used up, so nothing is fetched that is not read. The deadline applies to
+    /// each page. After an error the stream ends.
     pub fn list(
         &self,
         request: ListVoiceCallsRequest,
@@ -24,7 +24,7 @@ impl Client {
             .try_flatten()
     }
 
-    /// The same page by page, with the revision that each was read at.
+    /// The same in pages, with the revision at which each was read.
     pub fn pages(
         &self,
         request: ListVoiceCallsRequest,
@@ -43,8 +43,9 @@ impl Client {
             }
         })
     }
-    /// Statistics page by page, from the request's page on. Each page is counted
-    /// anew, at its own revision.
+
+    /// Statistics in pages, from the request's page on. Each page is computed when it is
+    /// requested, at its own revision.
     pub fn stats(
         &self,
         request: GetVoiceCallStatsRequest,

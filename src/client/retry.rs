@@ -1,8 +1,8 @@
-//! What is sent again, and when: the rules of gRPC's own retry policy, with the
-//! delays that the service asks for.
+//! What is retried, and when: the rules of gRPC's retry policy, with the delays that the
+//! service asks for.
 //!
-//! Every request is safe to send again: reads are, and the client gives every
-//! write a request id. So the code alone decides.
+//! Every request is safe to retry: reads are, and the client gives every write a request id.
+//! So the code alone decides.
 
 use std::time::Duration;
 
@@ -10,53 +10,53 @@ use tonic::Code;
 
 use super::Error;
 
-/// How often a request is sent at most.
+/// The most times that a request is sent.
 const MAX_ATTEMPTS: u32 = 5;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 const MAX_RESUME_BACKOFF: Duration = Duration::from_secs(10);
 
-/// How long to wait before the request is sent once more; `None`: not at all.
-pub(super) fn wait(error: &Error, attempts: u32) -> Option<Duration> {
+/// The delay before a request is retried; `None` if it is not.
+pub(super) fn delay(error: &Error, attempts: u32) -> Option<Duration> {
     if attempts >= MAX_ATTEMPTS {
         return None;
     }
-    let asked_for = error.details.retry_after;
+    let requested = error.details.retry_after;
     match error.code {
         Code::Unavailable => {}
-        // An overloaded server says when to come back; a request that is too
-        // large has the same code and never gets better.
-        Code::ResourceExhausted if asked_for.is_some() => {}
+        // An overloaded server says when to retry. A request that is too large has the same
+        // code, and a retry would not help.
+        Code::ResourceExhausted if requested.is_some() => {}
         _ => return None,
     }
     let backoff = FIRST_BACKOFF
         .saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1)))
         .min(MAX_BACKOFF);
-    // Clients that failed together must not come back together.
-    let chance: f64 = rand::random();
-    Some(match asked_for {
-        Some(delay) => delay + backoff.mul_f64(chance),
-        None => backoff.mul_f64(0.8 + 0.4 * chance),
+    // Clients that failed together must not retry together.
+    let jitter: f64 = rand::random();
+    Some(match requested {
+        Some(delay) => delay + backoff.mul_f64(jitter),
+        None => backoff.mul_f64(0.8 + 0.4 * jitter),
     })
 }
 
-/// The same for a stream that has failed so often since it last came forward, and
-/// is not given up by their number.
-pub(super) fn wait_of_stream(error: &Error, failures: u32) -> Option<Duration> {
-    wait(error, failures.min(MAX_ATTEMPTS - 1))
+/// The delay before an import is opened again after this many failures without progress;
+/// `None` if it is not. The number of failures is not limited.
+pub(super) fn reopen_delay(error: &Error, failures: u32) -> Option<Duration> {
+    delay(error, failures.min(MAX_ATTEMPTS - 1))
 }
 
-/// How long to wait before a watch is resumed that has failed so often in a row;
-/// `None`: it cannot be.
-pub(super) fn resume(error: &Error, failures: u32) -> Option<Duration> {
-    let may_pass = match error.code {
+/// The delay before a watch is resumed after this many failures in a row; `None` if it is
+/// not.
+pub(super) fn resume_delay(error: &Error, failures: u32) -> Option<Duration> {
+    let is_transient = match error.code {
         Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => true,
-        // A server that takes on no more watches says when to come back.
+        // A server that has too many watches says when to retry.
         Code::ResourceExhausted => error.details.retry_after.is_some(),
         _ => false,
     };
-    may_pass.then_some(())?;
+    is_transient.then_some(())?;
     let backoff = FIRST_BACKOFF
         .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
         .min(MAX_RESUME_BACKOFF);
@@ -74,36 +74,36 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_two_seconds_with_a_fifth_of_jitter() {
+    fn delays_double_up_to_two_seconds_with_a_fifth_of_jitter() {
         for (attempts, millis) in [(1, 100), (2, 200), (3, 400), (4, 800)] {
-            let wait = wait(&error(Code::Unavailable, None), attempts).expect("it is retried");
+            let delay = delay(&error(Code::Unavailable, None), attempts).expect("it is retried");
             let range =
                 Duration::from_millis(millis * 8 / 10)..=Duration::from_millis(millis * 12 / 10);
-            assert!(range.contains(&wait), "{attempts}: {wait:?}");
+            assert!(range.contains(&delay), "{attempts}: {delay:?}");
         }
     }
 
     #[test]
     fn the_fifth_attempt_is_the_last() {
         let asked = Some(Duration::from_millis(1));
-        assert_eq!(wait(&error(Code::Unavailable, asked), 5), None);
+        assert_eq!(delay(&error(Code::Unavailable, asked), 5), None);
     }
 
     #[test]
-    fn what_the_service_asks_for_is_the_least_that_is_waited() {
+    fn the_delay_is_at_least_what_the_service_asks_for() {
         let asked = Duration::from_secs(3);
         for code in [Code::Unavailable, Code::ResourceExhausted] {
-            let wait = wait(&error(code, Some(asked)), 1).expect("it is retried");
-            assert!((asked..asked + FIRST_BACKOFF).contains(&wait), "{wait:?}");
+            let delay = delay(&error(code, Some(asked)), 1).expect("it is retried");
+            assert!((asked..asked + FIRST_BACKOFF).contains(&delay), "{delay:?}");
         }
     }
 
     #[test]
     fn no_other_code_is_retried_even_if_asked_for() {
-        assert_eq!(wait(&error(Code::ResourceExhausted, None), 1), None);
+        assert_eq!(delay(&error(Code::ResourceExhausted, None), 1), None);
         for code in (0..17).map(Code::from_i32) {
             let asked = Some(Duration::from_millis(1));
-            let is_retried = wait(&error(code, asked), 1).is_some();
+            let is_retried = delay(&error(code, asked), 1).is_some();
             let may_be = matches!(code, Code::Unavailable | Code::ResourceExhausted);
             assert_eq!(is_retried, may_be, "{code:?}");
         }

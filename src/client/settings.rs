@@ -1,4 +1,4 @@
-//! Where the service is, and how to reach it.
+//! How to reach the service.
 
 use std::{fmt, fs, io, path::PathBuf, time::Duration};
 
@@ -14,63 +14,61 @@ const USER_AGENT: &str = concat!("voicecall/", env!("CARGO_PKG_VERSION"));
 pub struct Settings {
     /// `http://host:port`, or `https://host:port` for TLS.
     pub endpoint: String,
-    /// How TLS is done; for `https` only.
+    /// TLS settings, for `https` only.
     pub tls: Tls,
-    /// A bearer token, sent with every request. By `http` others can read it.
+    /// A bearer token, sent with every request. Over `http` others can read it.
     pub token: Option<String>,
-    /// How long each call may take, retries included.
+    /// How long each request may take, including retries.
     pub deadline: Duration,
-    /// How long a connection may take to be made.
+    /// How long connecting may take.
     pub connect_timeout: Duration,
-    /// How often to ask whether the other end is still there, while calls are
-    /// under way.
+    /// How often to ping the server while requests are in progress.
     pub keepalive_interval: Duration,
-    /// How long the other end may take to say so, before its connection is given
-    /// up.
+    /// How long the server may take to respond to a ping before the connection is closed.
     pub keepalive_timeout: Duration,
 }
 
-/// How TLS is done.
+/// TLS settings.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
-    /// Who vouches for the server, in PEM; `None`: whom the system trusts.
+    /// The certificate authorities to trust, in PEM; `None` for those of the system.
     pub ca_certificate: Option<PathBuf>,
-    /// What to show the server: a certificate and its key, in PEM.
+    /// The client certificate and its key, in PEM.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// The name in the server's certificate, if it is not the endpoint's.
+    /// The name in the server's certificate, if it is not the host of the endpoint.
     pub server_name: Option<String>,
 }
 
-/// Settings that no service can be reached by.
+/// Why settings are invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The endpoint is no URL of a service.
+    /// The endpoint is not the URL of a service.
     #[error(
-        "the endpoint {0:?} must be http:// or https://, a host, and a port if it is not the usual one"
+        "the endpoint {0:?} must be a URL such as http://localhost:50051 or https://calls.example.com"
     )]
     Endpoint(String),
-    /// TLS settings, and an endpoint without TLS.
-    #[error("certificates are for https:// endpoints only")]
+    /// There are TLS settings, but the endpoint has no TLS.
+    #[error("certificates can only be used with an https:// endpoint")]
     TlsUnused,
     /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The certificates or the key are of no use.
+    /// The certificates or the key cannot be used.
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
-    /// The token is no text that a header can hold.
-    #[error("the token holds characters that no token has")]
+    /// A header cannot hold the token.
+    #[error("the token contains characters that are not allowed in a token")]
     Token,
 }
 
 impl Settings {
-    /// The defaults: 10 seconds for each call, 5 for a connection, trust as the
-    /// system has it, no token.
+    /// The defaults: 10 seconds for each request, 5 seconds for connecting, the system's
+    /// certificate authorities, no token.
     #[must_use]
     pub fn new(endpoint: impl Into<String>) -> Self {
         Self {
@@ -120,7 +118,7 @@ impl Settings {
 }
 
 impl fmt::Debug for Settings {
-    /// Without the token.
+    /// Omits the token.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Settings")
@@ -158,7 +156,7 @@ fn read(path: &PathBuf) -> Result<Vec<u8>, SettingsError> {
     })
 }
 
-/// The framework's error with its causes, which alone say what is wrong.
+/// The framework's error with its causes, because only they say what is wrong.
 fn tls_error(error: transport::Error) -> SettingsError {
     let mut text = error.to_string();
     let mut next = std::error::Error::source(&error);

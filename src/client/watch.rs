@@ -1,4 +1,4 @@
-//! The watch that resumes by itself.
+//! Watches that resume by themselves after an interruption.
 
 use std::collections::VecDeque;
 
@@ -12,29 +12,29 @@ use crate::proto::{
     WatchVoiceCallsResponse, watch_voice_calls_request::Start, watch_voice_calls_response::Message,
 };
 
-/// What a watch gives. Each change comes once, in order, across all reconnects.
+/// An item of a watch. Each change comes once and in order, across all interruptions.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Watched {
-    /// A call of the snapshot. If the snapshot breaks off, it begins anew:
-    /// [`Watched::Restarted`] says so.
+    /// A call of the snapshot. If the snapshot is interrupted, it starts again, after a
+    /// [`Watched::Restarted`].
     Call(Box<VoiceCall>),
-    /// Forget the calls so far: the snapshot begins anew.
+    /// The snapshot starts again: discard the calls so far.
     Restarted,
     /// The snapshot is complete, at this revision.
     Complete {
-        /// The revision.
+        /// The revision of the snapshot.
         revision: i64,
-        /// Resumes here.
+        /// Resumes after the snapshot.
         resume_token: String,
     },
-    /// Something has changed.
+    /// A change.
     Event(Box<VoiceCallEvent>),
-    /// Everything so far is delivered; store this beside what was made of it.
+    /// Everything up to here has been delivered. Store the token together with what was
+    /// derived from the events.
     Position {
-        /// Resumes here, in another process too.
+        /// Resumes here, also in another process.
         resume_token: String,
-        /// Everything in view up to this revision; `None` after events, whose own
-        /// revisions tell.
+        /// The checkpoint; `None` after events, which have their own revisions.
         checkpoint: Option<Checkpoint>,
     },
 }
@@ -43,21 +43,21 @@ struct Watch {
     client: Client,
     request: WatchVoiceCallsRequest,
     stream: Option<Streaming<WatchVoiceCallsResponse>>,
-    /// Received, and not given yet.
+    /// Items that have been received, and not returned yet.
     waiting: VecDeque<Watched>,
     /// Failures in a row.
     failures: u32,
-    /// Calls of a snapshot that is not complete have been given.
+    /// Calls of an incomplete snapshot have been returned.
     in_snapshot: bool,
     ended: bool,
 }
 
 impl Client {
-    /// Watches, for as long as the stream is polled. A stream that breaks is
-    /// resumed where it was, with backoff and jitter and without end; what cannot
-    /// be resumed ([`Error::reason`] `REVISION_COMPACTED`, `FEED_RESET`,
-    /// `WATCHER_TOO_SLOW`) and what is refused ends it with the error: start again
-    /// with a snapshot.
+    /// Watches calls, for as long as the stream is polled. After an interruption it resumes
+    /// where it was, with backoff and jitter, however often that takes. A watch that is
+    /// refused ends with the error, and so does one that cannot be resumed ([`Error::reason`]
+    /// is `REVISION_COMPACTED`, `FEED_RESET` or `WATCHER_TOO_SLOW`): start again with a
+    /// snapshot.
     pub fn watch(
         &self,
         request: WatchVoiceCallsRequest,
@@ -93,14 +93,14 @@ impl Watch {
             };
             self.stream = None;
             self.failures += 1;
-            let Some(wait) = retry::resume(&error, self.failures) else {
+            let Some(delay) = retry::resume_delay(&error, self.failures) else {
                 return Some(Err(error));
             };
-            sleep(wait).await;
+            sleep(delay).await;
         }
     }
 
-    /// Receives one message, and connects before that if need be.
+    /// Receives one message, after opening the stream if it is not open.
     async fn receive(&mut self) -> Result<(), Error> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
@@ -114,8 +114,9 @@ impl Watch {
         };
         let message = stream.message().await;
         let message = message.map_err(|status| self.client.error(&status))?;
-        // A stream never ends without a status, except when the connection does.
-        let message = message.ok_or_else(|| Error::new(Code::Unavailable, "the stream broke"))?;
+        // The service ends every stream with a status, so the connection was lost.
+        let message =
+            message.ok_or_else(|| Error::new(Code::Unavailable, "the stream was interrupted"))?;
         self.failures = 0;
         match message.message {
             Some(Message::SnapshotChunk(chunk)) => {
@@ -143,7 +144,7 @@ impl Watch {
                     checkpoint: Some(checkpoint),
                 });
             }
-            // Of a newer service.
+            // A message that only newer releases know.
             None => {}
         }
         Ok(())

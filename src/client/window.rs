@@ -1,4 +1,6 @@
-//! The records of an import that are on their way.
+//! The window of an import: the records that have been read and may have to be sent again.
+//!
+//! On the wire records are numbered from 0; the sequences of the caller need not be unique.
 
 use std::collections::VecDeque;
 
@@ -9,18 +11,18 @@ use crate::proto::{
     import_voice_calls_request::Message,
 };
 
-/// Records that are kept until they are answered, at most: more than the service
-/// works on at once.
+/// The most records that are kept until they are acknowledged: more than the service has in
+/// progress at once.
 const MAX_WINDOW: usize = 4096;
 const MAX_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 
-/// The records from the first without an answer on, in order.
+/// All records from the first unacknowledged one on, in order.
 #[derive(Default)]
 pub(super) struct Window {
     slots: VecDeque<Slot>,
-    /// The number of the first on the wire: how many were before it.
+    /// The number on the wire of the first record: how many were before it.
     first: i64,
-    /// How many of them are sent on this connection; 0 to send them again.
+    /// How many of the records are sent on this connection; 0 to send all of them again.
     pub(super) sent: usize,
     bytes: usize,
 }
@@ -28,7 +30,7 @@ pub(super) struct Window {
 struct Slot {
     record: ImportRecord,
     bytes: usize,
-    is_answered: bool,
+    is_acknowledged: bool,
 }
 
 impl Window {
@@ -50,7 +52,7 @@ impl Window {
         self.slots.push_back(Slot {
             record,
             bytes,
-            is_answered: false,
+            is_acknowledged: false,
         });
     }
 
@@ -66,25 +68,29 @@ impl Window {
         }
     }
 
-    /// The answer with the record's own sequence, if it is the first to it.
-    pub(super) fn answer(
+    /// Acknowledges a record, and returns the response with the record's own sequence. `None`
+    /// for a record that is already acknowledged.
+    pub(super) fn acknowledge(
         &mut self,
-        answer: ImportVoiceCallsResponse,
+        response: ImportVoiceCallsResponse,
     ) -> Option<ImportVoiceCallsResponse> {
-        let place = usize::try_from(answer.sequence - self.first).ok()?;
+        let place = usize::try_from(response.sequence - self.first).ok()?;
         let slot = self.slots.get_mut(place)?;
-        if std::mem::replace(&mut slot.is_answered, true) {
+        if std::mem::replace(&mut slot.is_acknowledged, true) {
             return None;
         }
         let sequence = slot.record.sequence;
-        let done = self.slots.iter().take_while(|slot| slot.is_answered);
+        let done = self.slots.iter().take_while(|slot| slot.is_acknowledged);
         let done = done.count();
         for slot in self.slots.drain(..done) {
             self.bytes -= slot.bytes;
             self.first += 1;
         }
         self.sent = self.sent.saturating_sub(done);
-        Some(ImportVoiceCallsResponse { sequence, ..answer })
+        Some(ImportVoiceCallsResponse {
+            sequence,
+            ..response
+        })
     }
 }
 
@@ -103,7 +109,7 @@ mod tests {
         window
     }
 
-    /// Sends all that is unsent; answers the numbers on the wire.
+    /// Sends all unsent records, and returns their numbers on the wire.
     fn send_all(window: &mut Window) -> Vec<i64> {
         let mut sent = Vec::new();
         while window.has_unsent() {
@@ -114,28 +120,30 @@ mod tests {
         sent
     }
 
-    fn answer(window: &mut Window, sequence: i64) -> Option<i64> {
-        let answer = ImportVoiceCallsResponse {
+    fn acknowledge(window: &mut Window, sequence: i64) -> Option<i64> {
+        let response = ImportVoiceCallsResponse {
             sequence,
             ..ImportVoiceCallsResponse::default()
         };
-        window.answer(answer).map(|answer| answer.sequence)
+        window
+            .acknowledge(response)
+            .map(|response| response.sequence)
     }
 
     #[test]
-    fn what_is_sent_again_begins_with_the_first_without_an_answer() {
+    fn records_are_sent_again_from_the_first_unacknowledged_one_on() {
         let mut window = window(&[70, 10, 70, 40]);
         assert_eq!(send_all(&mut window), [0, 1, 2, 3]);
-        assert_eq!(answer(&mut window, 2), Some(70));
-        assert_eq!(answer(&mut window, 0), Some(70));
+        assert_eq!(acknowledge(&mut window, 2), Some(70));
+        assert_eq!(acknowledge(&mut window, 0), Some(70));
         window.sent = 0;
-        // The third is among them, or the second would be written after it.
+        // The third is sent again too: otherwise the second would be written after it.
         assert_eq!(send_all(&mut window), [1, 2, 3]);
-        assert_eq!(answer(&mut window, 2), None);
-        assert_eq!(answer(&mut window, 1), Some(10));
-        assert_eq!(answer(&mut window, 1), None);
-        assert_eq!(answer(&mut window, 7), None);
-        assert_eq!(answer(&mut window, 3), Some(40));
+        assert_eq!(acknowledge(&mut window, 2), None);
+        assert_eq!(acknowledge(&mut window, 1), Some(10));
+        assert_eq!(acknowledge(&mut window, 1), None);
+        assert_eq!(acknowledge(&mut window, 7), None);
+        assert_eq!(acknowledge(&mut window, 3), Some(40));
         assert!(window.is_empty() && window.bytes == 0 && !window.has_unsent());
     }
 

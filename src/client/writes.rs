@@ -1,9 +1,9 @@
-//! The writes. Each carries a request id, which makes it safe to send again.
+//! The writes. Each carries a request id, which makes it safe to retry.
 
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Client, Error, Stub, answered};
+use super::{Client, Error, Stub, required_call};
 use crate::proto::{
     BatchCreateVoiceCallsRequest, CreateVoiceCallRequest, DeleteVoiceCallRequest,
     HandleVoiceCallRequest, PurgeVoiceCallRequest, UndeleteVoiceCallRequest,
@@ -17,24 +17,24 @@ impl Client {
         message: M,
         send: impl AsyncFn(Stub, Request<M>) -> Result<Response<R>, Status>,
     ) -> Result<R, Error> {
-        let answered = self.call(message, send).await;
-        answered.map_err(|mut error| {
+        let response = self.call(message, send).await;
+        response.map_err(|mut error| {
             error.details.request_id = Some(request_id);
             error
         })
     }
 
-    /// Records a new call, and answers it as recorded.
+    /// Creates a call, and returns it.
     ///
     /// # Errors
     /// [`Error`].
     pub async fn create(&self, mut request: CreateVoiceCallRequest) -> Result<VoiceCall, Error> {
-        let id = protect(&mut request.request_id);
+        let id = ensure_request_id(&mut request.request_id);
         let send = async |mut stub: Stub, request| stub.create_voice_call(request).await;
-        answered(self.write(id, request, send).await?.voice_call)
+        required_call(self.write(id, request, send).await?.voice_call)
     }
 
-    /// Records several new calls, all or none, and answers them in order.
+    /// Creates several calls, all or none, and returns them in order.
     ///
     /// # Errors
     /// [`Error`].
@@ -42,33 +42,33 @@ impl Client {
         &self,
         mut request: BatchCreateVoiceCallsRequest,
     ) -> Result<Vec<VoiceCall>, Error> {
-        let id = protect(&mut request.request_id);
+        let id = ensure_request_id(&mut request.request_id);
         let send = async |mut stub: Stub, request| stub.batch_create_voice_calls(request).await;
         Ok(self.write(id, request, send).await?.voice_calls)
     }
 
-    /// Corrects a call, and answers it as it is then.
+    /// Updates a call, and returns it.
     ///
     /// # Errors
     /// [`Error`].
     pub async fn update(&self, mut request: UpdateVoiceCallRequest) -> Result<VoiceCall, Error> {
-        let id = protect(&mut request.request_id);
+        let id = ensure_request_id(&mut request.request_id);
         let send = async |mut stub: Stub, request| stub.update_voice_call(request).await;
-        answered(self.write(id, request, send).await?.voice_call)
+        required_call(self.write(id, request, send).await?.voice_call)
     }
 
-    /// Marks a call as handled, and answers it as it is then.
+    /// Marks a call as handled, and returns it.
     ///
     /// # Errors
     /// [`Error`].
     pub async fn handle(&self, mut request: HandleVoiceCallRequest) -> Result<VoiceCall, Error> {
-        let id = protect(&mut request.request_id);
+        let id = ensure_request_id(&mut request.request_id);
         let send = async |mut stub: Stub, request| stub.handle_voice_call(request).await;
-        answered(self.write(id, request, send).await?.voice_call)
+        required_call(self.write(id, request, send).await?.voice_call)
     }
 
-    /// Deletes a call softly, and answers it as it is then; `None` when there is
-    /// no such call and `allow_missing` was set.
+    /// Deletes a call softly, and returns it; `None` if there is no such call and
+    /// `allow_missing` was set.
     ///
     /// # Errors
     /// [`Error`].
@@ -76,12 +76,12 @@ impl Client {
         &self,
         mut request: DeleteVoiceCallRequest,
     ) -> Result<Option<VoiceCall>, Error> {
-        let id = protect(&mut request.request_id);
+        let id = ensure_request_id(&mut request.request_id);
         let send = async |mut stub: Stub, request| stub.delete_voice_call(request).await;
         Ok(self.write(id, request, send).await?.voice_call)
     }
 
-    /// Restores a deleted call, and answers it as it is then.
+    /// Restores a deleted call, and returns it.
     ///
     /// # Errors
     /// [`Error`].
@@ -89,24 +89,24 @@ impl Client {
         &self,
         mut request: UndeleteVoiceCallRequest,
     ) -> Result<VoiceCall, Error> {
-        let id = protect(&mut request.request_id);
+        let id = ensure_request_id(&mut request.request_id);
         let send = async |mut stub: Stub, request| stub.undelete_voice_call(request).await;
-        answered(self.write(id, request, send).await?.voice_call)
+        required_call(self.write(id, request, send).await?.voice_call)
     }
 
-    /// Erases a call for good; answers the revision of the purge.
+    /// Erases a call permanently, and returns the revision of the purge.
     ///
     /// # Errors
     /// [`Error`]; `NOT_FOUND` when there is none.
     pub async fn purge(&self, mut request: PurgeVoiceCallRequest) -> Result<i64, Error> {
-        protect(&mut request.request_id);
+        ensure_request_id(&mut request.request_id);
         let send = async |mut stub: Stub, request| stub.purge_voice_call(request).await;
         Ok(self.call(request, send).await?.revision)
     }
 }
 
-/// Makes a write safe to send again, and answers its request id.
-fn protect(request_id: &mut String) -> String {
+/// Generates a request id if there is none, and returns the request id.
+fn ensure_request_id(request_id: &mut String) -> String {
     if request_id.is_empty() {
         *request_id = Uuid::new_v4().to_string();
     }

@@ -1,8 +1,11 @@
-//! One watcher's place in the feed.
+//! One watcher's position in the feed.
 //!
-//! A watcher of everything reads the ring whenever the head moves. One whose
-//! filter names calls, staff or clients has a queue, and sleeps until something
-//! is put into it. Either reads the log when it has fallen behind the ring.
+//! A watcher whose filter names calls, staff or clients has a queue, and sleeps until an entry
+//! is put into it. Every other watcher reads the ring whenever the head moves. Both read the
+//! log when they have fallen behind the ring.
+//!
+//! Invariant: every event in view is delivered once and in order, and everything in view up to
+//! [`Cursor::point`] has been delivered.
 
 use std::{
     sync::Arc,
@@ -22,62 +25,62 @@ use crate::{
     store::{LogError, Position},
 };
 
-/// A batch ends at so many bytes or events, whichever comes first: small
-/// enough that ten thousand watchers who stop reading hold little.
+/// A batch ends at this many bytes or events, whichever comes first: small enough that ten
+/// thousand watchers that stop reading hold little memory.
 const BATCH_BYTES: usize = 64 * 1024;
 const BATCH_EVENTS: usize = 1000;
 
-/// How far a watcher has come.
+/// How far a watcher has got.
 #[derive(Debug, Clone, Copy)]
 pub struct Point {
     /// Everything in view up to here has been delivered.
     pub position: Position,
-    /// The newest revision that the feed knows of.
+    /// The newest revision that the feed knows.
     pub head_revision: Revision,
-    /// All that was committed before this time is at or before the position; the
-    /// least there is until more is known.
+    /// Everything that was committed before this time is at or before the position.
+    /// [`Timestamp::MIN`] until more is known.
     pub read_time: Timestamp,
-    /// When the head was last confirmed, by our own clock.
+    /// When the head was last confirmed, by the clock of this process.
     pub confirmed_at: Option<Instant>,
 }
 
-/// See the module.
+/// A watcher's position in the feed; see the module.
 pub struct Cursor {
     hub: Arc<Hub>,
     filter: Arc<Filter>,
     reader: LogReader,
     head: watch::Receiver<FeedHead>,
-    /// Which log it is in; `None` until the feed follows one.
+    /// The log that the position is in; `None` until the feed follows a log.
     log_count: Option<u64>,
-    /// Whether its position is known to be in that log. It was taken from the database,
-    /// and the feed may not have come so far, or follow a log that is not the one any more.
-    is_placed: bool,
-    /// How far the log reached when the watch began: memory that has not come so far may
-    /// still hold what was purged since.
-    seen: Revision,
-    /// Where its changes are put, if its filter says which they are.
+    /// Whether the position is known to be in that log. It was read from the database, and
+    /// the feed may not have got that far, or may still follow a log that has been replaced.
+    is_verified: bool,
+    /// The head of the log when the watch began. While the feed is behind it, its memory may
+    /// still hold the content of calls that have been purged.
+    head_at_start: Revision,
+    /// Receives the changes that may match, if the filter names calls, staff or clients.
     queue: Option<Arc<WatcherQueue>>,
-    /// What is not in the queue: up to here it scans.
+    /// Changes up to here are not in the queue, and are read from the ring or the log.
     read_until: Revision,
-    /// All that was committed before has been delivered. The head's time may be
-    /// ahead of the next entry's, so what was said once is kept.
+    /// Everything in view that was committed before this time has been delivered. It never
+    /// goes back, although the head's time may be ahead of the next entry's.
     read_time: Timestamp,
     interval: Duration,
 }
 
 impl Cursor {
-    /// All that was committed before `read_time` is at or before the reader's place.
+    /// Everything that was committed before `read_time` is at or before the reader's position.
     pub(super) fn new(
         hub: Arc<Hub>,
         reader: LogReader,
         filter: Arc<Filter>,
         read_time: Timestamp,
-        seen: Revision,
+        head_at_start: Revision,
         interval: Duration,
     ) -> Self {
         hub.add_interval(interval);
         let head = hub.subscribe();
-        let queue = Subscriptions::takes(&filter).then(Arc::<WatcherQueue>::default);
+        let queue = Subscriptions::supports(&filter).then(Arc::<WatcherQueue>::default);
         let read_until = queue
             .as_ref()
             .map_or(0, |queue| hub.register(&filter, queue).position.revision);
@@ -87,8 +90,8 @@ impl Cursor {
             reader,
             head,
             log_count: None,
-            is_placed: false,
-            seen,
+            is_verified: false,
+            head_at_start,
             queue,
             read_until,
             read_time,
@@ -96,10 +99,10 @@ impl Cursor {
         }
     }
 
-    /// Where it is.
+    /// How far the watcher has got.
     #[must_use]
     pub fn point(&mut self) -> Point {
-        self.skip_unwanted();
+        self.skip_to_head();
         let head = *self.head.borrow();
         let position = self.reader.position();
         self.read_time = self.read_time.max(self.reader.time());
@@ -114,19 +117,19 @@ impl Cursor {
         }
     }
 
-    /// Waits for the next events in view. A caller that stops waiting loses
-    /// nothing.
+    /// Waits for the next events in view. Cancel-safe: a caller that stops waiting loses no
+    /// event.
     ///
     /// # Errors
-    /// [`LogError`]: the watch cannot go on.
+    /// [`LogError`]: the watch cannot continue.
     pub async fn next(&mut self) -> Result<Arc<SharedBatch>, LogError> {
         loop {
-            // Taken note of before anything is looked at, so that what comes
-            // later wakes.
+            // The head is marked as seen before anything else is read, so that every later
+            // change of it wakes this watcher.
             let head = *self.head.borrow_and_update();
             self.check_log(head)?;
-            if !self.is_placed && !self.place(head).await? {
-                // The hub outlives its cursors.
+            if !self.is_verified && !self.verify_position(head).await? {
+                // Cannot fail, because the hub outlives its cursors.
                 drop(self.head.changed().await);
                 continue;
             }
@@ -142,7 +145,7 @@ impl Cursor {
                     let events = self.read_events(self.read_until).await?;
                     self.batch(events)
                 }
-                None => self.take_shared(head.position.revision).await?,
+                None => self.next_shared(head.position.revision).await?,
             };
             if let Some(batch) = batch {
                 return Ok(batch);
@@ -162,29 +165,29 @@ impl Cursor {
             Some(_) => Ok(()),
             None => {
                 self.log_count = Some(head.log_count);
-                // What came before the feed began was put into no queue.
+                // No queue has the changes from before the feed began.
                 self.read_until = self.read_until.max(head.position.revision);
                 Ok(())
             }
         }
     }
 
-    /// Makes sure that the position is in the log that the feed follows; false: the feed has
-    /// not come so far.
-    async fn place(&mut self, head: FeedHead) -> Result<bool, LogError> {
+    /// Verifies that the position is in the log that the feed follows. Returns false if the
+    /// feed has not got that far.
+    async fn verify_position(&mut self, head: FeedHead) -> Result<bool, LogError> {
         let position = self.reader.position();
-        let wanted = position.revision.max(self.seen);
-        if head.confirmed_at.is_none() || head.position.revision < wanted {
+        let needed = position.revision.max(self.head_at_start);
+        if head.confirmed_at.is_none() || head.position.revision < needed {
             return Ok(false);
         }
-        if !self.hub.holds(position) {
-            Box::pin(self.reader.check()).await?;
+        if !self.hub.contains(position) {
+            Box::pin(self.reader.verify_position()).await?;
         }
-        self.is_placed = true;
+        self.is_verified = true;
         Ok(true)
     }
 
-    /// Whether there is something to look at without waiting.
+    /// Whether there may be more to read without waiting.
     fn may_have_more(&self, head: FeedHead) -> bool {
         let position = self.reader.position().revision;
         match &self.queue {
@@ -196,30 +199,30 @@ impl Cursor {
     async fn wait(&mut self) {
         match &self.queue {
             Some(queue) => queue.filled.notified().await,
-            // The hub outlives its cursors.
+            // Cannot fail, because the hub outlives its cursors.
             None => drop(self.head.changed().await),
         }
     }
 
-    /// The events in view up to the reader's place, if there are any.
+    /// The batch of these events up to the reader's position; `None` if there are none.
     fn batch(&self, events: Vec<(EventType, Arc<Entry>)>) -> Option<Arc<SharedBatch>> {
         let position = self.reader.position();
         (!events.is_empty()).then(|| Arc::new(SharedBatch::new(events, position)))
     }
 
-    /// The next batch by scanning, or what another watcher has scanned who was at the
-    /// same place and wants the same.
-    async fn take_shared(&mut self, until: Revision) -> Result<Option<Arc<SharedBatch>>, LogError> {
+    /// The next batch, read by this watcher, or by another one that was at the same position
+    /// with the same filter.
+    async fn next_shared(&mut self, until: Revision) -> Result<Option<Arc<SharedBatch>>, LogError> {
         let from = self.reader.position();
         if from.revision >= until {
             return Ok(None);
         }
-        let voided = match self.hub.latest().get(&self.filter, from) {
+        let generation = match self.hub.latest().get(&self.filter, from) {
             Ok(KeyedBatch { batch, time, .. }) => {
                 self.reader.skip_to(batch.position, time);
                 return Ok(Some(batch));
             }
-            Err(voided) => voided,
+            Err(generation) => generation,
         };
         let events = self.read_events(until).await?;
         let batch = self.batch(events);
@@ -230,13 +233,13 @@ impl Cursor {
                 batch: Arc::clone(batch),
                 time: self.reader.time(),
             };
-            self.hub.latest().put(voided, shared);
+            self.hub.latest().put(generation, shared);
         }
         Ok(batch)
     }
 
-    /// The next events by scanning; may be none although there are more behind
-    /// what was scanned.
+    /// The next events from the ring or the log. There may be none although more follow
+    /// behind the entries that were read.
     async fn read_events(
         &mut self,
         until: Revision,
@@ -245,7 +248,7 @@ impl Cursor {
         let (mut bytes, mut events) = (0, Vec::new());
         let entries = self
             .reader
-            .take(until, |entry| {
+            .read_next(until, |entry| {
                 let event = filter.event(entry.change());
                 let size = event.map_or(0, |_| entry.size());
                 let fits = bytes == 0 || bytes + size <= BATCH_BYTES;
@@ -262,9 +265,9 @@ impl Cursor {
             .collect())
     }
 
-    /// What is in the queue; `None` after it overflowed: then scanning is next.
+    /// The events in the queue; `None` after it overflowed: then the entries have to be read.
     fn dequeue(&mut self, queue: &WatcherQueue) -> Option<Vec<(EventType, Arc<Entry>)>> {
-        let Some(entries) = queue.take(BATCH_EVENTS) else {
+        let Some(entries) = queue.dequeue(BATCH_EVENTS) else {
             self.read_until = self.hub.rearm(queue).position.revision;
             return None;
         };
@@ -273,7 +276,7 @@ impl Cursor {
             if entry.revision() <= self.reader.position().revision {
                 continue;
             }
-            self.reader.pass(&entry);
+            self.reader.skip_past(&entry);
             if let Some(event) = self.filter.event(entry.change()) {
                 events.push((event, entry));
             }
@@ -281,13 +284,13 @@ impl Cursor {
         Some(events)
     }
 
-    /// Goes on to the head if nothing up to it is wanted.
-    fn skip_unwanted(&mut self) {
+    /// Moves the position to the head if nothing up to it is in view.
+    fn skip_to_head(&mut self) {
         let Some(queue) = &self.queue else { return };
-        if !self.is_placed || self.reader.position().revision < self.read_until {
+        if !self.is_verified || self.reader.position().revision < self.read_until {
             return;
         }
-        // The head first: what is put into the queue after this look is behind it.
+        // The head is read first: entries that are put into the queue later are behind it.
         let head = self.hub.head();
         if Some(head.log_count) == self.log_count && queue.is_empty() {
             self.reader.skip_to(head.position, Timestamp::MIN);

@@ -1,10 +1,11 @@
-//! An encoded form, which the first who wants it makes for all.
+//! The encoded forms of an entry or a batch, each of which is made once, by the first watcher
+//! that needs it.
 
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-/// With the states before the changes, and without.
+/// One form with the states before the changes, and one without.
 #[derive(Debug, Default)]
 pub(super) struct Encoded {
     plain: OnceLock<Bytes>,

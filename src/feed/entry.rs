@@ -1,4 +1,4 @@
-//! One change in memory.
+//! One change of the log in memory.
 
 use std::mem::size_of;
 
@@ -10,7 +10,7 @@ use crate::{
     store::{self, Position},
 };
 
-/// One change, decoded once and encoded once for all who want it.
+/// One change of the log, decoded once and encoded once for all watchers.
 #[derive(Debug)]
 pub struct Entry {
     change: Change,
@@ -26,7 +26,7 @@ impl From<store::LogEntry> for Entry {
 }
 
 impl Entry {
-    /// The change, in the batch with this stamp.
+    /// The change, committed in the batch with this stamp.
     pub(super) fn new(change: Change, stamp: i64) -> Self {
         let states = [&change.before, &change.after];
         let states: usize = states.into_iter().flatten().map(|call| size(call)).sum();
@@ -45,7 +45,7 @@ impl Entry {
         &self.change
     }
 
-    /// Where it is in the log.
+    /// The position in the log.
     #[must_use]
     pub fn position(&self) -> Position {
         Position {
@@ -54,13 +54,13 @@ impl Entry {
         }
     }
 
-    /// The change's encoded form, with the state before or without, which the
-    /// first who wants it makes for all.
+    /// The encoded form of the change, with or without the state before. It is made once, by
+    /// the first watcher that needs it.
     pub fn encoded(&self, with_previous: bool, encode: impl FnOnce(&Change) -> Bytes) -> &Bytes {
         self.encoded.get(with_previous, || encode(&self.change))
     }
 
-    /// What it takes in memory, about.
+    /// The approximate size in memory, in bytes.
     pub(super) fn size(&self) -> usize {
         self.size
     }
@@ -69,13 +69,13 @@ impl Entry {
         self.change.revision
     }
 
-    /// The entry without what it says of a call that was purged since.
+    /// The entry without the content of its call, which has been purged.
     pub(super) fn erased(&self) -> Self {
         Self::new(self.change.erased(), self.stamp)
     }
 }
 
-/// What a call takes in memory, about.
+/// The approximate size of a call in memory, in bytes.
 pub(super) fn size(call: &Call) -> usize {
     let a = &call.attributes;
     let names = [&a.staff_uid, &a.client_uid, &a.handled_by_staff_uid];

@@ -1,9 +1,12 @@
 //! Keeps the feed at the head of the log.
 //!
-//! A batch of this process that follows the head directly, by revision and by
-//! stamp, comes from memory: no read. Everything else is read from the log, as
-//! soon as another replica's word or a gap tells that it is there, and otherwise
-//! every now and then.
+//! A batch of this process that directly follows the head, by revision and by stamp, is
+//! appended from memory, without a read. Everything else is read from the log: as soon as
+//! there is a notification by another replica or a gap in the revisions, and at regular
+//! intervals.
+//!
+//! Invariant: the head moves along one log, without a gap. If that is impossible, because the
+//! log was replaced or set back, the feed restarts at its new end.
 
 use std::{
     collections::BTreeMap,
@@ -22,19 +25,19 @@ use crate::{
     store::{CommittedBatch, Following, LogError, Position, ReadError, Tail},
 };
 
-/// How often the log is read while nothing tells of changes, and while other
-/// replicas write.
+/// How often the log is read without a notification: while only this replica writes, and
+/// while others do.
 const IDLE_POLL: Duration = Duration::from_millis(500);
 const BUSY_POLL: Duration = Duration::from_millis(50);
-/// How long others are taken to write after their last change.
+/// Other replicas count as writing for this long after their last change.
 const OTHERS_WRITE_FOR: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// After how long without a write the log's time is moved on.
-const TIME_IS_OLD_AFTER_MICROS: i64 = 1_000_000;
-/// Entries in one read.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// The log's time is advanced when there has been no write for this long.
+const ADVANCE_TIME_AFTER_MICROS: i64 = 1_000_000;
+/// The most entries in one read.
 const PAGE: i64 = 500;
-/// Own batches that are kept until what is before them has been read.
+/// The most own batches that are kept until the entries before them have been read.
 const MAX_AHEAD: usize = 16;
 
 /// The task that follows the log.
@@ -42,14 +45,14 @@ pub(super) struct Follower {
     hub: Arc<Hub>,
     following: Following,
     stop: CancellationToken,
-    /// Own batches whose predecessors are missing, by their first revision.
+    /// Batches of this process whose predecessors are missing, by their first revision.
     ahead: BTreeMap<Revision, CommittedBatch>,
-    /// Until when other replicas are taken to write.
-    others_until: Option<Instant>,
+    /// Until when other replicas count as writing.
+    others_write_until: Option<Instant>,
     next_poll: Instant,
     started: bool,
-    /// The log's time is being moved on, which may take as long as a write.
-    confirming: Option<BoxFuture<'static, ()>>,
+    /// Advances the log's time, which may take as long as a write.
+    advancing_time: Option<BoxFuture<'static, ()>>,
 }
 
 impl Follower {
@@ -59,10 +62,10 @@ impl Follower {
             following,
             stop,
             ahead: BTreeMap::new(),
-            others_until: None,
+            others_write_until: None,
             next_poll: Instant::now(),
             started: false,
-            confirming: None,
+            advancing_time: None,
         }
     }
 
@@ -74,37 +77,37 @@ impl Follower {
         }
     }
 
-    /// Ends when the store does.
+    /// Returns when the store has ended.
     async fn follow(&mut self) {
         while !self.started {
             if self.restart().await.is_err() {
-                sleep(RETRY_AFTER).await;
+                sleep(RETRY_DELAY).await;
             }
         }
         loop {
             let poll = sleep(self.next_poll.saturating_duration_since(Instant::now()));
             tokio::select! {
                 commit = self.following.commits.recv() => match commit {
-                    Some(commit) => self.take(commit).await,
+                    Some(commit) => self.on_commit(commit).await,
                     None => return,
                 },
                 () = self.following.notifications.heard() => self.read().await,
                 () = poll => self.read().await,
                 () = async {
-                    match &mut self.confirming {
-                        Some(confirming) => confirming.await,
+                    match &mut self.advancing_time {
+                        Some(advancing_time) => advancing_time.await,
                         None => std::future::pending().await,
                     }
                 } => {
-                    self.confirming = None;
+                    self.advancing_time = None;
                     self.read().await;
                 }
             }
         }
     }
 
-    /// A batch of this process.
-    async fn take(&mut self, commit: CommittedBatch) {
+    /// Handles a batch that this process has committed.
+    async fn on_commit(&mut self, commit: CommittedBatch) {
         self.following.notifications.tell();
         let head = self.hub.head().position;
         if commit.before == head {
@@ -116,14 +119,14 @@ impl Follower {
             }
             self.read().await;
         } else {
-            // Read from the log before it was told of, unless the log was set
-            // back: reading finds that out.
+            // The batch was read from the log before this process reported it, unless the log
+            // was set back, which the read would find out.
             let last = commit.changes.last().map_or(0, |change| change.revision);
             let known = Position {
                 revision: last,
                 stamp: commit.stamp,
             };
-            if !self.hub.holds(known) {
+            if !self.hub.contains(known) {
                 self.read().await;
             }
         }
@@ -139,8 +142,8 @@ impl Follower {
         self.next_poll = Instant::now() + self.interval();
     }
 
-    /// Appends the own batches whose turn has come, and drops those that have
-    /// been read meanwhile.
+    /// Appends the batches of this process that now follow the head, and drops those that
+    /// have been read meanwhile.
     fn append_ahead(&mut self) {
         while let Some(first) = self.ahead.first_entry() {
             let head = self.hub.head().position;
@@ -154,7 +157,7 @@ impl Follower {
         }
     }
 
-    /// Reads what follows the head until there is no more.
+    /// Reads what follows the head, up to the end of the log.
     async fn read(&mut self) {
         loop {
             let head = self.hub.head().position;
@@ -164,10 +167,10 @@ impl Follower {
                     let full = i64::try_from(page.entries.len()).is_ok_and(|len| len == PAGE);
                     if page.entries.is_empty() {
                         self.hub.confirm(page.tail.read_time);
-                        self.move_time_on(&page.tail);
+                        self.advance_time(&page.tail);
                         break;
                     }
-                    self.others_until = Some(Instant::now() + OTHERS_WRITE_FOR);
+                    self.others_write_until = Some(Instant::now() + OTHERS_WRITE_FOR);
                     let entries = page.entries.into_iter();
                     let entries = entries.map(|entry| Arc::new(Entry::from(entry))).collect();
                     if full {
@@ -183,7 +186,7 @@ impl Follower {
                 }
                 Err(LogError::Reset | LogError::Ahead { .. } | LogError::Compacted { .. }) => {
                     warn!(
-                        "the change log is no longer the one that was followed; streams end with FEED_RESET"
+                        "the change log has been replaced or set back; watches end with FEED_RESET"
                     );
                     if let Err(error) = self.restart().await {
                         self.failed(&error).await;
@@ -196,29 +199,29 @@ impl Follower {
         self.next_poll = Instant::now() + self.interval();
     }
 
-    /// Moves the log's time on if nothing has been written for a while and somebody wants
-    /// to know.
-    fn move_time_on(&mut self, tail: &Tail) {
+    /// Advances the log's time if nothing has been written for a while and there are
+    /// watchers.
+    fn advance_time(&mut self, tail: &Tail) {
         let age = tail.clock.micros().saturating_sub(tail.read_time.micros());
-        let is_old = age > TIME_IS_OLD_AFTER_MICROS;
-        if is_old && self.confirming.is_none() && self.hub.shortest_interval().is_some() {
+        let is_old = age > ADVANCE_TIME_AFTER_MICROS;
+        if is_old && self.advancing_time.is_none() && self.hub.shortest_interval().is_some() {
             let log_time = self.following.log_time.clone();
-            // One that fails is tried again after the next read.
+            // A failure is retried after the next read.
             let confirm = async move { drop(log_time.confirm().await) };
-            self.confirming = Some(Box::pin(confirm));
+            self.advancing_time = Some(Box::pin(confirm));
         }
     }
 
     async fn failed(&mut self, error: &ReadError) {
         if *error != ReadError::Unavailable {
-            warn!(%error, "the feed cannot read the change log; trying again");
+            warn!(%error, "the feed cannot read the change log; retrying");
         }
-        self.next_poll = Instant::now() + RETRY_AFTER;
-        // The commits that wait are of before: they will be found in the log.
-        sleep(RETRY_AFTER).await;
+        self.next_poll = Instant::now() + RETRY_DELAY;
+        // Batches that arrive meanwhile will be found in the log.
+        sleep(RETRY_DELAY).await;
     }
 
-    /// Starts at the log's present end.
+    /// Starts again at the current end of the log.
     async fn restart(&mut self) -> Result<(), ReadError> {
         let tail = self
             .following
@@ -234,11 +237,11 @@ impl Follower {
 
     fn interval(&self) -> Duration {
         let others_write = self
-            .others_until
+            .others_write_until
             .is_some_and(|until| Instant::now() < until);
         let poll = if others_write { BUSY_POLL } else { IDLE_POLL };
         self.hub
             .shortest_interval()
-            .map_or(poll, |wanted| wanted.min(poll))
+            .map_or(poll, |interval| interval.min(poll))
     }
 }

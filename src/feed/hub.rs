@@ -1,4 +1,8 @@
-//! What the follower and the cursors share.
+//! What the follower and the cursors share: the ring, the head, the subscriptions and the
+//! latest shared batch.
+//!
+//! Invariant: the head and the contents of ring and queues change together under one lock, so
+//! a watcher that registers at a head gets exactly the entries after it.
 
 use std::{
     collections::BTreeMap,
@@ -19,26 +23,29 @@ use crate::{
     store::Position,
 };
 
-/// How far the feed has come.
+/// How far the feed has got.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FeedHead {
-    /// The last entry.
+    /// The position of the last entry.
     pub(super) position: Position,
-    /// The database's clock: all that was committed before is at or before it.
+    /// By the database's clock: everything that was committed before this time is at or
+    /// before the position.
     pub(super) read_time: Timestamp,
-    /// When we learned that, by our own clock; `None`: not yet.
+    /// When that was last confirmed, by the clock of this process; `None` until the feed has
+    /// read the log.
     pub(super) confirmed_at: Option<Instant>,
-    /// Counts the logs that were followed: positions of an earlier one are void.
+    /// The number of logs that were followed. Positions in an earlier one are invalid.
     pub(super) log_count: u64,
 }
 
-/// The feed's memory: written by the follower alone, read by all cursors.
+/// The feed's memory: written only by the follower, read by all cursors.
 #[derive(Debug)]
 pub(super) struct Hub {
     state: RwLock<HubState>,
     head: watch::Sender<FeedHead>,
     latest: LatestBatch,
-    /// How often the head is to be confirmed, and for how many.
+    /// The intervals at which watchers need the head confirmed, and how many watchers need
+    /// each.
     intervals: Mutex<BTreeMap<Duration, usize>>,
 }
 
@@ -67,7 +74,7 @@ impl Hub {
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, HubState> {
-        // Nothing in it can panic half-way.
+        // A panic leaves the state consistent, because no update of it can panic half-way.
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -79,7 +86,7 @@ impl Hub {
         *self.head.borrow()
     }
 
-    /// What was delivered last to who scans.
+    /// The batch that was read last by a watcher without a queue.
     pub(super) fn latest(&self) -> &LatestBatch {
         &self.latest
     }
@@ -88,8 +95,8 @@ impl Hub {
         self.head.subscribe()
     }
 
-    /// Adds what follows the head. All of it happens under one lock: whoever
-    /// registers sees either the old head and gets all of this, or the new head.
+    /// Appends entries that follow the head. This happens under one lock: a watcher that
+    /// registers sees either the old head and gets all these entries, or the new head.
     pub(super) fn append(&self, entries: Vec<Arc<Entry>>, read_time: Timestamp) {
         let mut state = self.write();
         let mut position = None;
@@ -98,7 +105,7 @@ impl Hub {
             if change.kind == Some(ChangeKind::Purged) {
                 state.ring.erase(change.uid);
                 state.subscriptions.erase(change.uid);
-                self.latest.void();
+                self.latest.invalidate();
             }
             state.subscriptions.push(&entry);
             position = Some(entry.position());
@@ -112,13 +119,13 @@ impl Hub {
         drop(state);
     }
 
-    /// Adds entries although there are more behind them.
+    /// Appends entries that others are known to follow.
     pub(super) fn append_part(&self, entries: Vec<Arc<Entry>>) {
         let time = entries.last().map(|last| last.change().changed_at);
         self.append(entries, time.unwrap_or(Timestamp::MIN));
     }
 
-    /// The head is where it was, as of `read_time`; nobody needs to wake.
+    /// Confirms that the head has not moved as of `read_time`, without waking any watcher.
     pub(super) fn confirm(&self, read_time: Timestamp) {
         self.head.send_if_modified(|head| {
             head.read_time = head.read_time.max(read_time);
@@ -127,22 +134,22 @@ impl Hub {
         });
     }
 
-    /// Starts anew at the head of another log.
+    /// Starts again at the head of another log.
     pub(super) fn restart(&self, position: Position, read_time: Timestamp) {
         let mut state = self.write();
         state.ring.restart(position);
-        self.latest.void();
+        self.latest.invalidate();
         self.head.send_modify(|head| {
             head.position = position;
             head.read_time = read_time;
             head.confirmed_at = Some(Instant::now());
             head.log_count += 1;
         });
-        state.subscriptions.wake();
+        state.subscriptions.wake_all();
     }
 
-    /// Whether the position is one of the entries in memory, or the head.
-    pub(super) fn holds(&self, position: Position) -> bool {
+    /// Whether the position is that of an entry in memory, or of the head.
+    pub(super) fn contains(&self, position: Position) -> bool {
         let state = self.read();
         let head = self.head();
         let entry = state.ring.at(position.revision);
@@ -155,15 +162,15 @@ impl Hub {
         self.read().ring.after(position, limit)
     }
 
-    /// Registers a queue; answers the head from which on it is filled.
+    /// Registers a queue, and returns the head after which it receives entries.
     pub(super) fn register(&self, filter: &Filter, queue: &Arc<WatcherQueue>) -> FeedHead {
         let mut state = self.write();
         state.subscriptions.insert(filter, queue);
         self.head()
     }
 
-    /// Empties a queue that overflowed; answers the head from which on it is
-    /// filled again.
+    /// Empties a queue that overflowed, and returns the head after which it receives entries
+    /// again.
     pub(super) fn rearm(&self, queue: &WatcherQueue) -> FeedHead {
         let state = self.write();
         queue.clear();
@@ -176,7 +183,7 @@ impl Hub {
         self.write().subscriptions.remove(filter, queue);
     }
 
-    /// Somebody wants the head confirmed this often.
+    /// Adds a watcher that needs the head confirmed at this interval.
     pub(super) fn add_interval(&self, interval: Duration) {
         let mut intervals = self
             .intervals
@@ -185,7 +192,7 @@ impl Hub {
         *intervals.entry(interval).or_default() += 1;
     }
 
-    /// They no longer do.
+    /// Removes such a watcher.
     pub(super) fn remove_interval(&self, interval: Duration) {
         let mut intervals = self
             .intervals
@@ -199,7 +206,7 @@ impl Hub {
         }
     }
 
-    /// The shortest interval that anybody wants.
+    /// The shortest interval that a watcher needs; `None` without watchers.
     pub(super) fn shortest_interval(&self) -> Option<Duration> {
         let intervals = self
             .intervals

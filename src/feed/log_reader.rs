@@ -1,5 +1,5 @@
-//! Reads on from any place in the log: from the ring where it reaches back so
-//! far, else from the log itself.
+//! Reads on from any position in the log: from the ring as far as that reaches back, otherwise
+//! from the database.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -11,42 +11,48 @@ use crate::{
     store::{Log, LogError, Position},
 };
 
-/// Entries taken at once.
-const TAKE: usize = 512;
-/// Entries in one read of the log.
+/// The most entries taken from the ring at once.
+const RING_PAGE: usize = 512;
+/// The most entries in one read of the database.
 const PAGE: i64 = 100;
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// See the module.
+/// A position in the log to read on from; see the module.
 pub struct LogReader {
     hub: Arc<Hub>,
     log: Log,
     position: Position,
-    /// Memory that has not come so far may still hold what was purged since.
-    seen: Revision,
-    /// When the entry at the position was committed; all before that is before
-    /// it in the log.
+    /// The head of the log when reading began. While the feed is behind it, its memory may
+    /// still hold the content of calls that have been purged.
+    head_at_start: Revision,
+    /// When the entry at the position was committed. Everything that was committed earlier is
+    /// before it in the log.
     time: Timestamp,
-    /// Read from the log, and not taken yet.
+    /// Entries that were read from the database, and are not returned yet.
     read: VecDeque<Arc<Entry>>,
-    /// What [`LatestBatch::voided`](super::batch::LatestBatch::voided) was then.
-    voided: u64,
+    /// The [`generation`](super::shared_batch::LatestBatch::generation) of those entries.
+    generation: u64,
 }
 
 impl LogReader {
-    pub(super) fn new(hub: Arc<Hub>, log: Log, position: Position, seen: Revision) -> Self {
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        log: Log,
+        position: Position,
+        head_at_start: Revision,
+    ) -> Self {
         Self {
             hub,
             log,
             position,
-            seen,
+            head_at_start,
             time: Timestamp::MIN,
             read: VecDeque::new(),
-            voided: 0,
+            generation: 0,
         }
     }
 
-    /// Where it is: behind all that was taken.
+    /// The position behind all the entries that were returned.
     #[must_use]
     pub fn position(&self) -> Position {
         self.position
@@ -56,8 +62,8 @@ impl LogReader {
         self.time
     }
 
-    /// Goes on to a position that is known to be further on, with nothing of interest
-    /// before it; the entry there was committed at `time` or later.
+    /// Moves to a later position, with nothing of interest before it. The entry there was
+    /// committed at `time` or later.
     pub(super) fn skip_to(&mut self, position: Position, time: Timestamp) {
         if position.revision > self.position.revision {
             self.position = position;
@@ -66,46 +72,47 @@ impl LogReader {
         self.time = self.time.max(time);
     }
 
-    /// Goes on behind this entry, which was got otherwise.
-    pub(super) fn pass(&mut self, entry: &Entry) {
+    /// Moves past this entry, which came from elsewhere.
+    pub(super) fn skip_past(&mut self, entry: &Entry) {
         self.skip_to(entry.position(), entry.change().changed_at);
     }
 
-    /// The next entries, while `wants` them and up to `until`; it is asked once
-    /// for each, and its first refusal ends it before that entry. None at all
-    /// only when the log ends here.
+    /// The next entries up to `until`. `accept` is called once for each, and the first entry
+    /// that it refuses ends the read and stays unread. Returns no entries if `accept` refuses
+    /// the first one, or if the position is at `until` or at the end of the log.
     ///
     /// # Errors
-    /// [`LogError`]: it cannot go on.
-    pub async fn take(
+    /// [`LogError`]: the log cannot be read on.
+    pub async fn read_next(
         &mut self,
         until: Revision,
-        mut wants: impl FnMut(&Entry) -> bool,
+        mut accept: impl FnMut(&Entry) -> bool,
     ) -> Result<Vec<Arc<Entry>>, LogError> {
         if self.position.revision >= until {
             return Ok(Vec::new());
         }
-        let voided = self.hub.latest().voided();
-        if self.voided != voided {
-            // What was read before may say what a purged call was.
+        let generation = self.hub.latest().generation();
+        if self.generation != generation {
+            // These entries may hold the content of a call that has been purged since.
             self.read.clear();
-            self.voided = voided;
+            self.generation = generation;
         }
         if self.read.is_empty() {
-            let has_seen = self.hub.head().position.revision >= self.seen;
-            let in_memory = has_seen.then(|| self.hub.after(self.position, TAKE));
+            let is_current = self.hub.head().position.revision >= self.head_at_start;
+            let in_memory = is_current.then(|| self.hub.after(self.position, RING_PAGE));
             match in_memory.flatten() {
                 Some(entries) if !entries.is_empty() => {
-                    return Ok(self.taken(entries, until, &mut wants));
+                    return Ok(self.accept_from(entries, until, &mut accept));
                 }
-                // Few are so far behind, so its state is not in every watcher's.
+                // Boxed, because few watchers are so far behind, and the state would otherwise be
+                // part of every watcher's.
                 _ => Box::pin(self.read_log()).await?,
             }
         }
         let mut taken = Vec::new();
         while let Some(entry) = self.read.front()
             && entry.revision() <= until
-            && wants(entry)
+            && accept(entry)
         {
             taken.extend(self.read.pop_front());
         }
@@ -116,15 +123,15 @@ impl LogReader {
         Ok(taken)
     }
 
-    fn taken(
+    fn accept_from(
         &mut self,
         mut entries: Vec<Arc<Entry>>,
         until: Revision,
-        wants: &mut impl FnMut(&Entry) -> bool,
+        accept: &mut impl FnMut(&Entry) -> bool,
     ) -> Vec<Arc<Entry>> {
         let count = entries
             .iter()
-            .take_while(|entry| entry.revision() <= until && wants(entry))
+            .take_while(|entry| entry.revision() <= until && accept(entry))
             .count();
         entries.truncate(count);
         if let Some(last) = entries.last() {
@@ -134,8 +141,8 @@ impl LogReader {
         entries
     }
 
-    /// Whether the log has the position, by the database's own word.
-    pub(super) async fn check(&self) -> Result<(), LogError> {
+    /// Verifies in the database that the log contains the position.
+    pub(super) async fn verify_position(&self) -> Result<(), LogError> {
         let deadline = Instant::now() + READ_TIMEOUT;
         let page = self.log.after(self.position, 0, deadline).await;
         page.map(drop).map_err(reached_before)
@@ -152,7 +159,7 @@ impl LogReader {
     }
 }
 
-/// What an error means at a position that was reached once.
+/// The meaning of an error at a position that was in the log before.
 fn reached_before(error: LogError) -> LogError {
     match error {
         LogError::Ahead { .. } => LogError::Reset,

@@ -1,19 +1,19 @@
-//! The change feed: every change of the log, in order, in memory while it is
-//! recent, for those who watch.
+//! The change feed: every change of the log, in order, for watchers. Recent changes are in
+//! memory.
 //!
-//! - [`Feed`] is the whole of it to the layers above; one per process
-//! - `follower` keeps it at the head of the log: the batches of this process come
-//!   from memory, all else from the log
-//! - `hub` is what the follower and the cursors share: a `ring` of the last
-//!   entries, the head, and the queues of those who want few of them (`index`)
-//! - [`Cursor`] is one watcher's place in it; `reader` reads on from any place, from
-//!   the ring or the log; a [`SharedBatch`] is what comes next, shared by those who are
-//!   at the same place and want the same
-//! - [`Snapshot`] reads the calls as they all were at one revision, [`ReadAhead`]
-//!   a page before it is wanted
+//! - [`Feed`] is what the layers above use; there is one per process
+//! - `follower` keeps it at the head of the log: batches of this process come from memory,
+//!   everything else from the log
+//! - `hub` is what the follower and the cursors share: a `ring` of the last entries, the head,
+//!   and the `subscriptions`, queues of watchers whose filter names calls, staff or clients
+//! - [`Cursor`] is one watcher's position; [`LogReader`] reads on from any position, from the
+//!   ring or the log; a [`SharedBatch`] is what comes next, shared by watchers at the same
+//!   position with the same filter
+//! - [`Snapshot`] reads the calls as they all were at one revision; [`ReadAhead`] reads a page
+//!   of it in advance
 //!
-//! It deliberately knows nothing of messages, except that entries and
-//! batches are encoded once for all, and nothing of rates or rights.
+//! It deliberately knows nothing of messages, except that entries and batches are encoded once
+//! for all watchers, and nothing of rates or permissions.
 
 mod cursor;
 mod encoded;
@@ -48,7 +48,7 @@ use crate::{
 /// How large the feed may grow.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes of recent changes in memory, about.
+    /// Bytes of recent changes in memory, approximately.
     pub memory_bytes: usize,
 }
 
@@ -61,7 +61,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// A feed over the store, kept by a task that `tasks` owns and `stop` ends.
+    /// A feed over the store, maintained by a task that `tasks` owns and `stop` ends.
     #[must_use]
     pub fn start(
         store: Store,
@@ -79,20 +79,20 @@ impl Feed {
         }
     }
 
-    /// Whether one can go on from this position.
+    /// Checks that a client can resume from this position.
     ///
     /// # Errors
-    /// [`LogError`]: why not.
+    /// [`LogError`]: it cannot.
     pub async fn check(&self, position: Position, deadline: Instant) -> Result<(), LogError> {
-        if self.hub.holds(position) {
+        if self.hub.contains(position) {
             return Ok(());
         }
         self.store.log().after(position, 0, deadline).await?;
         Ok(())
     }
 
-    /// A cursor behind `position`, which was checked since the log ended at `tail`.
-    /// While it lives the head is confirmed at least once in `interval`.
+    /// A cursor behind `position`, which was checked after the log had reached `tail`. While
+    /// the cursor lives, the head is confirmed at least once per `interval`.
     #[must_use]
     pub fn cursor(
         &self,
@@ -111,12 +111,12 @@ impl Feed {
         Cursor::new(hub, reader, filter, read_time, tail.head.revision, interval)
     }
 
-    /// Reads on from a position, which was checked. What was purged up to `seen` is not
-    /// told.
+    /// A reader from `position`, which was checked after the log had reached `head`. It does
+    /// not return the content of calls that were purged up to there.
     #[must_use]
-    pub fn log_reader(&self, position: Position, seen: Position) -> LogReader {
+    pub fn log_reader(&self, position: Position, head: Position) -> LogReader {
         let (hub, log) = (Arc::clone(&self.hub), self.store.log().clone());
-        LogReader::new(hub, log, position, seen.revision)
+        LogReader::new(hub, log, position, head.revision)
     }
 
     /// The calls that the filter matches, as they are now, at `min_revision` or later,
@@ -131,7 +131,7 @@ impl Feed {
         Snapshot::new(self.clone(), filter, min_revision, page_len)
     }
 
-    /// The same, and one page is read ahead.
+    /// The same, reading one page ahead.
     #[must_use]
     pub fn snapshot_ahead(
         &self,

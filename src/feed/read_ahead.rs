@@ -1,4 +1,4 @@
-//! A snapshot whose next page is read while its reader has another in hand.
+//! A snapshot whose next page is read while the current one is processed.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{Snapshot, SnapshotError, snapshot::SnapshotPage};
 
-/// A page is to be read in this time.
+/// How long reading a page may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pages of a snapshot, one of which is read ahead.
@@ -16,14 +16,14 @@ pub struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// The reader, and the task that reads until the reader is gone.
+    /// The pages, and the task that reads them until this is dropped.
     pub(super) fn new(snapshot: Snapshot) -> (Self, impl Future<Output = ()>) {
         let (sender, pages) = mpsc::channel(1);
         (Self { pages }, read(snapshot, sender))
     }
 
-    /// The next page; `None` after the last. A caller that stops waiting loses
-    /// nothing.
+    /// The next page; `None` after the last. Cancel-safe: a caller that stops waiting loses
+    /// no page.
     ///
     /// # Errors
     /// [`SnapshotError`]; nothing comes after one.
@@ -33,14 +33,14 @@ impl ReadAhead {
 }
 
 async fn read(mut snapshot: Snapshot, pages: mpsc::Sender<Result<SnapshotPage, SnapshotError>>) {
-    while let Ok(room) = pages.reserve().await {
+    while let Ok(permit) = pages.reserve().await {
         let page = tokio::select! {
             page = snapshot.next(Instant::now() + PAGE_TIMEOUT) => page,
             () = pages.closed() => return,
         };
         let Some(page) = page.transpose() else { return };
         let is_last = page.is_err();
-        room.send(page);
+        permit.send(page);
         if is_last {
             return;
         }

@@ -8,7 +8,7 @@ use crate::{
     store::Position,
 };
 
-/// See the module.
+/// The entries in memory; see the module.
 #[derive(Debug)]
 pub(super) struct Ring {
     entries: VecDeque<Arc<Entry>>,
@@ -28,7 +28,7 @@ impl Ring {
         }
     }
 
-    /// Begins anew behind this position.
+    /// Starts again, empty, behind this position.
     pub(super) fn restart(&mut self, base: Position) {
         self.entries.clear();
         self.base = base;
@@ -76,7 +76,7 @@ impl Ring {
         )
     }
 
-    /// Blanks all entries of a call.
+    /// Erases the content of a call from its entries.
     pub(super) fn erase(&mut self, uid: Uuid) {
         for entry in self
             .entries

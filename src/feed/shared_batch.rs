@@ -1,5 +1,5 @@
-//! What a watcher gets next, put together and encoded once for all who are at the same
-//! place and want the same.
+//! The next events of a watcher, collected and encoded once for all watchers at the same
+//! position with the same filter.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +16,7 @@ use crate::{
 pub struct SharedBatch {
     /// The events; at least one.
     pub events: Vec<(EventType, Arc<Entry>)>,
-    /// With them everything in view up to here has been delivered.
+    /// With these events, everything in view up to here has been delivered.
     pub position: Position,
     encoded: Encoded,
 }
@@ -30,29 +30,31 @@ impl SharedBatch {
         }
     }
 
-    /// The events' encoded form, with the states before or without, which the first who
-    /// wants it makes for all.
+    /// The encoded form of the events, with or without the states before. It is made once, by
+    /// the first watcher that needs it.
     pub fn encoded(&self, with_previous: bool, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
         self.encoded.get(with_previous, || encode(self)).clone()
     }
 }
 
-/// The batch that was put together last.
+/// The batch that was collected last.
+///
+/// Invariant: it never holds the content of a call whose purge the feed has seen.
 #[derive(Debug, Default)]
 pub(super) struct LatestBatch(Mutex<LatestState>);
 
 #[derive(Debug, Default)]
 struct LatestState {
-    /// Counts what made batches void that were put together before.
-    voided: u64,
+    /// Incremented whenever batches that were collected before become invalid.
+    generation: u64,
     shared: Option<KeyedBatch>,
 }
 
-/// A batch, and for whom it is right.
+/// A batch, and the filter and position that it is for.
 #[derive(Debug, Clone)]
 pub(super) struct KeyedBatch {
     pub(super) filter: Arc<Filter>,
-    /// Behind this place.
+    /// The position that the batch follows.
     pub(super) from: Position,
     pub(super) batch: Arc<SharedBatch>,
     /// When the entry at the batch's position was committed.
@@ -60,34 +62,34 @@ pub(super) struct KeyedBatch {
 }
 
 impl LatestBatch {
-    /// The batch for this filter behind this place; else what [`LatestBatch::put`] is to
-    /// be told about one that is put together from now on.
+    /// The batch for this filter behind this position, or the generation to pass to
+    /// [`LatestBatch::put`] with a batch that is collected from now on.
     pub(super) fn get(&self, filter: &Filter, from: Position) -> Result<KeyedBatch, u64> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &state.shared {
             Some(shared) if shared.from == from && *shared.filter == *filter => Ok(shared.clone()),
-            _ => Err(state.voided),
+            _ => Err(state.generation),
         }
     }
 
-    /// Keeps a batch, unless it is void already.
-    pub(super) fn put(&self, voided: u64, shared: KeyedBatch) {
+    /// Keeps a batch, unless it has become invalid since `generation`.
+    pub(super) fn put(&self, generation: u64, shared: KeyedBatch) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.voided == voided {
+        if state.generation == generation {
             state.shared = Some(shared);
         }
     }
 
-    /// How often what was put together before became void.
-    pub(super) fn voided(&self) -> u64 {
+    /// How often earlier batches have become invalid.
+    pub(super) fn generation(&self) -> u64 {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.voided
+        state.generation
     }
 
-    /// What was put together until now is void: it says what is to be forgotten.
-    pub(super) fn void(&self) {
+    /// Makes all earlier batches invalid, because they may hold content that is to be erased.
+    pub(super) fn invalidate(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.voided += 1;
+        state.generation += 1;
         state.shared = None;
     }
 }

@@ -1,10 +1,9 @@
 //! The calls as they all were at one revision, however slowly they are read.
 //!
-//! Pages are read in short statements of their own, so nothing in the database
-//! waits for the reader. What changed after the first page is put back: the log
-//! tells which calls were in the filter then, and the page that covers such a
-//! call's place in the order gives it as it was. A call that was changed only
-//! after its page had been read came in that page.
+//! Pages are read by short statements of their own, so nothing in the database waits for the
+//! reader. Changes after the first page are undone: the log says which calls matched the
+//! filter before, and the page that covers the key of such a call returns it as it was. A call
+//! that changed only after its page had been read was returned by that page.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -19,12 +18,12 @@ use crate::{
     store::{LogError, PageQuery, Position},
 };
 
-/// Calls in the first page. How many the others have follows from the size of
-/// those before, so that a page takes about so many bytes.
+/// The calls in the first page. The length of later pages follows from the size of the calls
+/// before, so that a page has about `PAGE_BYTES`.
 const FIRST_PAGE_LEN: usize = 100;
 const MIN_PAGE_LEN: usize = 10;
 const PAGE_BYTES: usize = 1024 * 1024;
-/// Changed calls that are remembered until their page comes: 32 bytes each.
+/// The most changed calls that are remembered until their page is read: 32 bytes each.
 const MAX_CHANGED: usize = 500_000;
 
 const ORDER: Order = Order {
@@ -32,49 +31,49 @@ const ORDER: Order = Order {
     descending: false,
 };
 
-/// Why a snapshot cannot be read on.
+/// Why a snapshot cannot continue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// More calls have changed meanwhile than are remembered.
-    #[error("more calls changed than a snapshot can put back")]
+    /// More calls changed than are remembered.
+    #[error("more calls changed during the snapshot than can be kept in memory")]
     TooSlow,
 }
 
-/// See the module.
+/// A snapshot in progress; see the module.
 pub struct Snapshot {
     feed: Feed,
     filter: Arc<Filter>,
     /// What the first page must have reached.
     min_revision: Revision,
-    /// Calls in one statement, now and at most.
+    /// The calls in the next page.
     page_len: usize,
     max_page_len: usize,
-    /// Since the first page.
-    at: Option<At>,
-    /// The last place that was given.
+    /// `None` before the first page.
+    baseline: Option<Baseline>,
+    /// The key of the last page's last call.
     after: Option<PageKey>,
     complete: bool,
 }
 
-/// Some of its calls.
+/// A page of a snapshot.
 #[derive(Debug)]
 pub struct SnapshotPage {
-    /// The position of which all its calls are.
+    /// The position of the whole snapshot.
     pub position: Position,
-    /// The calls.
+    /// The calls, as they were at this position.
     pub calls: Vec<Call>,
 }
 
-struct At {
-    /// The revision of all.
+/// The position of a snapshot, and what has changed since.
+struct Baseline {
     position: Position,
-    /// Where looking for changes has come to.
+    /// Reads the changes since.
     reader: LogReader,
-    /// Calls that were in the filter and have changed since, whose place has not
-    /// come yet: where, and their first change.
+    /// Calls that matched the filter, have changed since, and have not been returned yet: by
+    /// their key then, the revision of their first change.
     changed: BTreeMap<PageKey, Revision>,
 }
 
@@ -91,16 +90,16 @@ impl Snapshot {
             min_revision,
             page_len: max_page_len.min(FIRST_PAGE_LEN),
             max_page_len,
-            at: None,
+            baseline: None,
             after: None,
             complete: false,
         }
     }
 
-    /// The position of which all its calls are; `None` before the first page.
+    /// The position of the snapshot; `None` before the first page.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
-        self.at.as_ref().map(|at| at.position)
+        self.baseline.as_ref().map(|baseline| baseline.position)
     }
 
     /// The next calls, by created_at and uid; `None` after the last.
@@ -123,38 +122,38 @@ impl Snapshot {
             .page(&query, self.min_revision, deadline)
             .await;
         let page = page.map_err(LogError::from)?;
-        self.look_for_changes(page.position, deadline).await?;
-        // Set by the look.
-        let Some(at) = &mut self.at else {
+        self.find_changes(page.position, deadline).await?;
+        // Set by `find_changes`.
+        let Some(baseline) = &mut self.baseline else {
             return Ok(None);
         };
         self.complete = !page.has_more;
         let bytes: usize = page.calls.iter().map(entry::size).sum();
         if let Some(mean) = bytes.checked_div(page.calls.len()) {
-            let wanted = PAGE_BYTES / mean.max(1);
-            self.page_len = wanted.clamp(MIN_PAGE_LEN, self.max_page_len);
+            let len = PAGE_BYTES / mean.max(1);
+            self.page_len = len.clamp(MIN_PAGE_LEN, self.max_page_len);
         }
         let last = page.calls.last().map(|call| ORDER.key(call));
         let mut calls = page.calls;
-        calls.retain(|call| call.revision <= at.position.revision);
+        calls.retain(|call| call.revision <= baseline.position.revision);
         let rest = match last {
             Some(last) if !self.complete => {
                 self.after = Some(last);
-                let mut rest = at.changed.split_off(&last);
-                // The key itself belongs to this page.
+                let mut rest = baseline.changed.split_off(&last);
+                // The last key itself belongs to this page.
                 let own = rest.remove_entry(&last);
-                at.changed.extend(own);
+                baseline.changed.extend(own);
                 rest
             }
             _ => BTreeMap::new(),
         };
-        let put_back: Vec<Revision> = std::mem::replace(&mut at.changed, rest)
+        let to_restore: Vec<Revision> = std::mem::replace(&mut baseline.changed, rest)
             .into_values()
             .collect();
-        if !put_back.is_empty() {
+        if !to_restore.is_empty() {
             let log = self.feed.store.log();
-            let changes = log.at(&put_back, page.position, deadline).await?;
-            // Those of calls that were purged since are blank.
+            let changes = log.at(&to_restore, page.position, deadline).await?;
+            // The changes of calls that have been purged since have no content.
             calls.extend(
                 changes
                     .into_iter()
@@ -163,51 +162,53 @@ impl Snapshot {
             calls.sort_unstable_by_key(|call| ORDER.key(call));
         }
         Ok(Some(SnapshotPage {
-            position: at.position,
+            position: baseline.position,
             calls,
         }))
     }
 
-    /// Takes note of the calls that have changed up to the end of the log as the page saw
-    /// it, which must be the end of the same log.
-    async fn look_for_changes(
+    /// Records the calls that have changed up to `end`, the end of the log when the page was
+    /// read. It must be in the log of the snapshot.
+    async fn find_changes(
         &mut self,
         end: Position,
         deadline: Instant,
     ) -> Result<(), SnapshotError> {
-        let Some(at) = &mut self.at else {
-            // What the page saw may be gone with the log that it was in.
+        let Some(baseline) = &mut self.baseline else {
+            // The log that the page was read with may have been replaced since.
             self.feed.check(end, deadline).await?;
-            self.at = Some(At {
+            self.baseline = Some(Baseline {
                 position: end,
                 reader: self.feed.log_reader(end, end),
                 changed: BTreeMap::new(),
             });
             return Ok(());
         };
-        while at.reader.position().revision < end.revision {
-            let entries = at.reader.take(end.revision, |_| true).await?;
+        while baseline.reader.position().revision < end.revision {
+            let entries = baseline.reader.read_next(end.revision, |_| true).await?;
             if entries.is_empty() {
                 break;
             }
             for entry in entries {
                 let change = entry.change();
-                // The first change since: it was at or before our revision then.
+                // Only the first change since: before it, the call was at or before the
+                // revision of the snapshot.
                 let before = change.before.as_ref();
-                let Some(before) = before.filter(|call| call.revision <= at.position.revision)
+                let Some(before) =
+                    before.filter(|call| call.revision <= baseline.position.revision)
                 else {
                     continue;
                 };
-                let place = ORDER.key(before);
-                if Some(place) > self.after && self.filter.matches(before) {
-                    at.changed.insert(place, change.revision);
+                let key = ORDER.key(before);
+                if Some(key) > self.after && self.filter.matches(before) {
+                    baseline.changed.insert(key, change.revision);
                 }
             }
-            if at.changed.len() > MAX_CHANGED {
+            if baseline.changed.len() > MAX_CHANGED {
                 return Err(SnapshotError::TooSlow);
             }
         }
-        if at.reader.position() != end {
+        if baseline.reader.position() != end {
             return Err(LogError::Reset.into());
         }
         Ok(())

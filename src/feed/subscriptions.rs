@@ -1,6 +1,8 @@
-//! Who wants which changes: the queues of those whose filter names calls,
-//! staff or clients, so that a change costs those who want it and not all who
-//! watch.
+//! The queues of watchers whose filter names calls, staff or clients, indexed by those names,
+//! so that the cost of a change depends on the watchers that may receive it, not on all.
+//!
+//! A queue may receive changes that its filter does not match, but misses none that it does,
+//! unless it overflows, which its owner sees.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,7 +14,7 @@ use tokio::sync::Notify;
 use super::Entry;
 use crate::domain::{Call, Filter, Identifier, Uuid};
 
-/// What a queue holds at most; beyond that its owner reads the ring or the log.
+/// The most that a queue holds; beyond that its owner reads the ring or the log.
 const MAX_ENTRIES: usize = 1024;
 const MAX_BYTES: usize = 256 * 1024;
 
@@ -23,11 +25,11 @@ enum Key {
     Client(Identifier),
 }
 
-/// The changes that one watcher may want, and has not taken yet.
+/// The changes that may match one watcher's filter, and are not dequeued yet.
 #[derive(Debug, Default)]
 pub(super) struct WatcherQueue {
     contents: Mutex<Contents>,
-    /// There is something new.
+    /// Notified when an entry was added, or the queue overflowed.
     pub(super) filled: Notify,
 }
 
@@ -35,27 +37,27 @@ pub(super) struct WatcherQueue {
 struct Contents {
     entries: VecDeque<Arc<Entry>>,
     bytes: usize,
-    /// Something was left out.
+    /// Entries were dropped since the last clear.
     overflowed: bool,
 }
 
 impl WatcherQueue {
     fn lock(&self) -> MutexGuard<'_, Contents> {
-        // Its contents are sound at every point where a panic could strike.
+        // The contents are consistent wherever a panic could happen.
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what is there, at most `limit`; `None` when something was left out
-    /// since the last [`Self::clear`].
-    pub(super) fn take(&self, limit: usize) -> Option<Vec<Arc<Entry>>> {
+    /// Removes and returns the first entries, at most `limit`; `None` if the queue has
+    /// overflowed since the last [`Self::clear`].
+    pub(super) fn dequeue(&self, limit: usize) -> Option<Vec<Arc<Entry>>> {
         let mut contents = self.lock();
         if contents.overflowed {
             return None;
         }
         let count = contents.entries.len().min(limit);
-        let taken: Vec<_> = contents.entries.drain(..count).collect();
-        contents.bytes -= taken.iter().map(|entry| entry.size()).sum::<usize>();
-        Some(taken)
+        let entries: Vec<_> = contents.entries.drain(..count).collect();
+        contents.bytes -= entries.iter().map(|entry| entry.size()).sum::<usize>();
+        Some(entries)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -105,15 +107,15 @@ impl WatcherQueue {
     }
 }
 
-/// The queues, by what their owners' filters name.
+/// The queues, by the calls, staff and clients that their filters name.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     by_key: HashMap<Key, Vec<Arc<WatcherQueue>>>,
 }
 
 impl Subscriptions {
-    /// Whether a filter names anything that the index knows.
-    pub(super) fn takes(filter: &Filter) -> bool {
+    /// Whether the filter names calls, staff or clients.
+    pub(super) fn supports(filter: &Filter) -> bool {
         !keys(filter).is_empty()
     }
 
@@ -134,16 +136,17 @@ impl Subscriptions {
         }
     }
 
-    /// Puts the entry where somebody may want it.
+    /// Puts the entry into all queues whose filter may match it.
     pub(super) fn push(&self, entry: &Arc<Entry>) {
         let change = entry.change();
         if change.after.is_none() {
-            // Who wanted the call cannot be told any more, so all are told.
+            // The call was purged, so nothing says whose filters it matched: all queues receive
+            // the entry.
             self.each(|queue| queue.push(entry));
             return;
         }
         self.push_to(&Key::Uid(change.uid), entry);
-        // A queue takes an entry once, however often it is offered.
+        // A queue that is found by several keys accepts the entry only once.
         for Call { attributes, .. } in [&change.before, &change.after]
             .into_iter()
             .flatten()
@@ -158,13 +161,13 @@ impl Subscriptions {
         }
     }
 
-    /// Blanks what waits of a purged call.
+    /// Erases the content of a purged call from all queues.
     pub(super) fn erase(&self, uid: Uuid) {
         self.each(|queue| queue.erase(uid));
     }
 
-    /// Wakes everybody.
-    pub(super) fn wake(&self) {
+    /// Wakes all watchers that have a queue.
+    pub(super) fn wake_all(&self) {
         self.each(|queue| queue.filled.notify_one());
     }
 
@@ -181,7 +184,7 @@ impl Subscriptions {
     }
 }
 
-/// What of a filter the index can go by: the narrowest of what it names.
+/// The keys of a filter: the most selective of the fields that it names.
 fn keys(filter: &Filter) -> Vec<Key> {
     if !filter.uids.is_empty() {
         filter.uids.iter().copied().map(Key::Uid).collect()

@@ -1,8 +1,8 @@
-//! The account that PostgreSQL runs as. PostgreSQL refuses to run as root, so that
-//! root picks another one, and every process and directory of the cluster is that
-//! one's. An ordinary user runs it as itself.
+//! The account that PostgreSQL runs as. PostgreSQL refuses to run as root, so a service that
+//! runs as root chooses another account, which owns every process and directory of the
+//! cluster. For an ordinary user it runs as that user.
 //!
-//! It makes no accounts, and takes root's word for the ones that it finds.
+//! This module creates no accounts.
 
 use std::{
     env, fs, io,
@@ -16,29 +16,29 @@ use tokio::process::Command;
 
 use super::Error;
 
-/// The accounts that root picks from, the best first.
+/// The accounts that root chooses from, in order of preference.
 const CANDIDATES: [&str; 2] = ["postgres", "nobody"];
-/// What PostgreSQL's programs need of our environment. The rest may hold secrets,
-/// or variables that change what they do.
-const PASSED_ON: [&str; 2] = ["PATH", "LD_LIBRARY_PATH"];
+/// The environment variables that PostgreSQL's programs need. Others may contain secrets, or
+/// change what the programs do.
+const INHERITED_VARIABLES: [&str; 2] = ["PATH", "LD_LIBRARY_PATH"];
 
-/// Who runs PostgreSQL.
+/// The account that runs PostgreSQL.
 #[derive(Debug, Clone)]
 pub(super) struct Account {
     name: String,
     uid: u32,
     gid: u32,
-    /// Whether it is another one than ours.
+    /// Whether it differs from the account of this process.
     switch: bool,
 }
 
 impl Account {
-    /// The account for the cluster: as root its owner, if there is one already.
+    /// The account for the cluster. Root uses the owner of an existing cluster.
     pub(super) fn choose(cluster: &Path) -> Result<Self, Error> {
         let owner = match fs::metadata(cluster) {
             Ok(metadata) => Some(metadata.uid()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(Error::io("look at the cluster", cluster)(error)),
+            Err(error) => return Err(Error::io("inspect the cluster", cluster)(error)),
         };
         let account = if geteuid().is_root() {
             match owner.and_then(user) {
@@ -46,7 +46,7 @@ impl Account {
                 _ => Self::unprivileged()?,
             }
         } else {
-            Self::ours()
+            Self::current()
         };
         match owner {
             Some(owner) if owner != account.uid => Err(Error::WrongOwner {
@@ -66,7 +66,7 @@ impl Account {
             .ok_or(Error::NoAccount)
     }
 
-    fn ours() -> Self {
+    fn current() -> Self {
         let uid = geteuid().as_raw();
         Self {
             name: user(uid).map_or_else(|| uid.to_string(), |user| user.name),
@@ -80,19 +80,19 @@ impl Account {
         &self.name
     }
 
-    /// A command that will run as the account, in a process group of its own: Ctrl-C
-    /// in a terminal must not reach it before the service has drained.
+    /// A command that runs as the account, in a process group of its own: Ctrl-C in a terminal
+    /// must not reach it before the service has drained.
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear();
-        for name in PASSED_ON {
+        for name in INHERITED_VARIABLES {
             if let Some(value) = env::var_os(name) {
                 command.env(name, value);
             }
         }
-        // Messages are read, so they must be in English.
+        // The service parses messages, so they must be in English.
         command.env("LC_ALL", "C").env("TZ", "UTC");
-        // Ours may be one that the account cannot enter.
+        // The account may be unable to enter the current directory.
         command.current_dir("/");
         command.process_group(0).stdin(Stdio::null());
         if self.switch {
@@ -101,24 +101,26 @@ impl Account {
         command
     }
 
-    /// Makes a directory that only the account may use, or checks that one that is
-    /// there is the account's.
+    /// Creates a directory that only the account may use, or checks that an existing one
+    /// belongs to the account.
     pub(super) fn private_dir(&self, path: &Path) -> Result<(), Error> {
         match fs::DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(Error::io("make", path)(error));
+                return Err(Error::io("create", path)(error));
             }
             _ => {}
         }
-        // Of the link, if someone put one there.
-        let metadata = fs::symlink_metadata(path).map_err(Error::io("look at", path))?;
+        // Of a symbolic link itself, if there is one.
+        let metadata = fs::symlink_metadata(path).map_err(Error::io("inspect", path))?;
         if !metadata.is_dir() {
             let error = io::Error::from(io::ErrorKind::NotADirectory);
             return Err(Error::io("use", path)(error));
         }
-        // Ours: just made, or made by a start that was killed before the next step.
+        // It belongs to root if it was just created, or by a start that was killed before the
+        // next step.
         if self.switch && metadata.uid() == geteuid().as_raw() {
-            lchown(path, Some(self.uid), Some(self.gid)).map_err(Error::io("give away", path))?;
+            lchown(path, Some(self.uid), Some(self.gid))
+                .map_err(Error::io("change the owner of", path))?;
         } else if metadata.uid() != self.uid {
             return Err(Error::WrongOwner {
                 path: path.to_owned(),
@@ -127,12 +129,12 @@ impl Account {
             });
         }
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-            .map_err(Error::io("close to others", path))
+            .map_err(Error::io("restrict access to", path))
     }
 
-    /// Checks that the account may enter `path`, by the mode of every directory on
-    /// the way. Access control lists are not looked at.
-    pub(super) fn must_enter(&self, path: &Path) -> Result<(), Error> {
+    /// Checks that the account can enter `path`, by the mode of every directory on the way.
+    /// Access control lists are not considered.
+    pub(super) fn check_access(&self, path: &Path) -> Result<(), Error> {
         if !self.switch {
             return Ok(());
         }
@@ -141,11 +143,11 @@ impl Account {
         for component in components {
             let metadata = match fs::metadata(component) {
                 Ok(metadata) => metadata,
-                // It will be made, and enterable.
+                // It will be created so that the account can enter it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(error) => return Err(Error::io("look at", component)(error)),
+                Err(error) => return Err(Error::io("inspect", component)(error)),
             };
-            if !self.may_enter(&metadata) {
+            if !self.can_enter(&metadata) {
                 return Err(Error::Unreachable {
                     account: self.name.clone(),
                     component: component.to_owned(),
@@ -155,7 +157,7 @@ impl Account {
         Ok(())
     }
 
-    fn may_enter(&self, metadata: &fs::Metadata) -> bool {
+    fn can_enter(&self, metadata: &fs::Metadata) -> bool {
         let needed = if metadata.uid() == self.uid {
             0o100
         } else if metadata.gid() == self.gid {

@@ -1,6 +1,5 @@
-//! Finds the programs of a PostgreSQL server on the machine. It installs nothing,
-//! and does not care for the client programs: the service is the client.
-//! The start of [`Postgres`](super::Postgres) uses it.
+//! Finds the programs of a PostgreSQL server on the machine. It installs nothing, and does not
+//! need the client programs.
 
 use std::{
     env, fs,
@@ -10,11 +9,11 @@ use std::{
 
 use super::Error;
 
-/// The oldest major version that will do.
+/// The oldest major version that is supported.
 const MINIMUM: u32 = 14;
 
-/// Where packages put servers: a parent, how the name of the version's directory
-/// begins, and what follows it.
+/// Where packages install servers: the parent directory, the prefix of the version's
+/// directory, and the subdirectory with the programs.
 const WELL_KNOWN: [(&str, &str, &str); 8] = [
     ("/usr/lib/postgresql", "", "bin"),
     ("/usr", "pgsql-", "bin"),
@@ -34,8 +33,8 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// The newest server of the machine, or the one in `explicit`, which is not
-    /// second-guessed.
+    /// The newest server on the machine, or the one in `explicit`; if that cannot be used,
+    /// there is no fallback.
     ///
     /// # Errors
     ///
@@ -44,11 +43,11 @@ impl Binaries {
         Self::find_for(explicit, None)
     }
 
-    /// Likewise, but of major version `major`: a cluster can be read by no other,
-    /// and installing a newer server must not lock the service out of its data.
+    /// The same, but of major version `major`: no other version can read a cluster of it, and
+    /// installing a newer server must not make the data inaccessible.
     pub(super) fn find_for(explicit: Option<&Path>, major: Option<u32>) -> Result<Self, Error> {
         let found = match explicit {
-            Some(dir) => vec![explicitly(dir)?],
+            Some(dir) => vec![in_directory(dir)?],
             None => search(major),
         };
         match (newest(&found, major), newest(&found, None), major) {
@@ -90,7 +89,7 @@ fn newest(found: &[Binaries], major: Option<u32>) -> Option<Binaries> {
         .cloned()
 }
 
-fn explicitly(dir: &Path) -> Result<Binaries, Error> {
+fn in_directory(dir: &Path) -> Result<Binaries, Error> {
     let refuse = |reason| Error::BinDir {
         dir: dir.to_owned(),
         reason,
@@ -99,14 +98,15 @@ fn explicitly(dir: &Path) -> Result<Binaries, Error> {
     let binaries = inspect(dir).map_err(refuse)?;
     if binaries.major < MINIMUM {
         return Err(refuse(format!(
-            "it holds PostgreSQL {}, and {MINIMUM} or newer is needed",
+            "it has PostgreSQL {}, but {MINIMUM} or newer is needed",
             binaries.major
         )));
     }
     Ok(binaries)
 }
 
-/// The well-known places first: asking `PATH` costs more, and seldom adds any.
+/// Searches the well-known directories first: searching `PATH` runs a program, and seldom
+/// finds more.
 fn search(major: Option<u32>) -> Vec<Binaries> {
     let mut found = usable(well_known());
     if newest(&found, major).is_none() {
@@ -125,7 +125,7 @@ fn usable(dirs: Vec<PathBuf>) -> Vec<Binaries> {
 fn well_known() -> Vec<PathBuf> {
     let mut dirs = Vec::new();
     for (parent, prefix, suffix) in WELL_KNOWN {
-        // Most of them are not on any one machine.
+        // No machine has all of them.
         let Ok(entries) = fs::read_dir(parent) else {
             continue;
         };
@@ -155,21 +155,20 @@ fn on_path() -> Vec<PathBuf> {
 fn inspect(dir: PathBuf) -> Result<Binaries, String> {
     for program in ["postgres", "initdb"] {
         if !dir.join(program).is_file() {
-            return Err(format!("there is no `{program}` in it"));
+            return Err(format!("it has no `{program}`"));
         }
     }
     let output = Command::new(dir.join("postgres"))
         .arg("--version")
         .output()
         .map_err(|error| format!("its `postgres` cannot be run: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let major = parse_major(&said)
-        .ok_or_else(|| format!("its `postgres --version` says {:?}", said.trim()))?;
+    let version = String::from_utf8_lossy(&output.stdout);
+    let major = parse_major(&version)
+        .ok_or_else(|| format!("its `postgres --version` prints {:?}", version.trim()))?;
     Ok(Binaries { dir, major })
 }
 
-/// Reads `postgres (PostgreSQL) 15.18 (Debian 15.18-0)`, and `17beta1` in place of
-/// the number.
+/// Parses `postgres (PostgreSQL) 15.18 (Debian 15.18-0)`; the number may also be `17beta1`.
 fn parse_major(version: &str) -> Option<u32> {
     let (_, number) = version.split_once(") ")?;
     let digits = number
@@ -192,21 +191,21 @@ mod tests {
     }
 
     #[test]
-    fn prefers_the_newest_and_keeps_to_the_major_asked_for() {
+    fn prefers_the_newest_and_keeps_to_the_requested_major() {
         let found: Vec<Binaries> = [15, 17, 16]
             .map(|major| Binaries {
                 dir: PathBuf::from("/"),
                 major,
             })
             .into();
-        let major = |wanted| newest(&found, wanted).map(|binaries| binaries.major);
+        let major = |requested| newest(&found, requested).map(|binaries| binaries.major);
         assert_eq!(major(None), Some(17));
         assert_eq!(major(Some(15)), Some(15));
         assert_eq!(major(Some(14)), None);
     }
 
     #[test]
-    fn an_explicit_directory_is_not_second_guessed() {
+    fn an_explicit_directory_has_no_fallback() {
         let error = Binaries::find(Some(Path::new("/etc"))).expect_err("no server there");
         assert!(matches!(error, Error::BinDir { .. }), "{error}");
     }

@@ -1,7 +1,6 @@
-//! The database cluster: whether there is one, and making it. It is made beside
-//! its place, with everything it needs, made durable, and renamed into place: a
-//! start that is interrupted leaves nothing that a later one could mistake for a
-//! cluster. Its settings are `launch`'s, its tables the store's.
+//! The database cluster: whether there is one, and creating it. A cluster is created under a
+//! temporary name, made durable, and then renamed: an interrupted start leaves nothing that a
+//! later one could mistake for a cluster. `launch` has its settings, the store its tables.
 
 use std::{
     fs, io,
@@ -24,17 +23,17 @@ use super::{
     data_dir::{CLUSTER, DataDir, sync_dir},
 };
 
-/// How much of what a failed program said goes into the error.
+/// How many characters of a failed program's output go into the error.
 const OUTPUT_CHARS: usize = 2000;
 
-/// How many times the removal of a directory is tried that is still being written to.
+/// How often to try to remove a directory that is still being written to.
 const REMOVE_ATTEMPTS: u32 = 10;
-const REMOVE_AGAIN_AFTER: Duration = Duration::from_millis(100);
+const REMOVE_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// How long programs that were killed may take to end: one may be waiting for its disk.
+/// How long killed programs may take to end: one may be waiting for its disk.
 const KILLED_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The major version of PostgreSQL that wrote the cluster; `None` if there is none.
+/// The major version of PostgreSQL that wrote the cluster; `None` if there is no cluster.
 pub(super) fn major(cluster: &Path) -> Result<Option<u32>, Error> {
     let path = cluster.join("PG_VERSION");
     let not_a_cluster = || Error::NotACluster {
@@ -62,14 +61,14 @@ fn is_empty_or_absent(dir: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Makes the cluster with the service's database in it.
+/// Creates the cluster, with the service's database in it.
 pub(super) async fn create(
     data_dir: &DataDir,
     binaries: &Binaries,
     account: &Account,
     cancel: &CancellationToken,
 ) -> Result<(), Error> {
-    info!(data_dir = %data_dir.path().display(), "making a new database cluster");
+    info!(data_dir = %data_dir.path().display(), "creating a new database cluster");
     let new = data_dir.path().join(unfinished_name());
     account.private_dir(&new)?;
 
@@ -83,8 +82,8 @@ pub(super) async fn create(
     sync_dir(data_dir.path()).map_err(Error::io("make durable", data_dir.path()))
 }
 
-/// A name that no earlier start used: one that was killed may have left programs
-/// behind that still write, and they must not write into ours.
+/// A name that no earlier start has used: a killed start may have left programs behind that
+/// are still writing, and they must not write into the new cluster.
 fn unfinished_name() -> String {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -101,9 +100,9 @@ fn unfinished_prefix() -> String {
     format!("{CLUSTER}.new-")
 }
 
-/// Removes what interrupted starts left. A program that outlived its start may still
-/// be adding to it, and fails soon, for want of what is gone already. What stays
-/// nevertheless only takes space, and is the next start's to remove.
+/// Removes what interrupted starts left behind. A program that outlived its start may still be
+/// writing there, but soon fails because files are missing. What cannot be removed only takes
+/// up space, and the next start tries again.
 pub(super) async fn remove_unfinished(data_dir: &Path) {
     let prefix = unfinished_prefix();
     let left: Vec<PathBuf> = fs::read_dir(data_dir)
@@ -114,9 +113,9 @@ pub(super) async fn remove_unfinished(data_dir: &Path) {
         .map(|entry| entry.path())
         .collect();
     for path in left {
-        warn!(path = %path.display(), "removing what an interrupted first start left");
+        warn!(path = %path.display(), "removing what an interrupted first start left behind");
         if let Err(error) = remove_while_written(&path).await {
-            warn!(path = %path.display(), %error, "cannot remove it; it only takes space");
+            warn!(path = %path.display(), %error, "cannot remove it; it only takes up space");
         }
     }
 }
@@ -125,7 +124,7 @@ async fn remove_while_written(dir: &Path) -> io::Result<()> {
     for _ in 1..REMOVE_ATTEMPTS {
         match tokio::fs::remove_dir_all(dir).await {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                tokio::time::sleep(REMOVE_AGAIN_AFTER).await;
+                tokio::time::sleep(REMOVE_RETRY_DELAY).await;
             }
             outcome => return outcome,
         }
@@ -133,7 +132,7 @@ async fn remove_while_written(dir: &Path) -> io::Result<()> {
     tokio::fs::remove_dir_all(dir).await
 }
 
-/// Trust is for those who can enter the socket's directory, which is private.
+/// `trust` is safe, because only the account and root can enter the socket's directory.
 fn initdb(binaries: &Binaries, account: &Account, cluster: &Path) -> Command {
     let mut command = account.command(&binaries.initdb());
     command.arg("-D").arg(cluster);
@@ -145,7 +144,7 @@ fn initdb(binaries: &Binaries, account: &Account, cluster: &Path) -> Command {
         "--auth-local=trust",
         "--auth-host=reject",
         "--no-instructions",
-        // Nothing counts before the rename: `sync` does it once, at the end.
+        // Nothing has to be durable before the rename; `sync` does it once, at the end.
         "--no-sync",
     ]);
     command
@@ -154,7 +153,7 @@ fn initdb(binaries: &Binaries, account: &Account, cluster: &Path) -> Command {
 fn single_user(binaries: &Binaries, account: &Account, cluster: &Path) -> Command {
     let mut command = account.command(&binaries.postgres());
     command.arg("--single").arg("-D").arg(cluster);
-    // Without the first, a failed statement would still be a success.
+    // Without exit_on_error a failed statement would count as a success.
     command.args(["-c", "exit_on_error=on", "-c", "fsync=off", "postgres"]);
     command
 }
@@ -165,8 +164,8 @@ fn sync(binaries: &Binaries, account: &Account, cluster: &Path) -> Command {
     command
 }
 
-/// Runs a program to its end, or kills it, with all that it has started, when `cancel`
-/// comes first.
+/// Runs a program to its end. If `cancel` is cancelled first, kills it and everything that it
+/// has started.
 async fn run(mut command: Command, input: &str, cancel: &CancellationToken) -> Result<(), Error> {
     let program = PathBuf::from(command.as_std().get_program());
     let mut child = command
@@ -176,11 +175,11 @@ async fn run(mut command: Command, input: &str, cancel: &CancellationToken) -> R
         .kill_on_drop(true)
         .spawn()
         .map_err(Error::io("run", &program))?;
-    // It leads a group of its own, see `Account::command`.
+    // The program leads a process group of its own, see `Account::command`.
     let group = child.id().and_then(|id| i32::try_from(id).ok());
     let ended = async {
         if let Some(mut stdin) = child.stdin.take() {
-            // A program that ended early says why by its output.
+            // If the program has ended early, its output says why.
             let _ = stdin.write_all(input.as_bytes()).await;
         }
         child.wait_with_output().await
@@ -189,10 +188,10 @@ async fn run(mut command: Command, input: &str, cancel: &CancellationToken) -> R
     let output = tokio::select! {
         () = cancel.cancelled() => {
             if let Some(group) = group {
-                // Fails if it has ended meanwhile.
+                // Fails if the program has ended meanwhile.
                 let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
             }
-            // Its output ends with the last of the group.
+            // The output ends when the last process of the group has ended.
             let _ = tokio::time::timeout(KILLED_TIMEOUT, ended).await;
             return Err(Error::Cancelled);
         }
@@ -209,10 +208,10 @@ async fn run(mut command: Command, input: &str, cancel: &CancellationToken) -> R
 }
 
 fn end_of(stdout: &[u8], stderr: &[u8]) -> String {
-    let said = [stdout, b" ".as_slice(), stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    let words: Vec<&str> = said.split_whitespace().collect();
-    let said = words.join(" ");
-    let skip = said.chars().count().saturating_sub(OUTPUT_CHARS);
-    said.chars().skip(skip).collect()
+    let output = [stdout, b" ".as_slice(), stderr].concat();
+    let output = String::from_utf8_lossy(&output);
+    let words: Vec<&str> = output.split_whitespace().collect();
+    let output = words.join(" ");
+    let skip = output.chars().count().saturating_sub(OUTPUT_CHARS);
+    output.chars().skip(skip).collect()
 }

@@ -1,8 +1,8 @@
-//! The data directory: where it is, what lies where in it, and the lock that makes
-//! an instance alone with it. What is in the parts is up to their own modules.
+//! The data directory: where it is, the names in it, and the lock that gives an instance
+//! exclusive access. The modules of its parts own their contents.
 //!
-//! As root it belongs to root and can be entered, not listed, by others: the
-//! account that runs PostgreSQL has to get through to its own parts of it, and
+//! For a service that runs as root, the directory belongs to root, and others can enter it but
+//! not list it: the account that runs PostgreSQL must reach its own parts of the directory, but
 //! must not be able to replace them.
 
 use std::{
@@ -23,13 +23,13 @@ use nix::{
 
 use super::Error;
 
-/// The cluster's name in the data directory.
+/// The name of the cluster in the data directory.
 pub(super) const CLUSTER: &str = "postgres";
 const LOCK: &str = "lock";
-/// How often, and how far apart, a lock that nobody lives to hold is tried.
-const LOCK_TRIES: u32 = 50;
+/// How often, and at what interval, to try a lock whose recorded holder has ended.
+const LOCK_ATTEMPTS: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
-const ROOTS_DATA_DIR: &str = "/var/lib/voicecall";
+const ROOT_DATA_DIR: &str = "/var/lib/voicecall";
 
 /// The data directory, locked for as long as this lives.
 #[derive(Debug)]
@@ -39,9 +39,9 @@ pub(super) struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory if need be, and locks it.
+    /// Creates the directory if it does not exist, and locks it.
     pub(super) fn open(path: PathBuf) -> Result<Self, Error> {
-        create(&path).map_err(Error::io("make the data directory", &path))?;
+        create(&path).map_err(Error::io("create the data directory", &path))?;
         let lock = lock(&path)?;
         Ok(Self { path, _lock: lock })
     }
@@ -55,8 +55,8 @@ impl DataDir {
     }
 }
 
-/// The directory that `chosen` means, or the default, absolute and without
-/// symbolic links. It need not exist.
+/// The chosen directory or the default, absolute and without symbolic links. It need not
+/// exist.
 pub(super) fn resolve(chosen: Option<PathBuf>) -> Result<PathBuf, Error> {
     let path = chosen.map_or_else(default_path, Ok)?;
     let path = absolute(&path).map_err(Error::io("find the data directory", &path))?;
@@ -65,7 +65,7 @@ pub(super) fn resolve(chosen: Option<PathBuf>) -> Result<PathBuf, Error> {
         .find_map(|ancestor| Some((ancestor, fs::canonicalize(ancestor).ok()?)));
     let resolved = existing.and_then(|(ancestor, real)| {
         let rest = path.strip_prefix(ancestor).ok()?;
-        // Joining nothing would add a slash.
+        // Joining an empty path would add a slash.
         let whole = rest.as_os_str().is_empty();
         Some(if whole { real } else { real.join(rest) })
     });
@@ -74,7 +74,7 @@ pub(super) fn resolve(chosen: Option<PathBuf>) -> Result<PathBuf, Error> {
 
 fn default_path() -> Result<PathBuf, Error> {
     if geteuid().is_root() {
-        return Ok(PathBuf::from(ROOTS_DATA_DIR));
+        return Ok(PathBuf::from(ROOT_DATA_DIR));
     }
     let from_env = |name| env::var_os(name).map(PathBuf::from);
     from_env("XDG_DATA_HOME")
@@ -85,7 +85,7 @@ fn default_path() -> Result<PathBuf, Error> {
         .ok_or(Error::NoHome)
 }
 
-/// Makes the directory and its parents, with modes that a umask does not narrow.
+/// Creates the directory and its parents, with modes that do not depend on the umask.
 fn create(path: &Path) -> io::Result<()> {
     let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
     let missing: Vec<&Path> = path
@@ -100,12 +100,12 @@ fn create(path: &Path) -> io::Result<()> {
         fs::set_permissions(dir, Permissions::from_mode(mode))?;
         dir.parent().map_or(Ok(()), sync_dir)?;
     }
-    adopt(path)
+    let_others_enter(path)
 }
 
-/// Opens an empty directory of root's, such as `mktemp -d` makes, to the account.
-/// One that has something in it is not ours to open.
-fn adopt(path: &Path) -> io::Result<()> {
+/// Lets the account enter an empty directory of root's, such as `mktemp -d` creates. The mode
+/// of a directory that is not empty is left alone.
+fn let_others_enter(path: &Path) -> io::Result<()> {
     let metadata = fs::metadata(path)?;
     let closed = metadata.mode() & 0o001 == 0;
     if geteuid().is_root() && metadata.uid() == 0 && closed && fs::read_dir(path)?.next().is_none()
@@ -116,7 +116,7 @@ fn adopt(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The file is never removed: two instances could then lock two files.
+/// The file is never removed: otherwise two instances could lock different files.
 fn lock(data_dir: &Path) -> Result<File, Error> {
     let path = data_dir.join(LOCK);
     let mut file = no_follow()
@@ -126,19 +126,19 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
         .mode(0o644)
         .open(&path)
         .map_err(Error::io("open the lock", &path))?;
-    let mut tries = 1;
+    let mut attempts = 1;
     while let Err(refusal) = file.try_lock() {
         let TryLockError::WouldBlock = refusal else {
-            return Err(Error::io("take the lock", &path)(refusal.into()));
+            return Err(Error::io("acquire the lock", &path)(refusal.into()));
         };
         let holder = holder(&mut file);
-        if tries == LOCK_TRIES || holder.is_some_and(is_another) {
+        if attempts == LOCK_ATTEMPTS || holder.is_some_and(is_another) {
             return Err(Error::Locked {
                 data_dir: data_dir.to_owned(),
                 holder,
             });
         }
-        tries += 1;
+        attempts += 1;
         thread::sleep(LOCK_PAUSE);
     }
     file.set_len(0)
@@ -148,7 +148,7 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Who says in the file that it holds the lock.
+/// The process that is recorded in the file as the holder of the lock.
 fn holder(file: &mut File) -> Option<i32> {
     let mut text = String::new();
     file.rewind().ok()?;
@@ -156,21 +156,21 @@ fn holder(file: &mut File) -> Option<i32> {
     text.trim().parse().ok()
 }
 
-/// Whether that is another process that lives. If not, the lock is held by a
-/// child of an instance that has ended, for the moment between fork and exec.
+/// Whether that is another running process. Otherwise the lock is held only by a child of an
+/// instance that has ended, for the moment between fork and exec.
 fn is_another(holder: i32) -> bool {
     Pid::from_raw(holder) != Pid::this() && kill(Pid::from_raw(holder), None).is_ok()
 }
 
-/// Options that refuse a symbolic link: as root, we must not be led to write
-/// elsewhere by the account or by the owner of the directory.
+/// Options that refuse a symbolic link: neither the account nor the owner of the directory may
+/// redirect what root writes.
 pub(super) fn no_follow() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.custom_flags(OFlag::O_NOFOLLOW.bits());
     options
 }
 
-/// Makes the names in a directory durable.
+/// Makes the entries of a directory durable.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }

@@ -1,5 +1,5 @@
-//! Why the embedded PostgreSQL cannot run. Every message says what to do, since
-//! an operator reads it when the service has just refused to start.
+//! Why the embedded PostgreSQL cannot run. Every message says what to do, because an operator
+//! reads it when the service has just failed to start.
 
 use std::{
     io,
@@ -16,11 +16,11 @@ pub enum Error {
          (`apt-get install postgresql`), or set DATABASE_URL to use one that runs elsewhere"
     )]
     NoBinaries {
-        /// The oldest major version that will do.
+        /// The oldest major version that is supported.
         minimum: u32,
     },
 
-    /// The directory that the operator named is not one of a PostgreSQL server.
+    /// The chosen directory does not contain the programs of a PostgreSQL server.
     #[error("{} cannot be used for PostgreSQL's programs: {reason}", dir.display())]
     BinDir {
         /// The directory.
@@ -29,7 +29,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// There are servers, but none that reads this data.
+    /// There are servers, but none that can read the data.
     #[error(
         "the data was written by PostgreSQL {needed}, but only {found} was found: install it \
          (`apt-get install postgresql-{needed}`), or upgrade the data with pg_upgrade"
@@ -37,21 +37,21 @@ pub enum Error {
     WrongMajor {
         /// The major version that wrote the data.
         needed: u32,
-        /// What there is.
+        /// The newest version that was found, and its directory.
         found: String,
     },
 
     /// There is no default for the data directory.
     #[error(
-        "there is no place for the data, since neither XDG_DATA_HOME nor HOME is set: \
-         name a data directory, or set DATABASE_URL"
+        "there is no default data directory, since neither XDG_DATA_HOME nor HOME is set: \
+         pass --data-dir, or set DATABASE_URL"
     )]
     NoHome,
 
     /// Another instance uses the data directory.
     #[error(
         "the data directory {} is in use by another instance of the service{}: stop that one, \
-         or name another data directory",
+         or choose another data directory",
         data_dir.display(),
         holder.map_or_else(String::new, |pid| format!(" (process {pid})"))
     )]
@@ -62,30 +62,30 @@ pub enum Error {
         holder: Option<i32>,
     },
 
-    /// Root may not run PostgreSQL, and there is nobody else to.
+    /// PostgreSQL does not run as root, and there is no other account for it.
     #[error(
         "PostgreSQL does not run as root, and this machine has neither a user `postgres` nor \
          `nobody`: create one, or start the service as an ordinary user"
     )]
     NoAccount,
 
-    /// The account that runs PostgreSQL cannot get to where it has to.
+    /// The account that runs PostgreSQL cannot enter a directory.
     #[error(
-        "the user `{account}`, which runs PostgreSQL, may not enter {}: let it \
-         (`chmod o+x`), or choose a place that it can reach",
+        "the user `{account}`, which runs PostgreSQL, cannot enter {}: allow it \
+         (`chmod o+x`), or choose a directory that it can reach",
         component.display()
     )]
     Unreachable {
         /// The user.
         account: String,
-        /// The first directory on the way that is closed to it.
+        /// The first directory on the path that it cannot enter.
         component: PathBuf,
     },
 
-    /// The cluster belongs to a user that cannot run it.
+    /// A directory belongs to another user than the one that runs PostgreSQL.
     #[error(
-        "{} belongs to user id {owner}, which cannot be the one to run PostgreSQL here: give it \
-         (`chown -R`) to the user `{account}`",
+        "{} belongs to user id {owner}, but PostgreSQL would run as `{account}`: change the owner \
+         (`chown -R {account}`)",
         path.display()
     )]
     WrongOwner {
@@ -93,13 +93,13 @@ pub enum Error {
         path: PathBuf,
         /// The user id that owns it.
         owner: u32,
-        /// The user who should.
+        /// The user that should own it.
         account: String,
     },
 
-    /// There is something else where the cluster should be.
+    /// The directory of the cluster contains something else.
     #[error(
-        "{} is neither empty nor a PostgreSQL cluster: move it away, or name another data \
+        "{} is neither empty nor a PostgreSQL cluster: move it away, or choose another data \
          directory",
         path.display()
     )]
@@ -108,14 +108,14 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// One of PostgreSQL's programs failed to make the cluster.
-    #[error("`{program}` could not make the database cluster ({status}): {output}")]
+    /// One of PostgreSQL's programs failed to create the cluster.
+    #[error("`{program}` could not create the database cluster ({status}): {output}")]
     Create {
         /// The program.
         program: String,
         /// How it ended.
         status: String,
-        /// The end of what it said.
+        /// The end of its output.
         output: String,
     },
 
@@ -130,13 +130,13 @@ pub enum Error {
         logs: PathBuf,
     },
 
-    /// The server neither ended nor accepted connections.
+    /// The server did not accept connections in time.
     #[error(
         "PostgreSQL did not accept connections within {minutes} minutes; its log is in {}",
         logs.display()
     )]
     StartTimeout {
-        /// How long it was given, in minutes.
+        /// The timeout, in minutes.
         minutes: u64,
         /// The directory of its log.
         logs: PathBuf,
@@ -144,32 +144,32 @@ pub enum Error {
 
     /// A server of an earlier run cannot be stopped.
     #[error(
-        "process {pid} is a PostgreSQL server of an earlier run on this data and does not stop: \
-         stop it (`kill -KILL {pid}`), then start again"
+        "process {pid} is a PostgreSQL server that an earlier run left on this data, and it does \
+         not stop: kill it (`kill -KILL {pid}`), then start again"
     )]
     LeftOver {
         /// The server's process.
         pid: i32,
     },
 
-    /// The start was called off.
-    #[error("the start of PostgreSQL was called off")]
+    /// The start was cancelled.
+    #[error("the start of PostgreSQL was cancelled")]
     Cancelled,
 
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as in "cannot …".
+        /// The action, as in "cannot …".
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// For `map_err`: what was tried, and on what.
+    /// Adds the action and the path to an error, for `map_err`.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io {
@@ -179,9 +179,9 @@ impl Error {
         }
     }
 
-    /// Whether another attempt may succeed by itself: the processes of a server
-    /// that died are still ending, or one of an earlier run came up just before ours.
-    pub(super) fn is_passing(&self) -> bool {
+    /// Whether a retry may succeed: the processes of a server that died are still ending, or a
+    /// server of an earlier run started just before this one.
+    pub(super) fn is_transient(&self) -> bool {
         let Self::Ended { reason, .. } = self else {
             return false;
         };

@@ -1,7 +1,6 @@
-//! How the server is started: its programs, its account, its directories, and its
-//! settings. They go on the command line, which overrules the files in the cluster,
-//! so that a new version of the service brings its own. No processes here: `server`
-//! runs what this describes.
+//! How the server is started: its programs, account, directories and settings. The settings are
+//! on the command line, which overrides the files in the cluster, so that each release of the
+//! service brings its own. This module starts no process; `server` does.
 
 use std::{ffi::OsString, path::PathBuf, process::Stdio};
 
@@ -14,8 +13,8 @@ use super::{
     socket::{PORT, SocketDir},
 };
 
-/// What is the same wherever the server runs: durable above all, then for a modest
-/// share of the machine and many short statements.
+/// The settings that do not depend on the machine: for durability above all, then for many
+/// short statements with a modest share of the machine.
 const SETTINGS: [&str; 15] = [
     "fsync=on",
     "full_page_writes=on",
@@ -26,19 +25,20 @@ const SETTINGS: [&str; 15] = [
     "max_connections=100",
     "max_wal_size=4GB",
     "checkpoint_timeout=15min",
-    // A table that grows is to be looked at soon: its lists are planned by that.
+    // A growing table is analyzed soon, because its lists are planned by these statistics.
     "autovacuum_naptime=10s",
-    // Compiling costs short statements more than it saves.
+    // For short statements, compiling costs more than it saves.
     "jit=off",
     "timezone=UTC",
     "log_timezone=UTC",
-    // The reasons of failures are read.
+    // The service parses the messages about failures.
     "lc_messages=C",
-    // After a backend's crash the server recovers by itself, faster than we could.
+    // After the crash of a backend the server recovers by itself, which is faster than a
+    // restart by the supervisor.
     "restart_after_crash=on",
 ];
 
-/// All that starting the server takes. The same for every restart.
+/// Everything that is needed to start the server. It is the same for every restart.
 #[derive(Debug)]
 pub(super) struct Launch {
     pub(super) binaries: Binaries,
@@ -50,7 +50,7 @@ pub(super) struct Launch {
 }
 
 impl Launch {
-    /// The command that becomes the server.
+    /// The command of the server process.
     pub(super) fn command(&self) -> Result<Command, Error> {
         let mut command = self.account.command(&self.binaries.postgres());
         command.arg("-D").arg(&self.cluster);

@@ -1,9 +1,9 @@
-//! The server's log: where it goes, that it stays bounded, and what it says last.
+//! The server's log: where it is, that its size is bounded, and its last error.
 //!
-//! PostgreSQL's collector writes it, one file a day of the week, the same day's
-//! emptied when it comes round again. The collector bounds days, not bytes, so the
-//! supervisor has files that grow too large emptied. What the server says before
-//! it has a collector is in `startup.log`, one start's worth.
+//! PostgreSQL's logging collector writes one file for each day of the week, and truncates it a
+//! week later. The collector does not limit the size of a file, so the supervisor truncates
+//! files that have grown too large. Messages from before the collector runs are in
+//! `startup.log`, which has those of the last start only.
 
 use std::{
     ffi::OsString,
@@ -17,12 +17,12 @@ use tracing::warn;
 
 use super::{Error, account::Account, data_dir::no_follow};
 
-/// A file that is larger is emptied; there are seven of them.
+/// A larger file is truncated; there are seven of them.
 const MAX_FILE_BYTES: u64 = 32 << 20;
-/// How much of a log is searched for its last words.
+/// How much of a log is searched for the last error.
 const TAIL_BYTES: u64 = 16 << 10;
 
-/// Where the server's log is.
+/// The files of the server's log.
 #[derive(Debug)]
 pub(super) struct Logs {
     dir: PathBuf,
@@ -41,8 +41,8 @@ impl Logs {
         &self.dir
     }
 
-    /// A file for what the server says before its collector runs. Not a pipe: it
-    /// needs no reader that outlives us.
+    /// A file for the messages before the collector runs. It is not a pipe, because a pipe needs
+    /// a reader for as long as the server runs, and the server may outlive this process.
     pub(super) fn startup_file(&self) -> Result<File, Error> {
         no_follow()
             .write(true)
@@ -53,7 +53,7 @@ impl Logs {
             .map_err(Error::io("write to", &self.startup))
     }
 
-    /// The server's settings that make all this so.
+    /// The settings of the server for its log.
     pub(super) fn settings(&self) -> Vec<OsString> {
         let mut directory = OsString::from("log_directory=");
         directory.push(&self.dir);
@@ -66,7 +66,7 @@ impl Logs {
             "log_rotation_size=0",
             "log_truncate_on_rotation=on",
             "log_line_prefix=%m [%p] ",
-            // Statements hold people's data, and errors come back to us anyway.
+            // Statements contain personal data, and clients receive the errors anyway.
             "log_min_error_statement=panic",
             "log_error_verbosity=terse",
         ];
@@ -77,38 +77,38 @@ impl Logs {
             .collect()
     }
 
-    /// Empties files that have grown too large. The collector appends, so that it
-    /// goes on at the new end.
-    pub(super) fn keep_bounded(&self) {
+    /// Truncates files that have grown too large. The collector appends, so it continues at the
+    /// new end.
+    pub(super) fn truncate_large(&self) {
         for (path, metadata) in self.files() {
             if metadata.len() <= MAX_FILE_BYTES {
                 continue;
             }
-            let emptied = no_follow()
+            let truncated = no_follow()
                 .write(true)
                 .open(&path)
                 .and_then(|file| file.set_len(0));
             let path = path.display();
-            match emptied {
-                Ok(()) => warn!(%path, "emptied PostgreSQL's log, which had grown too large"),
-                Err(error) => warn!(%path, %error, "cannot empty PostgreSQL's log"),
+            match truncated {
+                Ok(()) => warn!(%path, "truncated PostgreSQL's log, which had grown too large"),
+                Err(error) => warn!(%path, %error, "cannot truncate PostgreSQL's log"),
             }
         }
     }
 
-    /// Why the server ended, as far as it said.
-    pub(super) fn last_words(&self) -> String {
+    /// Why the server ended, according to its log.
+    pub(super) fn last_error(&self) -> String {
         let startup = tail(&self.startup);
         let collected = if startup.contains("logging collector") {
             self.newest().map(|path| tail(&path)).unwrap_or_default()
         } else {
-            // Whatever is in the collector's files, it is of an earlier start.
+            // The collector did not run, so its files are from earlier starts.
             String::new()
         };
         last_fatal(&collected)
             .or_else(|| last_fatal(&startup))
             .or_else(|| startup.lines().last())
-            .unwrap_or("it gave no reason")
+            .unwrap_or("its log gives no reason")
             .to_owned()
     }
 
@@ -134,7 +134,7 @@ fn last_fatal(log: &str) -> Option<&str> {
     })
 }
 
-/// The end of a file; nothing, if it cannot be read.
+/// The end of a file; empty if it cannot be read.
 fn tail(path: &Path) -> String {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = no_follow().read(true).open(path)?;

@@ -1,18 +1,18 @@
-//! The embedded PostgreSQL: a server of our own, in a data directory of our own,
-//! for when the operator names none.
+//! The embedded PostgreSQL: a server that the service runs by itself, in its own data
+//! directory, when DATABASE_URL is not set.
 //!
-//! Owns everything from finding the server's programs to stopping them: the
-//! locked data directory, the cluster in it, the unprivileged account, the
-//! private socket, the server process and its restarts. It does not speak SQL,
-//! know the schema or pool connections: the store does, by [`Postgres::database_url`].
-//! `server` (the assembly) starts it before the store and stops it after.
+//! It owns everything from finding the server's programs to stopping them: the locked data
+//! directory, the cluster in it, the unprivileged account, the private socket, the server
+//! process and its restarts. It does not speak SQL, know the schema or pool connections: the
+//! store does, with [`Postgres::database_url`]. `commands` starts it before the store and
+//! stops it after.
 //!
 //! Invariants:
 //!
-//! - The lock on the data directory is taken first and released last, so that
-//!   whoever holds it is alone with the data.
-//! - A directory named `postgres` is a complete, durable cluster with its
-//!   database: it is made under another name.
+//! - The lock on the data directory is acquired first and released last, so that its holder
+//!   has exclusive access to the data.
+//! - A directory named `postgres` is a complete, durable cluster with its database: it is
+//!   created under another name.
 //! - No server is started on data that another one may still be writing.
 
 mod account;
@@ -44,18 +44,18 @@ use socket::SocketDir;
 pub use binaries::Binaries;
 pub use error::Error;
 
-/// The superuser and the database that every cluster of ours is made with.
+/// The name of the superuser and of the database in every cluster.
 const USER_AND_DATABASE: &str = "voicecall";
 
-/// What an operator may choose.
+/// What an operator can choose.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where the data lives. `None`: `/var/lib/voicecall` as root, otherwise
     /// `voicecall` under `$XDG_DATA_HOME` or `~/.local/share`.
     pub data_dir: Option<PathBuf>,
-    /// The directory of PostgreSQL's server programs. `None`: searched for.
+    /// The directory of PostgreSQL's server programs. `None`: the newest that is found.
     pub bin_dir: Option<PathBuf>,
-    /// The server's own cache, in mebibytes.
+    /// The size of the server's cache, in mebibytes.
     pub shared_buffers_mib: u32,
 }
 
@@ -71,7 +71,7 @@ impl Default for Settings {
 
 /// A running embedded PostgreSQL, kept running until [`stop`](Self::stop).
 ///
-/// Dropping it without `stop` asks the server to stop too, but nobody waits.
+/// Dropping it without `stop` also asks the server to stop, but does not wait for that.
 #[derive(Debug)]
 pub struct Postgres {
     data_dir: PathBuf,
@@ -81,11 +81,11 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts the server, after making its cluster if there is none, and returns
-    /// when it accepts connections. That may take minutes after a crash.
+    /// Starts the server, after creating its cluster if there is none, and returns when it
+    /// accepts connections. After a crash that may take minutes.
     ///
-    /// `cancel` ends the start only: a started server outlives it, because the
-    /// service drains through it.
+    /// `cancel` only cancels the start. A started server outlives it, because the service
+    /// needs the database while it drains.
     ///
     /// # Errors
     ///
@@ -93,14 +93,14 @@ impl Postgres {
     pub async fn start(settings: Settings, cancel: &CancellationToken) -> Result<Self, Error> {
         let path = data_dir::resolve(settings.data_dir)?;
         let account = Account::choose(&path.join(data_dir::CLUSTER))?;
-        // Before anything is made, so that a hopeless place stays as it was.
-        account.must_enter(path.parent().unwrap_or(&path))?;
+        // Checked before anything is created, so that a failure leaves no trace.
+        account.check_access(path.parent().unwrap_or(&path))?;
         let data_dir = DataDir::open(path)?;
-        account.must_enter(data_dir.path())?;
+        account.check_access(data_dir.path())?;
 
         let major = cluster::major(&data_dir.cluster())?;
         let binaries = Binaries::find_for(settings.bin_dir.as_deref(), major)?;
-        account.must_enter(binaries.dir())?;
+        account.check_access(binaries.dir())?;
         cluster::remove_unfinished(data_dir.path()).await;
         if major.is_none() {
             cluster::create(&data_dir, &binaries, &account, cancel).await?;
@@ -114,7 +114,7 @@ impl Postgres {
             binaries,
             account,
         };
-        let server = supervisor::bring_up(&launch, cancel).await?;
+        let server = supervisor::start(&launch, cancel).await?;
         info!(
             data_dir = %data_dir.path().display(),
             version = launch.binaries.major(),
@@ -143,7 +143,7 @@ impl Postgres {
         }
     }
 
-    /// How to connect: libpq's keywords and values, which tokio-postgres reads too.
+    /// How to connect: keywords and values as in libpq, which tokio-postgres accepts too.
     #[must_use]
     pub fn database_url(&self) -> &str {
         &self.database_url
@@ -155,8 +155,8 @@ impl Postgres {
         &self.data_dir
     }
 
-    /// Stops the server and returns when it is gone and the lock is released: at
-    /// once when it is idle, in less than a minute whatever it does.
+    /// Stops the server, and returns when it has ended and the lock is released: at once if it
+    /// is idle, and always in less than a minute.
     pub async fn stop(self) {
         drop(self.stop);
         self.tasks.close();

@@ -1,6 +1,6 @@
-//! A server as seen from outside, by the `postmaster.pid` that it keeps in its
-//! cluster: whether ours is ready, and whether one of an earlier run is left over.
-//! Starting and watching our own is `server`'s and `supervisor`'s.
+//! The `postmaster.pid` that a server keeps in its cluster: whether the server is ready, and
+//! whether one of an earlier run is left over. `server` and `supervisor` run the server of this
+//! process.
 
 use std::{
     ffi::OsStr,
@@ -21,8 +21,8 @@ use tracing::{info, warn};
 
 use super::Error;
 
-/// How a server is stopped, and for how long each way is waited for: fast, with a
-/// checkpoint; immediate, so that the next start recovers; and by force.
+/// The signals that stop a server, and how long to wait after each: a fast shutdown, with a
+/// checkpoint; an immediate one, after which the next start recovers; and a kill.
 pub(super) const ESCALATION: [(Signal, Duration); 3] = [
     (Signal::SIGINT, Duration::from_secs(30)),
     (Signal::SIGQUIT, Duration::from_secs(10)),
@@ -30,13 +30,13 @@ pub(super) const ESCALATION: [(Signal, Duration); 3] = [
 ];
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Debug, PartialEq, Eq)]
 enum PidFile {
     Absent,
     /// A power failure can leave it empty.
     Damaged,
-    /// Of a backend that someone runs by hand, without a server.
+    /// Written by a backend that is run by hand, in single-user mode.
     SingleUser,
     Server {
         pid: Pid,
@@ -46,11 +46,11 @@ enum PidFile {
 
 impl PidFile {
     fn read(cluster: &Path) -> Self {
-        // Anything unreadable is the server's to complain about.
+        // If the file is unreadable, the server will report that.
         fs::read_to_string(path(cluster)).map_or(Self::Absent, |text| Self::parse(&text))
     }
 
-    /// The first line is the process, the eighth its state, padded.
+    /// The first line is the process id, the eighth the state, padded with spaces.
     fn parse(text: &str) -> Self {
         let mut lines = text.lines();
         match lines.next().and_then(|line| line.trim().parse().ok()) {
@@ -68,31 +68,34 @@ fn path(cluster: &Path) -> PathBuf {
     cluster.join("postmaster.pid")
 }
 
-/// Whether the server that is process `pid` accepts connections.
+/// Whether the server with process id `pid` accepts connections.
 pub(super) fn is_ready(cluster: &Path, pid: Pid) -> bool {
     PidFile::read(cluster) == PidFile::Server { pid, ready: true }
 }
 
-/// Sees to it that no server of an earlier run stands in the way. To be called only
-/// by the holder of the data directory's lock, without a server of its own.
-pub(super) async fn settle(cluster: &Path, cancel: &CancellationToken) -> Result<(), Error> {
+/// Stops a server of an earlier run, and removes a stale file. Must be called only by the
+/// holder of the data directory's lock, while it runs no server.
+pub(super) async fn clear_left_over(
+    cluster: &Path,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
     match PidFile::read(cluster) {
         PidFile::Damaged => remove(cluster),
         PidFile::Server { pid, .. } if serves(pid, cluster) => {
             stop_left_over(pid, cluster, cancel).await
         }
-        // PostgreSQL knows a stale file by itself when the process is gone, but not
-        // when its number is another program's now.
+        // PostgreSQL itself recognizes a stale file if the process has ended, but not if
+        // another program now has its process id.
         PidFile::Server { pid, .. } if kill(pid, None).is_ok() => remove(cluster),
         PidFile::Server { .. } | PidFile::SingleUser | PidFile::Absent => Ok(()),
     }
 }
 
-/// Backends that outlive their server would not be overlooked without the file: the
-/// shared memory that they are attached to is found by the cluster's own identity.
+/// Safe even if backends have outlived their server: a new server finds the shared memory that
+/// they are attached to without the file, by the identity of the cluster.
 fn remove(cluster: &Path) -> Result<(), Error> {
     let path = path(cluster);
-    warn!(path = %path.display(), "removing it: the server that left it is gone");
+    warn!(path = %path.display(), "removing a stale PID file: the server that wrote it is gone");
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::io("remove", &path)(error))
@@ -102,11 +105,11 @@ fn remove(cluster: &Path) -> Result<(), Error> {
 }
 
 async fn stop_left_over(pid: Pid, cluster: &Path, cancel: &CancellationToken) -> Result<(), Error> {
-    info!(%pid, "an earlier run left its PostgreSQL running; stopping it");
-    for (signal, patience) in ESCALATION {
-        // Whether that worked shows in the process.
+    info!(%pid, "stopping a PostgreSQL server that an earlier run left running");
+    for (signal, timeout) in ESCALATION {
+        // The result does not matter: the loop checks whether the process has ended.
         let _ = kill(pid, signal);
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         while Instant::now() < deadline {
             if !serves(pid, cluster) {
                 return Ok(());
@@ -120,8 +123,8 @@ async fn stop_left_over(pid: Pid, cluster: &Path, cancel: &CancellationToken) ->
     Err(Error::LeftOver { pid: pid.as_raw() })
 }
 
-/// Whether the process is a server on this cluster, and not one that has its number
-/// by chance or a zombie.
+/// Whether the process is a server on this cluster, and neither a zombie nor another program
+/// that has its process id by chance.
 fn serves(pid: Pid, cluster: &Path) -> bool {
     let arguments = arguments(pid);
     let mut words = arguments.split(|byte| *byte == 0);
@@ -130,18 +133,18 @@ fn serves(pid: Pid, cluster: &Path) -> bool {
         .map(|program| Path::new(OsStr::from_bytes(program)))
         .and_then(Path::file_name)
         .is_some_and(|name| name == "postgres" || name == "postmaster");
-    // Which of the two can be seen depends on who started it, and on who we are.
+    // Which of the two is visible depends on how it was started, and on our own account.
     let names_it = words.any(|word| word == cluster.as_os_str().as_bytes());
     let is_in_it = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|dir| dir == cluster);
     is_postgres && (names_it || is_in_it)
 }
 
-/// The process's command line, its words ended by zeros; empty when it is gone.
+/// The command line of the process, its words terminated by zeros; empty if it has ended.
 fn arguments(pid: Pid) -> Vec<u8> {
     if Path::new("/proc/self/cmdline").exists() {
         return fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     }
-    // Not Linux. A data directory with spaces is not recognised here.
+    // Not Linux. Data directories with spaces are not recognized here.
     let mut ps = Command::new("ps");
     ps.args(["-ww", "-o", "command=", "-p"])
         .arg(pid.to_string());

@@ -1,5 +1,5 @@
-//! One server process of ours: starting it, waiting until it is ready, until it
-//! ends, and stopping it. What happens after it ended is `supervisor`'s.
+//! One server process: starting it, waiting until it is ready or has ended, and stopping it.
+//! `supervisor` decides what happens after it has ended.
 
 use std::{io, process::ExitStatus, time::Duration};
 
@@ -20,14 +20,14 @@ use super::{
     postmaster::{self, ESCALATION},
 };
 
-/// Recovery after a crash is to be waited for: killing it would only start it over.
+/// Long enough for recovery after a crash, which would only start again after a kill.
 const MAX_START: Duration = Duration::from_secs(30 * 60);
-const TELL_EVERY: Duration = Duration::from_secs(5);
-/// Most starts are over within the first polls, which are therefore dense.
+const LOG_EVERY: Duration = Duration::from_secs(5);
+/// Polls are frequent at first, because most servers are ready soon.
 const POLL_EVERY: Duration = Duration::from_millis(5);
 const SLOW_POLL_EVERY: Duration = Duration::from_millis(100);
 
-/// A server process. Dropping it asks it to stop, for want of time to wait.
+/// A server process. Dropping this asks the process to stop, without waiting.
 #[derive(Debug)]
 pub(super) struct Server {
     child: Child,
@@ -35,14 +35,14 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts the process. There must be no other on the cluster.
+    /// Starts the process. No other server may run on the cluster.
     pub(super) fn spawn(launch: &Launch) -> Result<Self, Error> {
         let program = launch.binaries.postgres();
         let child = launch
             .command()?
             .spawn()
             .map_err(Error::io("run", &program))?;
-        // The number of a child that nobody has waited for is always known.
+        // A child that has not been waited for always has an id.
         let pid = child
             .id()
             .and_then(|pid| i32::try_from(pid).ok())
@@ -58,9 +58,9 @@ impl Server {
         cancel: &CancellationToken,
     ) -> Result<(), Error> {
         let began = Instant::now();
-        let mut told = began;
+        let mut last_logged = began;
         loop {
-            // The socket first: while there is none, the file may be of an earlier run.
+            // The socket is checked first: without it, the file may be from an earlier run.
             if launch.socket.socket().exists() && postmaster::is_ready(&launch.cluster, self.pid) {
                 return Ok(());
             }
@@ -70,12 +70,12 @@ impl Server {
                     logs: launch.logs.dir().to_owned(),
                 });
             }
-            if told.elapsed() > TELL_EVERY {
-                told = Instant::now();
+            if last_logged.elapsed() > LOG_EVERY {
+                last_logged = Instant::now();
                 let seconds = began.elapsed().as_secs();
                 info!(
                     seconds,
-                    "PostgreSQL is still starting, as it does after a crash"
+                    "PostgreSQL is still starting; recovery after a crash can take minutes"
                 );
             }
             let dense = began.elapsed() < Duration::from_secs(2);
@@ -84,7 +84,7 @@ impl Server {
                 () = cancel.cancelled() => return Err(Error::Cancelled),
                 ended = self.ended() => return Err(Error::Ended {
                     status: ended,
-                    reason: launch.logs.last_words(),
+                    reason: launch.logs.last_error(),
                     logs: launch.logs.dir().to_owned(),
                 }),
                 () = sleep(pause) => {}
@@ -92,12 +92,12 @@ impl Server {
         }
     }
 
-    /// Waits until the process ends, and says how. Can be called off and repeated.
+    /// Waits until the process ends, and returns how. Cancel-safe.
     pub(super) async fn ended(&mut self) -> String {
         describe(self.child.wait().await)
     }
 
-    /// Stops the process, if it has not ended: gently, then less so.
+    /// Stops the process if it has not ended, by the signals of [`ESCALATION`].
     pub(super) async fn stop(mut self) {
         for (signal, patience) in ESCALATION {
             self.send(signal);
@@ -109,10 +109,11 @@ impl Server {
         error!(pid = %self.pid, "PostgreSQL cannot be stopped; leaving it to the next start");
     }
 
-    /// Nothing, once the process has been waited for: the number may be another's.
+    /// Sends a signal, unless the process has been waited for: then its id may be another
+    /// process's.
     fn send(&self, signal: Signal) {
         if self.child.id().is_some() {
-            // If it has ended by itself, all the better.
+            // Fails if the process has just ended by itself.
             let _ = kill(self.pid, signal);
         }
     }

@@ -1,6 +1,5 @@
-//! The directory of the server's socket. It is the only way in: the server listens
-//! on no network, and trusts whoever can enter this directory, so that only the
-//! account that runs PostgreSQL (and root) can.
+//! The directory of the server's socket. The server listens on no network, and trusts every
+//! client that can enter this directory; only the account that runs PostgreSQL and root can.
 
 use std::{
     fs,
@@ -12,23 +11,24 @@ use nix::unistd::geteuid;
 
 use super::{Error, USER_AND_DATABASE, account::Account};
 
-/// The port is a part of the socket's name, no more.
+/// The port is only part of the socket's name.
 pub(super) const PORT: &str = "5432";
 const SOCKET: &str = ".s.PGSQL.5432";
-/// The most bytes in a socket's path: macOS has the smallest limit (Linux: 107).
+/// The most bytes in the path of a socket. macOS has the smallest limit; Linux allows 107.
 const MAX_PATH_BYTES: usize = 103;
 
 /// The socket's directory.
 #[derive(Debug)]
 pub(super) struct SocketDir {
-    /// Short enough, and without what a connection string or a list cannot hold.
+    /// Short enough for a socket, and without characters that a connection string or a list
+    /// cannot contain.
     path: String,
 }
 
 impl SocketDir {
-    /// Makes the directory: in the data directory if a socket there can be named.
+    /// Creates the directory: in the data directory if the path of a socket there is usable.
     pub(super) fn prepare(data_dir: &Path, account: &Account) -> Result<Self, Error> {
-        let path = usable(&data_dir.join("socket")).unwrap_or_else(|| elsewhere(data_dir));
+        let path = usable(&data_dir.join("socket")).unwrap_or_else(|| fallback_path(data_dir));
         account.private_dir(Path::new(&path))?;
         Ok(Self { path })
     }
@@ -37,12 +37,12 @@ impl SocketDir {
         Path::new(&self.path).join(SOCKET)
     }
 
-    /// Removes what a server that died left. To be called only when none runs: a
-    /// stale lock could name a process that is another one now, and a socket there
-    /// means that the server has come up.
+    /// Removes the files that a dead server has left. Must be called only while no server runs:
+    /// the process id in a stale lock may be another process's by now, and a socket means that
+    /// the server has started.
     pub(super) fn clear(&self) {
         for name in [SOCKET.to_owned(), format!("{SOCKET}.lock")] {
-            // Mostly there is none; and what stays, the server complains about.
+            // Usually there is none; if one cannot be removed, the server reports it.
             let _ = fs::remove_file(Path::new(&self.path).join(name));
         }
     }
@@ -59,16 +59,17 @@ impl SocketDir {
     }
 }
 
-/// A comma would separate hosts in the connection string.
+/// The path as text, if it is short enough and has no comma, which would separate hosts in the
+/// connection string.
 fn usable(path: &Path) -> Option<String> {
     let text = path.to_str()?;
     let short = text.len() + "/".len() + SOCKET.len() <= MAX_PATH_BYTES;
     (short && !text.contains(',')).then(|| text.to_owned())
 }
 
-/// A short path that is as good as unique to the data directory. Should another
-/// user have taken it, that is found out and refused.
-fn elsewhere(data_dir: &Path) -> String {
+/// A short path that is practically unique to the data directory. A directory there that
+/// belongs to another user is refused.
+fn fallback_path(data_dir: &Path) -> String {
     let mut hasher = DefaultHasher::new();
     data_dir.hash(&mut hasher);
     let parent = if geteuid().is_root() && Path::new("/run").is_dir() {
@@ -95,12 +96,15 @@ mod tests {
     }
 
     #[test]
-    fn goes_elsewhere_when_the_path_would_not_do() {
+    fn falls_back_when_the_path_is_not_usable() {
         assert!(usable(Path::new("/var/lib/voicecall/socket")).is_some());
         assert_eq!(usable(Path::new("/a,b")), None);
         let long = "/".repeat(MAX_PATH_BYTES);
         assert_eq!(usable(Path::new(&long)), None);
-        assert_ne!(elsewhere(Path::new("/a")), elsewhere(Path::new("/b")));
-        assert!(usable(Path::new(&elsewhere(Path::new(&long)))).is_some());
+        assert_ne!(
+            fallback_path(Path::new("/a")),
+            fallback_path(Path::new("/b"))
+        );
+        assert!(usable(Path::new(&fallback_path(Path::new(&long)))).is_some());
     }
 }

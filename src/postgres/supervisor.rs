@@ -1,5 +1,5 @@
-//! Keeps a server running: brings the first one up, starts another when one dies,
-//! and stops the last. It owns the server from then on, and with it the lock.
+//! Keeps a server running: starts it, restarts it when it dies, and stops it. It owns the
+//! server process and the lock on the data directory.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use tracing::{info, warn};
 
 use super::{Error, data_dir::DataDir, launch::Launch, postmaster, server::Server};
 
-/// How long the first start puts up with the remains of an earlier server.
-const MAX_REMAINS: Duration = Duration::from_secs(60);
+/// How long the first start waits for the remains of an earlier server.
+const LEFT_OVER_TIMEOUT: Duration = Duration::from_secs(60);
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// A server that ran for longer is started again without a pause.
-const STEADY: Duration = Duration::from_secs(30);
+/// A server that ran for longer than this is restarted without a pause.
+const STABLE_AFTER: Duration = Duration::from_secs(30);
 const CHECK_LOGS_EVERY: Duration = Duration::from_secs(60);
 
-/// Starts the first server. A failure that passes by itself is waited out; any
-/// other is the operator's to see at once.
-pub(super) async fn bring_up(launch: &Launch, cancel: &CancellationToken) -> Result<Server, Error> {
-    let deadline = Instant::now() + MAX_REMAINS;
+/// Starts the first server. Transient failures are retried; any other is returned at once, for
+/// the operator.
+pub(super) async fn start(launch: &Launch, cancel: &CancellationToken) -> Result<Server, Error> {
+    let deadline = Instant::now() + LEFT_OVER_TIMEOUT;
     let mut pause = MIN_PAUSE;
     loop {
         match attempt(launch, cancel).await {
-            Err(error) if error.is_passing() && Instant::now() < deadline => {
-                warn!(%error, "an earlier PostgreSQL is still ending; trying again");
+            Err(error) if error.is_transient() && Instant::now() < deadline => {
+                warn!(%error, "an earlier PostgreSQL is still shutting down; retrying");
                 tokio::select! {
                     () = cancel.cancelled() => return Err(Error::Cancelled),
                     () = sleep(pause) => pause = longer(pause),
@@ -37,7 +37,7 @@ pub(super) async fn bring_up(launch: &Launch, cancel: &CancellationToken) -> Res
 }
 
 async fn attempt(launch: &Launch, cancel: &CancellationToken) -> Result<Server, Error> {
-    postmaster::settle(&launch.cluster, cancel).await?;
+    postmaster::clear_left_over(&launch.cluster, cancel).await?;
     launch.socket.clear();
     let mut server = Server::spawn(launch)?;
     match server.ready(launch, cancel).await {
@@ -64,12 +64,12 @@ pub(super) async fn supervise(
             info!("the embedded PostgreSQL has stopped");
             break;
         };
-        pause = if since.elapsed() > STEADY {
+        pause = if since.elapsed() > STABLE_AFTER {
             Duration::ZERO
         } else {
             longer(pause)
         };
-        warn!(%ended, ?pause, "PostgreSQL ended by itself; starting it again");
+        warn!(%ended, ?pause, "PostgreSQL ended unexpectedly; restarting it");
         match restart(&launch, pause, &stop).await {
             Some(next) => server = next,
             None => break,
@@ -78,7 +78,7 @@ pub(super) async fn supervise(
     drop(data_dir);
 }
 
-/// How the server ended; `None` when it is to be stopped first.
+/// Waits until the server ends, and returns how; `None` if it has to be stopped first.
 async fn watch(server: &mut Server, launch: &Launch, stop: &CancellationToken) -> Option<String> {
     let mut logs_due = interval(CHECK_LOGS_EVERY);
     logs_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -86,14 +86,14 @@ async fn watch(server: &mut Server, launch: &Launch, stop: &CancellationToken) -
         tokio::select! {
             () = stop.cancelled() => return None,
             ended = server.ended() => return Some(ended),
-            _ = logs_due.tick() => launch.logs.keep_bounded(),
+            _ = logs_due.tick() => launch.logs.truncate_large(),
         }
     }
 }
 
-/// Tries until a server is ready, since the service is of no use without; `None`
-/// when it is to be stopped. It may take a few attempts until the backends of the
-/// server that died have let go of its memory.
+/// Retries until a server is ready, because the service cannot work without one; `None` if it
+/// has to stop. It may take a few attempts until the backends of the dead server have released
+/// its shared memory.
 async fn restart(launch: &Launch, pause: Duration, stop: &CancellationToken) -> Option<Server> {
     let began = Instant::now();
     let mut pause = pause;
@@ -111,7 +111,7 @@ async fn restart(launch: &Launch, pause: Duration, stop: &CancellationToken) -> 
             Err(Error::Cancelled) => return None,
             Err(error) => {
                 pause = longer(pause);
-                warn!(%error, ?pause, "PostgreSQL does not start; trying again");
+                warn!(%error, ?pause, "PostgreSQL does not start; retrying");
             }
         }
     }

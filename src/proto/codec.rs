@@ -1,5 +1,5 @@
-//! The codec of every RPC: prost's, except that bytes which are no message of
-//! ours are the client's mistake (`MALFORMED_MESSAGE`), not an internal error.
+//! The codec of every RPC. It differs from prost's in that bytes which cannot be decoded are
+//! the client's mistake (`MALFORMED_MESSAGE`), not an internal error, and in its buffers.
 
 use std::marker::PhantomData;
 
@@ -41,10 +41,10 @@ where
     }
 }
 
-/// Each answer begins with a buffer of this size, which is kept as long as a stream
-/// is: room for a call, little for ten thousand watchers. It grows as it has to.
+/// Each response begins with a buffer of this size, which lives as long as its stream: enough
+/// for a call, and little for ten thousand watchers. It grows as needed.
 const BUFFER_BYTES: usize = 1024;
-/// A stream is written when so much of it is encoded, or when nothing more is ready.
+/// A stream is written when this much is encoded, or when nothing more is ready.
 const YIELD_BYTES: usize = 32 * 1024;
 
 fn buffers() -> BufferSettings {
@@ -64,9 +64,9 @@ impl<T: Message> codec::Encoder for Encoder<T> {
     }
 
     fn encode(&mut self, message: T, bytes: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        // The buffer grows once, and not from step to step, copying itself.
+        // The buffer grows once, instead of in several steps that each copy it.
         bytes.reserve(message.encoded_len());
-        message.encode(bytes).expect("a buffer that grows has room");
+        message.encode(bytes).expect("the buffer grows as needed");
         Ok(())
     }
 }
@@ -94,7 +94,7 @@ pub(crate) fn malformed_message() -> Status {
     let reason = reason.trim_start_matches("ERROR_REASON_");
     Status::with_error_details(
         Code::InvalidArgument,
-        "the bytes are not a message of this API",
+        "the bytes are not a valid message of this API",
         ErrorDetails::with_error_info(reason, ERROR_DOMAIN, []),
     )
 }

@@ -1,5 +1,5 @@
-//! The message `EventBatch`, by hand: it is read like any other, but what is sent
-//! was encoded once for all watchers, and is only put together.
+//! The message `EventBatch`, written by hand. It is decoded like any other message, but what
+//! the server sends is composed of parts that were encoded once for all watchers.
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::{
@@ -19,12 +19,12 @@ pub struct EventBatch {
     pub events: Vec<VoiceCallEvent>,
     /// Resumes after the whole batch.
     pub resume_token: String,
-    /// More events, as fields of this message that are encoded already.
+    /// More events, already encoded as fields of this message.
     encoded: Bytes,
 }
 
 impl EventBatch {
-    /// A batch of events that are encoded as fields of it, by [`put_event`].
+    /// A batch of events that were encoded by [`put_event`].
     #[cfg(feature = "service")]
     pub(crate) fn encoded(encoded: Bytes, resume_token: String) -> Self {
         Self {
@@ -35,7 +35,7 @@ impl EventBatch {
     }
 }
 
-/// Puts one event behind others, from its type and the change's encoded form.
+/// Appends an event to encoded ones, from its type and its encoded change.
 #[cfg(feature = "service")]
 pub(crate) fn put_event(batch: &mut Vec<u8>, event_type: i32, change: &[u8]) {
     let change_len = 1 + prost::length_delimiter_len(change.len()) + change.len();

@@ -1,7 +1,7 @@
 //! The wire contract: messages, client and server stubs, generated from `proto/`.
 //!
-//! It is what the server and the client library share, and knows neither of them. Written
-//! by hand are the codec of every RPC and the one message that the server sends encoded
+//! It is what the server and the client library share, and knows neither of them. Two parts
+//! are written by hand: the codec of every RPC, and the one message that the server encodes
 //! ahead of time.
 
 #![expect(

@@ -1,5 +1,4 @@
-//! One client's connection: HTTP/2 over a socket, from its first byte to a
-//! graceful end.
+//! One client's connection: HTTP/2 over a socket, from the first byte to a graceful shutdown.
 
 use std::{net, pin::pin, time::Duration};
 
@@ -19,20 +18,21 @@ use crate::api::Api;
 
 /// How long a client may take to send its first byte.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may be silent before it is asked for a sign of life,
-/// and how long that may take.
+/// How long a connection may be silent before the client is pinged, and how long its response
+/// may take.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 const MAX_STREAMS: u32 = 1024;
-/// A request of the largest size passes without waiting for a window update.
+/// A request of the default maximum size needs no window update.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const STREAM_SEND_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
-/// Serves the connection on the thread that this runs on, until the client ends it, or
-/// until `draining`: then streams under way end, and the client is told to go elsewhere.
+/// Serves the connection on the current thread until the client closes it. When `draining` is
+/// cancelled, the client is sent GOAWAY, and the connection closes after the streams in
+/// progress.
 pub(super) async fn serve(
     stream: net::TcpStream,
     api: Api,
@@ -45,7 +45,7 @@ pub(super) async fn serve(
     let stream = match stream {
         Ok(stream) => stream,
         Err(error) => {
-            debug!(%error, "a connection ended before it began");
+            debug!(%error, "cannot set up an accepted connection");
             return;
         }
     };
@@ -81,11 +81,11 @@ pub(super) async fn serve(
         }
     };
     if let Err(error) = ended {
-        debug!(%error, "a connection broke");
+        debug!(%error, "a connection was lost");
     }
 }
 
-/// Runs a connection's streams as tasks of the server's.
+/// Runs the streams of a connection as tasks that the server owns.
 #[derive(Clone)]
 struct Tasks(TaskTracker);
 

@@ -1,11 +1,10 @@
-//! The process around the API: sockets, health, and an end in order.
+//! The process around the API: sockets, health, and graceful shutdown.
 //!
-//! - [`run`] serves until it is told to stop, then drains
-//! - `workers` are threads that share the connections; `connection` is one client's,
-//!   and `gather` bundles its writes
+//! - [`run`] puts the layers together, serves until shutdown, then drains
+//! - `workers` are the threads that serve the connections; `connection` is one client's, and
+//!   `write_coalescing` combines its small writes
 //!
-//! It owns every task that it starts, and is where the layers are put together.
-//! It deliberately knows nothing of what the API does.
+//! It owns every task that it starts. It deliberately knows nothing of what the API does.
 
 mod connection;
 mod workers;
@@ -32,55 +31,55 @@ use crate::{
     store::{Connector, OpenError, Store, StoreTasks},
 };
 
-/// How long accepting pauses when the system has no more descriptors.
+/// The pause after a connection could not be accepted, for want of file descriptors for
+/// example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the server takes on, and how it ends.
+/// The settings of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// The API's limits.
+    /// Limits of the API.
     pub api: api::Limits,
-    /// The store's limits.
+    /// Limits of the store.
     pub store: crate::store::Limits,
-    /// The feed's limits.
+    /// Limits of the feed.
     pub feed: feed::Limits,
     /// Threads that serve the connections.
     pub workers: NonZeroUsize,
-    /// Connections at once; more wait to be accepted.
+    /// Concurrent connections; more wait to be accepted.
     pub max_connections: usize,
     /// Whether to migrate the database, or only to check it.
     pub migrate: bool,
-    /// How long requests under way may take to end, once told to stop.
+    /// How long requests in progress may take to end after shutdown has begun.
     pub drain_timeout: Duration,
 }
 
-/// Why the server ended before it was told to.
+/// Why the server ended without a shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The store cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The descriptors of the API cannot be read.
-    #[error("the API's descriptors cannot be read: {0}")]
+    #[error("cannot read the descriptors of the API: {0}")]
     Descriptors(#[from] tonic_reflection::server::Error),
-    /// The listener does not know its address.
-    #[error("the listener is of no use: {0}")]
+    /// The address of the listener cannot be read.
+    #[error("cannot read the address of the listener: {0}")]
     Listener(#[source] io::Error),
     /// The threads for the connections cannot be started.
     #[error("cannot start the threads that serve connections: {0}")]
     Workers(#[source] io::Error),
 }
 
-/// Serves on `listener` until `shutdown` is cancelled, then drains. `ready` is
-/// called with the address once the database is there and calls are served;
-/// until then everything is answered with UNAVAILABLE.
+/// Serves on `listener` until `shutdown` is cancelled, then drains. `ready` is called with
+/// the address once the database is available and requests are served; until then every
+/// request fails with UNAVAILABLE.
 ///
-/// Connections are served by threads of their own. What is done once for all of them
-/// (the writer, the feed, accepting) runs where this is called, best on a thread that
-/// does nothing else.
+/// Connections are served by threads of their own. The tasks that they share (the writer, the
+/// feed, accepting) run on the thread that calls this, which should do nothing else.
 ///
 /// # Errors
-/// [`Error`]: what waiting does not mend.
+/// [`Error`]: errors that retrying does not fix.
 pub async fn run(
     listener: TcpListener,
     connector: Connector,
@@ -92,7 +91,7 @@ pub async fn run(
     let workers = Workers::start(settings.workers).map_err(Error::Workers)?;
     let draining = CancellationToken::new();
     let (store, following, store_tasks) = Store::new(connector, settings.store, &workers.handles());
-    // Owns the accept loop, the connections, the feed's follower and the health
+    // The tracker owns the accept loop, the connections, the feed's follower and the health
     // task.
     let tasks = TaskTracker::new();
     let feed = Feed::start(
@@ -126,8 +125,8 @@ pub async fn run(
     Ok(opened?)
 }
 
-/// Ends everything in order: no new requests, then those under way, then what
-/// they have given the store to do. Past the deadline, without waiting.
+/// Shuts down in order: refuses new requests, waits for those in progress, then for the work
+/// that they have left to the store. After the timeout it no longer waits.
 async fn drain(
     tasks: TaskTracker,
     store_tasks: StoreTasks,
@@ -143,11 +142,11 @@ async fn drain(
         store_tasks.finish().await;
     });
     if ended.await.is_err() {
-        warn!("requests were still under way at the end of the drain timeout");
+        warn!("requests were still in progress at the end of the drain timeout");
     }
 }
 
-/// Tells health checks whether calls can be served.
+/// Reports to health checks whether requests can be served.
 async fn report_health(
     health: HealthReporter,
     mut availability: watch::Receiver<bool>,
@@ -193,7 +192,7 @@ async fn accept(
         };
         match accepted {
             Ok((stream, _)) => {
-                // A worker's own scheduler has to wait for what arrives.
+                // The socket must be registered with the worker's runtime, not with this one.
                 let Ok(stream) = stream.into_std() else {
                     continue;
                 };
@@ -205,8 +204,8 @@ async fn accept(
                 workers.spawn(tasks.track_future(serve));
             }
             Err(error) => {
-                // The client's end of it is of no interest; a lack of
-                // descriptors passes when connections end.
+                // A client that has gone away does not matter; a lack of file descriptors
+                // ends when connections close.
                 warn!(%error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;
             }

@@ -1,8 +1,8 @@
-//! The threads that serve connections, each with a scheduler of its own.
+//! The threads that serve connections, each with a runtime of its own.
 //!
-//! A connection stays on its thread, with its requests, the look-ups and lists that
-//! answer them, and its watches. On a scheduler that all threads share, each step of a
-//! request may be another thread's, which has to wake first.
+//! A connection stays on its thread, with its requests, their look-ups and lists, and its
+//! watches. On a runtime that all threads share, each step of a request might run on another
+//! thread, which would have to wake first.
 
 use std::{io, num::NonZeroUsize, sync::Arc, thread};
 
@@ -12,11 +12,12 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-/// The threads. Clones share them; they end when all are gone, or are told to.
+/// The worker threads. Clones share them. The threads end when [`Workers::stop`] is called, or
+/// when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct Workers {
     workers: Arc<[Worker]>,
-    /// Counts the threads.
+    /// Tracks the running threads.
     running: TaskTracker,
     stop: CancellationToken,
     _stop_on_drop: Arc<DropGuard>,
@@ -24,15 +25,15 @@ pub(super) struct Workers {
 
 struct Worker {
     runtime: Handle,
-    /// The connections that it serves.
+    /// The connections that this worker serves.
     connections: TaskTracker,
 }
 
 impl Workers {
-    /// Starts so many threads.
+    /// Starts `count` threads.
     ///
     /// # Errors
-    /// The system has no more threads or descriptors.
+    /// The system has no more threads or file descriptors.
     pub(super) fn start(count: NonZeroUsize) -> io::Result<Self> {
         let stop = CancellationToken::new();
         let stop_on_drop = Arc::new(stop.clone().drop_guard());
@@ -48,7 +49,7 @@ impl Workers {
                 .name(format!("worker-{number}"))
                 .spawn(move || {
                     runtime.block_on(stop.cancelled());
-                    // With what the drain timeout left under way.
+                    // Drops the connections that outlasted the drain timeout.
                     drop(runtime);
                     drop(token);
                 })?;
@@ -62,13 +63,13 @@ impl Workers {
         })
     }
 
-    /// The schedulers.
+    /// The runtimes of the threads.
     pub(super) fn handles(&self) -> Vec<Handle> {
         let workers = self.workers.iter();
         workers.map(|worker| worker.runtime.clone()).collect()
     }
 
-    /// Has the thread with the fewest connections serve another.
+    /// Serves a connection on the thread that has the fewest.
     pub(super) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
         let workers = self.workers.iter();
         if let Some(worker) = workers.min_by_key(|worker| worker.connections.len()) {
@@ -76,7 +77,7 @@ impl Workers {
         }
     }
 
-    /// Ends the threads, with whatever still runs on them.
+    /// Ends the threads, and everything that still runs on them.
     pub(super) async fn stop(&self) {
         self.stop.cancel();
         self.running.close();
@@ -91,24 +92,24 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_thread_gets_its_share_and_none_outlives_the_end() {
+    async fn connections_are_spread_over_the_threads_and_end_with_them() {
         let workers = Workers::start(NonZeroUsize::new(2).expect("not zero")).expect("threads");
-        let (tell, mut told) = mpsc::channel(4);
+        let (names_sender, mut names_receiver) = mpsc::channel(4);
         let mut ends = Vec::new();
         for _ in 0..4 {
-            let tell = tell.clone();
+            let names_sender = names_sender.clone();
             let (end, ended) = oneshot::channel::<()>();
             ends.push(end);
             workers.spawn(async move {
                 let name = thread::current().name().map(str::to_owned);
-                tell.send(name).await.expect("it is waited for");
-                // Never told: it ends with its thread.
+                names_sender.send(name).await.expect("the test receives it");
+                // Never sent: the connection ends with its thread.
                 let _ = ended.await;
             });
         }
         let mut names = Vec::new();
         for _ in 0..4 {
-            names.extend(told.recv().await.flatten());
+            names.extend(names_receiver.recv().await.flatten());
         }
         names.sort();
         assert_eq!(names, ["worker-0", "worker-0", "worker-1", "worker-1"]);

@@ -1,9 +1,9 @@
-//! A socket that gathers small writes, and flushes one turn of the scheduler
-//! late, so that answers which become ready together leave in one system call.
+//! A socket that combines small writes, and flushes one turn of the scheduler late, so that
+//! responses which become ready together are sent by one system call.
 //!
-//! A batch of the store's wakes many streams at once. Without this the runtime
-//! runs the connection right after each of them, and HTTP/2 writes every larger
-//! frame by itself: each answer would be a packet of its own.
+//! A batch of the store wakes many streams at once. Without this, the runtime runs the
+//! connection right after each of them, and HTTP/2 writes every larger frame by itself: each
+//! response would be a packet of its own.
 
 use std::{
     io,
@@ -13,23 +13,23 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
 
-/// What is gathered at most; larger writes pass through.
+/// The most bytes that are combined; larger writes pass through.
 const BUFFER_BYTES: usize = 32 * 1024;
 
-/// See the module. Reads pass through.
+/// A socket that combines small writes; see the module. Reads pass through.
 #[derive(Debug)]
 pub struct WriteCoalescer<S> {
     socket: BufWriter<S>,
-    /// Whether the flush that is tried has had its turn.
-    waited: bool,
+    /// Whether the pending flush has yielded to other tasks.
+    has_yielded: bool,
 }
 
 impl<S: AsyncWrite> WriteCoalescer<S> {
-    /// A socket that gathers what is written to `socket`.
+    /// Combines the small writes to `socket`.
     pub fn new(socket: S) -> Self {
         Self {
             socket: BufWriter::with_capacity(BUFFER_BYTES, socket),
-            waited: false,
+            has_yielded: false,
         }
     }
 }
@@ -44,8 +44,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WriteCoalescer<S> {
     }
 }
 
-/// Writes are not vectored: HTTP/2 then copies small payloads behind their
-/// frame's head instead of writing each by itself.
+/// Writes are not vectored: then HTTP/2 copies small payloads behind the header of their
+/// frame, instead of writing each by itself.
 impl<S: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -59,14 +59,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<S> {
         if self.socket.buffer().is_empty() {
             return Pin::new(&mut self.socket).poll_flush(context);
         }
-        if !self.waited {
-            // The task goes to the end of the queue.
-            self.waited = true;
+        if !self.has_yielded {
+            // The task goes to the end of the scheduler's queue.
+            self.has_yielded = true;
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         let flushed = ready!(Pin::new(&mut self.socket).poll_flush(context));
-        self.waited = false;
+        self.has_yielded = false;
         Poll::Ready(flushed)
     }
 

@@ -107,7 +107,7 @@ async fn wrong_usage_is_2() {
         (&["update", uid], "nothing to update"),
         (
             &["update", uid, "--client=a", "--clear=client"],
-            "client_uid is given and to be cleared",
+            "client_uid cannot be both set and cleared",
         ),
         (&["get", uid, "--timeout=0"], "seconds"),
         (&["get", uid, "--endpoint=localhost:50051"], "http://"),
@@ -132,7 +132,8 @@ async fn a_service_that_is_not_there_is_5() {
     assert_eq!(ran.code, Some(5));
     let lines: Vec<_> = ran.stderr.lines().collect();
     assert_eq!(lines.len(), 1);
-    let expected = format!("voicecall: no answer from http://127.0.0.1:{port}: Connection refused");
+    let expected =
+        format!("voicecall: no response from http://127.0.0.1:{port}: Connection refused");
     assert!(lines[0].starts_with(&expected), "{}", lines[0]);
     assert!(
         lines[0].ends_with("(UNAVAILABLE, after 5 attempts)"),
@@ -146,12 +147,12 @@ async fn a_service_that_does_not_answer_in_time_is_5() {
     let gate = Gate::alone([Act::Hold]).await;
     let ran = run(&gate.endpoint, &["list", "--timeout", "0.3"]).await;
     assert_eq!(ran.code, Some(5));
-    let expected = "no answer within 300ms; a write may have been applied";
+    let expected = "no response within 300ms; a write may have been applied";
     assert!(ran.stderr.contains(expected), "{}", ran.stderr);
 }
 
 #[tokio::test]
-async fn a_write_without_an_answer_tells_how_to_repeat_it_safely() {
+async fn a_write_without_a_response_says_how_to_retry_it_safely() {
     let server = Server::start().await;
     let gate = Gate::start(&server.endpoint, [Act::Hold]).await;
     let create = ["create", "--direction", "inbound", "--timeout", "0.3"];
@@ -159,7 +160,8 @@ async fn a_write_without_an_answer_tells_how_to_repeat_it_safely() {
     let sent: CreateVoiceCallRequest = gate.seen()[0].message();
     let id = sent.request_id;
     let last = ran.stderr.lines().last();
-    let expected = format!("voicecall: run again with --request-id {id} it is not done twice");
+    let expected =
+        format!("voicecall: retry with --request-id {id}; the write is applied at most once");
     assert_eq!((ran.code, last), (Some(5), Some(expected.as_str())));
 }
 
@@ -207,22 +209,23 @@ async fn an_internal_error_names_the_request_in_the_log() {
 }
 
 #[tokio::test]
-async fn attempts_are_told() {
+async fn attempts_are_reported() {
     let server = Server::start().await;
     let mut details = ErrorDetails::new();
     details.set_error_info("DATABASE_UNAVAILABLE", "voicecall.v1", []);
     details.set_retry_info(Some(Duration::from_millis(1)));
-    let away = || {
-        let message = "the database is away";
+    let unavailable = || {
+        let message = "the database is unavailable";
         Act::Refuse(Status::with_error_details(
             Code::Unavailable,
             message,
             details.clone(),
         ))
     };
-    let gate = Gate::start(&server.endpoint, (0..5).map(|_| away())).await;
+    let gate = Gate::start(&server.endpoint, (0..5).map(|_| unavailable())).await;
     let ran = run(&gate.endpoint, &["list"]).await;
-    let expected = "voicecall: the database is away (DATABASE_UNAVAILABLE, after 5 attempts)\n";
+    let expected =
+        "voicecall: the database is unavailable (DATABASE_UNAVAILABLE, after 5 attempts)\n";
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(5), expected));
     run(&gate.endpoint, &["list"]).await.ok();
 }
@@ -237,9 +240,7 @@ async fn the_help_has_the_exit_codes() {
         let text = run("", args).await.ok();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(
-            text.contains(
-                "Exit codes: 0 done; 1 an error of another kind; 2 wrong usage; 3 not found;"
-            ),
+            text.contains("Exit codes: 0 success; 1 any other error; 2 wrong usage; 3 not found;"),
             "{text}"
         );
     }

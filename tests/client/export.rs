@@ -46,7 +46,7 @@ async fn a_file_is_the_whole_export_or_what_it_was() {
         .ok();
     assert_eq!(run(&server.endpoint, &args).await.ok(), "");
     assert_eq!(file.content(), format!("{EXAMPLE}\n"));
-    // Whoever was reading sees no mixture.
+    // A reader of the old file sees no mixture.
     let mut read = String::new();
     reader.read_to_string(&mut read).expect("it can be read");
     assert_eq!(read, was);

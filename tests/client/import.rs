@@ -114,7 +114,7 @@ async fn bad_lines_are_named_and_stop_no_good_ones() {
     assert_eq!(
         ran.stderr.lines().collect::<Vec<_>>(),
         [
-            "voicecall: line 2: uid must be a string or null; colour is no key of a call",
+            "voicecall: line 2: uid must be a string or null; colour is not a field of a call",
             "voicecall: line 4: direction is required; \
              recording_url must be an absolute http or https URL",
             "voicecall: line 5: not a JSON object: EOF while parsing a value at column 7",
@@ -138,7 +138,7 @@ async fn bad_lines_are_named_and_stop_no_good_ones() {
     assert_eq!((ran.stdout, ran.code), (summary(0, 0, 0, 0, 1), Some(4)));
     assert!(
         ran.stderr
-            .starts_with("voicecall: line 2: something follows the array\n")
+            .starts_with("voicecall: line 2: unexpected data after the array\n")
     );
 }
 
@@ -152,7 +152,7 @@ async fn what_is_longer_than_any_call_is_refused_and_passed_over() {
         assert_eq!(ran.code, Some(4));
         assert_eq!(
             ran.stderr,
-            "voicecall: line 1: longer than any call\nvoicecall: 1 record is refused\n"
+            "voicecall: line 1: longer than any call can be\nvoicecall: 1 record is refused\n"
         );
     }
     assert_eq!(count(&client(&server)).await, 1);
@@ -164,14 +164,14 @@ async fn the_first_thousand_bad_lines_are_named_and_the_others_counted() {
     let ran = run_with_input(&server.endpoint, &["import"], &"{}x\n".repeat(1234)).await;
     assert_eq!(ran.stdout, summary(0, 0, 0, 0, 1234));
     assert_eq!(ran.code, Some(4));
-    let told: Vec<_> = ran.stderr.lines().collect();
-    assert_eq!(told.len(), 1002);
+    let lines: Vec<_> = ran.stderr.lines().collect();
+    assert_eq!(lines.len(), 1002);
     assert!(
-        told[999].starts_with("voicecall: line 1000: "),
+        lines[999].starts_with("voicecall: line 1000: "),
         "{}",
-        told[999]
+        lines[999]
     );
-    assert_eq!(told[1000], "voicecall: 234 more");
+    assert_eq!(lines[1000], "voicecall: and 234 more");
 }
 
 #[tokio::test]

@@ -136,13 +136,13 @@ fn all_keys_that_are_wrong_are_named_at_once() {
         "duration must be a whole number of seconds or null",
         "status must be one of \"incoming call\", \"answered by staff\", \"missed\", \"answered by vonage\"",
         "direction must be one of \"inbound\", \"outbound\"",
-        "created_at must be a time as RFC 3339 has it, such as \"2021-07-20T14:00:00.000Z\"",
-        "handled_at must be a time as RFC 3339 has it, such as \"2021-07-20T14:00:00.000Z\"",
+        "created_at must be an RFC 3339 timestamp, such as \"2021-07-20T14:00:00.000Z\"",
+        "handled_at must be an RFC 3339 timestamp, such as \"2021-07-20T14:00:00.000Z\"",
         "staff_uid must be a string or null",
-        "colour is no key of a call",
-        "from_number is there twice",
+        "colour is not a field of a call",
+        "from_number is repeated",
         "duration must be a whole number of seconds or null",
-        "duration is there twice",
+        "duration is repeated",
     ];
     assert_eq!(error, expected.join("; "));
 }

@@ -95,7 +95,7 @@ async fn every_flag_narrows_the_list_as_its_field_does() {
 }
 
 #[tokio::test]
-async fn fifty_are_shown_unless_more_are_asked_for_and_the_cut_is_told() {
+async fn fifty_are_shown_by_default_and_a_note_says_that_there_are_more() {
     let server = Server::start().await;
     fill(&server, 50).await;
     assert_eq!(uids(&server, &[]).await.len(), 50);
@@ -104,7 +104,7 @@ async fn fifty_are_shown_unless_more_are_asked_for_and_the_cut_is_told() {
     assert_eq!(ran.stdout.lines().count(), 50);
     assert_eq!(
         ran.stderr,
-        "voicecall: the first 50; --limit or --all for more\n"
+        "voicecall: only the first 50 are shown; pass --limit or --all for more\n"
     );
     assert_eq!(ran.code, Some(0));
     for (flags, count) in [

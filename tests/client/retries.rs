@@ -140,7 +140,7 @@ async fn every_write_gets_a_request_id_of_its_own_unless_the_caller_has_one() {
 }
 
 #[tokio::test]
-async fn a_write_whose_answer_is_lost_is_applied_once() {
+async fn a_write_whose_response_is_lost_is_applied_once() {
     let server = Server::start().await;
     let gate = Gate::start(&server.endpoint, [Act::LoseAnswer, Act::LoseAnswer]).await;
     let call = client(&gate.endpoint).create(creation("")).await;
@@ -258,7 +258,7 @@ fn timeout_of(header: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn all_attempts_share_one_deadline_which_the_service_is_told() {
+async fn all_attempts_share_one_deadline_which_is_sent_to_the_service() {
     let gate = Gate::alone([away(Duration::from_millis(100)), Act::Hold]).await;
     let client = client(&gate.endpoint).with_deadline(Duration::from_millis(600));
     let begun = Instant::now();
@@ -267,7 +267,7 @@ async fn all_attempts_share_one_deadline_which_the_service_is_told() {
     assert_eq!(error.code, Code::DeadlineExceeded);
     assert_eq!(
         error.message,
-        "no answer within 600ms; a write may have been applied; the attempt before: not now"
+        "no response within 600ms; a write may have been applied; the previous attempt: not now"
     );
     assert!(
         took >= Duration::from_millis(500) && took < Duration::from_secs(5),

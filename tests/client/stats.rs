@@ -116,7 +116,7 @@ async fn json_has_what_it_was_grouped_by_and_null_for_what_is_not_there() {
 }
 
 #[tokio::test]
-async fn on_a_terminal_bars_fill_what_room_there_is() {
+async fn on_a_terminal_bars_fill_the_space_that_is_left() {
     let server = filled().await;
     let args = [
         "stats",
@@ -166,20 +166,20 @@ async fn on_a_terminal_bars_fill_what_room_there_is() {
     );
     let nothing = ["stats", "--by", "day", "--direction", "outbound"];
     let text = run_in_terminal(&server.endpoint, &nothing, 80, &NO_COLOR).await;
-    assert_eq!(text, "voicecall: no call matches\n");
+    assert_eq!(text, "voicecall: no calls match\n");
 }
 
 #[tokio::test]
-async fn what_the_service_refuses_is_told() {
+async fn what_the_service_refuses_is_reported() {
     let server = Server::start().await;
     for (args, what) in [
         (
             ["--by=day,hour", "--json"],
-            "is a second one of HOUR, DAY, WEEK and MONTH",
+            "must be the only one of HOUR, DAY, WEEK and MONTH",
         ),
         (
             ["--by=day", "--time-zone=Mars/Base"],
-            "names no time zone of the IANA database",
+            "is not an IANA time zone",
         ),
     ] {
         let ran = run(&server.endpoint, &[&["stats"], &args[..]].concat()).await;

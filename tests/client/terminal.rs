@@ -53,7 +53,7 @@ async fn a_table_fits_the_terminal_whatever_its_width() {
 }
 
 #[tokio::test]
-async fn eighty_columns_tell_calls_apart_and_two_hundred_tell_all() {
+async fn eighty_columns_identify_calls_and_two_hundred_show_every_field() {
     let server = filled().await;
     let text = run_in_terminal(&server.endpoint, &["list"], 80, &NO_COLOR).await;
     for part in [
@@ -79,10 +79,10 @@ async fn eighty_columns_tell_calls_apart_and_two_hundred_tell_all() {
 }
 
 #[tokio::test]
-async fn a_person_is_told_that_there_is_nothing_to_see() {
+async fn a_person_sees_a_note_when_there_are_no_calls() {
     let server = Server::start().await;
     let text = run_in_terminal(&server.endpoint, &["list"], 80, &NO_COLOR).await;
-    assert_eq!(text, "voicecall: no call matches\n");
+    assert_eq!(text, "voicecall: no calls match\n");
 }
 
 #[tokio::test]

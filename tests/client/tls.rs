@@ -120,7 +120,7 @@ async fn a_server_is_trusted_by_its_authority_and_its_name() {
 }
 
 #[tokio::test]
-async fn without_a_file_whom_the_system_trusts_is_trusted() {
+async fn without_a_file_the_authorities_of_the_system_are_trusted() {
     let secured = Secured::start("system", false).await;
     let path = secured.dir.join("ca.pem").display().to_string();
     let trusting = [("SSL_CERT_FILE", path.as_str())];
@@ -149,7 +149,7 @@ async fn a_server_may_ask_for_a_certificate() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_certificate_is_told_at_once() {
+async fn a_file_that_is_no_certificate_is_reported_at_once() {
     let secured = Secured::start("files", false).await;
     let none = run(&secured.endpoint, &["list", "--ca-cert=/nonexistent.pem"]).await;
     assert_eq!(none.code, Some(1));

@@ -14,7 +14,7 @@ use crate::{
     support::{Server, create, inbound, reference},
 };
 
-async fn told(token: &str) -> Value {
+async fn decoded(token: &str) -> Value {
     let mut lines = run("http://nowhere", &["token", "--json", token])
         .await
         .json();
@@ -64,10 +64,10 @@ async fn filled() -> Server {
 }
 
 #[tokio::test]
-async fn every_kind_of_token_is_told() {
+async fn every_kind_of_token_is_decoded() {
     let server = filled().await;
     let [resume, list, stats] = tokens(&server).await;
-    let mut resume = told(&resume).await;
+    let mut resume = decoded(&resume).await;
     assert_eq!(resume["kind"], "resume token");
     assert_eq!(
         (&resume["version"], &resume["revision"]),
@@ -77,7 +77,7 @@ async fn every_kind_of_token_is_told() {
     uuid::Uuid::parse_str(feed_id.as_str().expect("text")).expect("a UUID");
     assert!(resume["stamp"].is_i64());
 
-    let mut list = told(&list).await;
+    let mut list = decoded(&list).await;
     assert_eq!(list["query"].take().as_str().map(str::len), Some(16));
     assert_eq!(
         list,
@@ -86,7 +86,7 @@ async fn every_kind_of_token_is_told() {
             "time": "2021-07-20T14:00:00.000Z", "uid": reference().uid,
         })
     );
-    let mut stats = told(&stats).await;
+    let mut stats = decoded(&stats).await;
     stats["query"].take();
     assert_eq!(
         stats,
@@ -101,7 +101,7 @@ async fn every_kind_of_token_is_told() {
 /// Both have the same version and length. No list reaches so far that its time
 /// looks like an id.
 #[tokio::test]
-async fn tokens_of_lists_are_told_from_resume_tokens_at_any_time() {
+async fn tokens_of_lists_are_not_mistaken_for_resume_tokens() {
     let server = Server::start().await;
     for seconds in [-62_135_596_800, -1, 0, 1_600_000_000] {
         let call = VoiceCall {
@@ -124,7 +124,7 @@ async fn tokens_of_lists_are_told_from_resume_tokens_at_any_time() {
     ] {
         let page = client.list_page(request.clone()).await.expect("a page");
         request.page_token = page.next_page_token;
-        let told = told(&request.page_token).await;
+        let told = decoded(&request.page_token).await;
         assert_eq!(told["time"], format!("{time}.000Z"));
         assert_eq!(told["uid"], page.voice_calls[0].uid);
     }
@@ -141,7 +141,7 @@ async fn people_read_names_and_values() {
 }
 
 #[tokio::test]
-async fn what_is_torn_or_mistyped_is_no_token() {
+async fn a_truncated_or_corrupt_token_is_refused() {
     let server = filled().await;
     let mut bad: Vec<String> = ["", "-", "AA", "no token", "ünd"]
         .map(str::to_owned)
@@ -158,6 +158,6 @@ async fn what_is_torn_or_mistyped_is_no_token() {
     for token in bad {
         let ran = run("http://nowhere", &["token", "--", &token]).await;
         assert_eq!((ran.stdout.as_str(), ran.code), ("", Some(4)), "{token}");
-        assert!(ran.stderr.contains("no token"), "{ran:?}");
+        assert!(ran.stderr.contains("not a valid token"), "{ran:?}");
     }
 }

@@ -86,7 +86,7 @@ async fn what_cannot_be_resumed_ends_a_watch_with_its_reason() {
     for (start, reason) in [
         (Start::AfterRevision(9), ErrorReason::RevisionAhead),
         (
-            Start::ResumeToken("torn".into()),
+            Start::ResumeToken("corrupt".into()),
             ErrorReason::InvalidResumeToken,
         ),
     ] {
@@ -166,7 +166,7 @@ async fn the_command_watches_through_a_restart_and_can_be_resumed() {
 }
 
 #[tokio::test]
-async fn a_purge_wants_to_be_meant() {
+async fn a_purge_needs_to_be_confirmed() {
     let service = Restartable::start().await;
     let uid = create(&service.client()).await;
     let refused = run(&service.endpoint(), &["purge", &uid]).await;

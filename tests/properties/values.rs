@@ -67,7 +67,7 @@ proptest! {
     }
 
     #[test]
-    fn a_torn_or_mistyped_token_is_refused(key in any_key(), list in any_list(), other in any::<char>()) {
+    fn a_truncated_or_corrupt_token_is_refused(key in any_key(), list in any_list(), other in any::<char>()) {
         let token = page_token::encode(list, key);
         for len in 0..token.len() {
             prop_assert!(page_token::decode(list, &token[..len]).is_err());

@@ -21,7 +21,7 @@ use crate::support::{
 };
 use proto::{CreateVoiceCallRequest, ListVoiceCallsRequest, VoiceCall, VoiceCallStatus};
 
-/// What orders all commits: whoever holds it keeps every writer waiting.
+/// The lock that orders all commits: every writer waits while it is held.
 const HOLD_COMMITS: &str = "SELECT pg_advisory_lock(8642101, 1)";
 const RELEASE_COMMITS: &str = "SELECT pg_advisory_unlock(8642101, 1)";
 
@@ -34,7 +34,7 @@ fn create_request(request_id: String) -> CreateVoiceCallRequest {
 }
 
 #[tokio::test]
-async fn what_the_state_of_a_call_forbids_is_told_with_its_uid() {
+async fn what_the_state_of_a_call_forbids_is_refused_with_its_uid() {
     let server = Server::start().await;
     let mut client = server.client();
     let uid = reference().uid;
@@ -283,7 +283,7 @@ async fn cut_the_writer(looker: &tokio_postgres::Client) {
 }
 
 #[tokio::test]
-async fn a_commit_of_which_nobody_can_say_what_became_is_told_as_such() {
+async fn a_commit_whose_outcome_cannot_be_found_out_is_reported_as_unknown() {
     let server = Server::start().await;
     let mut client = server.client();
     for _ in 0..3 {
@@ -322,7 +322,7 @@ async fn a_commit_of_which_nobody_can_say_what_became_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn a_bug_is_internal_and_tells_nothing_of_sql() {
+async fn a_bug_is_internal_and_reveals_no_sql() {
     let server = Server::start().await;
     let mut client = server.client();
     create(&mut client, reference()).await;

@@ -204,7 +204,7 @@ async fn bad_arguments_and_too_many_are_refused() {
         .await;
     assert_refused(import, Code::ResourceExhausted, "OVERLOADED", &[]);
     drop(open);
-    crate::support::eventually("there is room again", async || {
+    crate::support::eventually("there is a free place again", async || {
         let again = client
             .export_voice_calls(ExportVoiceCallsRequest::default())
             .await;

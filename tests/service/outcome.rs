@@ -86,7 +86,7 @@ async fn a_commit_whose_connection_breaks_is_found_out_and_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_nobody_can_tell_about_is_not_guessed() {
+async fn a_commit_whose_outcome_is_unknown_is_not_guessed() {
     let cluster = Cluster::start(Durability::Durable);
     let url = cluster.database().await;
     let server = Server::start_on(&url, settings()).await;

@@ -26,7 +26,7 @@ async fn assert_health(server: &Server, status: i32) {
 }
 
 #[tokio::test]
-async fn health_is_told_for_the_server_and_the_service() {
+async fn health_is_reported_for_the_server_and_the_service() {
     let server = Server::start().await;
     eventually("it serves", async || {
         health(server.channel(), "").await == SERVING
@@ -116,9 +116,9 @@ async fn sigterm_lets_a_request_under_way_end_and_exits_with_0() {
     })
     .await;
     let pid = process.child.id().to_string();
-    let told = Command::new("kill").args(["-TERM", &pid]).status();
-    assert!(told.expect("kill runs").success());
-    // No new connection is taken on; the request under way is still waiting.
+    let signalled = Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(signalled.expect("kill runs").success());
+    // New connections are refused; the request in progress is still waiting.
     eventually("it drains", async || {
         tokio::net::TcpStream::connect(process.endpoint.trim_start_matches("http://"))
             .await
@@ -208,7 +208,7 @@ async fn list(server: &Server) -> Result<(), tonic::Status> {
     server.client().list_voice_calls(request).await.map(drop)
 }
 
-/// Every kind of request says that the database is away, and when to retry.
+/// Every kind of request says that the database is unavailable, and when to retry.
 async fn assert_away(server: &Server) {
     let mut client = server.client();
     let write = voicecall::proto::CreateVoiceCallRequest {
@@ -221,7 +221,7 @@ async fn assert_away(server: &Server) {
         client.create_voice_call(write).await.map(drop),
     ];
     for result in results {
-        let status = result.as_ref().expect_err("the database is away");
+        let status = result.as_ref().expect_err("the database is unavailable");
         assert!(retry_after(status).is_some());
         assert_refused(result, Code::Unavailable, "DATABASE_UNAVAILABLE", &[]);
     }

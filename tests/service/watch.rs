@@ -376,7 +376,7 @@ async fn writes_of_another_replica_arrive_in_order_with_ones_own() {
 }
 
 #[tokio::test]
-async fn a_purge_erases_the_call_everywhere_and_watchers_are_told() {
+async fn a_purge_erases_the_call_everywhere_and_watchers_see_it() {
     let server = Server::start().await;
     let mut client = server.client();
     let mut all = Watcher::start(&mut client, from(live()))
@@ -544,14 +544,14 @@ async fn starts_that_cannot_be_are_refused_with_their_reason() {
     let mut other = elsewhere.client();
     create(&mut other, inbound()).await;
 
-    let torn = Start::ResumeToken(token[1..].into());
+    let truncated = Start::ResumeToken(token[1..].into());
     let mut flipped = token.clone().into_bytes();
     flipped[20] = if flipped[20] == b'A' { b'B' } else { b'A' };
     let flipped = Start::ResumeToken(String::from_utf8(flipped).expect("ASCII"));
     let ahead = Start::AfterRevision(99);
     for (start, code, reason, fields) in [
         (
-            Some(torn),
+            Some(truncated),
             Code::InvalidArgument,
             "INVALID_RESUME_TOKEN",
             &[][..],
@@ -652,7 +652,7 @@ async fn a_watcher_that_stops_reading_gets_everything_when_it_reads_again() {
 }
 
 #[tokio::test]
-async fn changes_past_their_retention_go_and_who_comes_too_late_is_told() {
+async fn changes_past_their_retention_are_dropped_and_a_late_client_is_refused() {
     let mut settings = crate::support::server::settings();
     settings.store.retention.keep = std::time::Duration::ZERO;
     settings.store.retention.partition_len = 2000;

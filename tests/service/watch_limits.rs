@@ -206,7 +206,7 @@ async fn more_watches_than_the_server_takes_are_refused_until_one_ends() {
     let mut open = Vec::new();
     for start in [live(), snapshot(), Start::AfterRevision(0)] {
         let watcher = Watcher::start(&mut client, from(start)).await;
-        open.push(watcher.expect("there is room"));
+        open.push(watcher.expect("there is a free place"));
     }
     let status = match Watcher::start(&mut client, from(live())).await {
         Ok(_) => panic!("a fourth"),
@@ -223,7 +223,7 @@ async fn more_watches_than_the_server_takes_are_refused_until_one_ends() {
     }
     open.pop();
     let mut again = None;
-    eventually("there is room again", async || {
+    eventually("there is a free place again", async || {
         again = Watcher::start(&mut client, from(live())).await.ok();
         again.is_some()
     })
@@ -283,13 +283,13 @@ async fn watches_that_are_opened_and_left_leave_nothing_behind() {
     assert!(growth < MAX_GROWTH_KIB, "{growth} KiB more");
     let mut watcher = Watcher::start(&mut client, from(live()))
         .await
-        .expect("there is room");
+        .expect("there is a free place");
     let created = create(&mut client, inbound()).await;
     assert_eq!(watcher.until(created.revision).await.len(), 1);
 }
 
 #[tokio::test]
-async fn watchers_who_never_read_cost_little_and_delay_nobody() {
+async fn watchers_that_never_read_cost_little_and_delay_no_other() {
     const CONNECTIONS: usize = 20;
     const STREAMS: usize = 100;
     /// One message that waits, what HTTP/2 has taken of it, and a page of the log.
@@ -339,7 +339,7 @@ async fn watchers_who_never_read_cost_little_and_delay_nobody() {
 }
 
 #[tokio::test]
-async fn who_reads_so_slowly_that_the_log_goes_on_without_them_is_told() {
+async fn a_watcher_too_slow_for_the_log_is_ended_with_a_reason() {
     let mut settings = settings();
     settings.feed.memory_bytes = 16 * 1024;
     settings.store.retention.keep = Duration::ZERO;

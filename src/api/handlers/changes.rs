@@ -18,10 +18,10 @@ use crate::{
     store::{Position, Store, Tail},
 };
 
-/// Changes that the filter leaves out before a page ends without an event.
+/// The most changes that are read for a page; a page may end here without any event.
 const MAX_READ: usize = 10_000;
 
-/// Which changes a client wants listed.
+/// A validated request for changes.
 #[derive(Debug)]
 pub(crate) struct ChangesQuery {
     filter: Filter,
@@ -30,7 +30,7 @@ pub(crate) struct ChangesQuery {
     min_revision: Revision,
 }
 
-/// The request, checked.
+/// Validates the request.
 pub(crate) fn parse(
     request: proto::ListVoiceCallChangesRequest,
 ) -> Result<ChangesQuery, Violations> {
@@ -84,7 +84,7 @@ pub(crate) async fn list(
     })
 }
 
-/// What has been put together of a page.
+/// A page while it is filled.
 struct ChangePage {
     budget: ResponseBudget,
     left: usize,
@@ -92,9 +92,9 @@ struct ChangePage {
 }
 
 impl ChangePage {
-    /// Adds the change if it is an event to the filter; false: the page is full,
+    /// Adds the change if it is an event for this filter. Returns false if the page is full
     /// and the change is not in it.
-    fn take(&mut self, filter: &Filter, change: &Change) -> bool {
+    fn add(&mut self, filter: &Filter, change: &Change) -> bool {
         let Some(event) = filter.event(change) else {
             return true;
         };
@@ -102,7 +102,7 @@ impl ChangePage {
             r#type: changes::event_type(event).into(),
             change: Some(changes::change(change, false)),
         };
-        if self.left == 0 || !self.budget.take(&event) {
+        if self.left == 0 || !self.budget.reserve(&event) {
             return false;
         }
         self.left -= 1;
@@ -111,7 +111,7 @@ impl ChangePage {
     }
 }
 
-/// Reads the log on from `start`; returns how far the page reaches.
+/// Fills the page from the log after `start`, and returns how far the page reaches.
 async fn read_log(
     feed: &Feed,
     query: &ChangesQuery,
@@ -124,20 +124,21 @@ async fn read_log(
     let mut read = 0;
     let mut is_full = false;
     while !is_full && read < MAX_READ && reader.position().revision < end {
-        let entries = reader.take(end, |entry| {
-            is_full = !page.take(&query.filter, entry.change());
+        let entries = reader.read_next(end, |entry| {
+            is_full = !page.add(&query.filter, entry.change());
             !is_full
         });
-        let taken = entries.await?.len();
-        read += taken;
-        if taken == 0 {
+        let count = entries.await?.len();
+        read += count;
+        if count == 0 {
             break;
         }
     }
     Ok(reader.position())
 }
 
-/// Reads the history of the calls that the filter names.
+/// Fills the page from the history of the calls that the filter names, and returns how far
+/// the page reaches.
 async fn history(
     store: &Store,
     query: &ChangesQuery,
@@ -156,7 +157,7 @@ async fn history(
             return Ok(tail.head);
         }
         for change in &changes {
-            if !page.take(&query.filter, change) {
+            if !page.add(&query.filter, change) {
                 return Ok(store.log().position(last, deadline).await?);
             }
             last = change.revision;

@@ -8,7 +8,7 @@ use tonic::Status;
 
 use crate::{
     api::{
-        context::Ends,
+        context::StopSignals,
         error::Error,
         request::{commands, filter},
         response::{budget::ResponseBudget, calls},
@@ -19,16 +19,16 @@ use crate::{
     proto,
 };
 
-/// Calls that are read at once, at most.
+/// The most calls that are read at once.
 const MAX_PAGE_LEN: usize = 2000;
 
-/// Which calls a client wants exported.
+/// A validated request for an export.
 pub(crate) struct ExportQuery {
     filter: Filter,
     pub(crate) min_revision: Revision,
 }
 
-/// The request, checked.
+/// Validates the request.
 pub(crate) fn parse(request: proto::ExportVoiceCallsRequest) -> Result<ExportQuery, Violations> {
     let mut violations = Violations::default();
     let filter = filter::filter(request.filter, &mut violations);
@@ -39,17 +39,17 @@ pub(crate) fn parse(request: proto::ExportVoiceCallsRequest) -> Result<ExportQue
     })
 }
 
-/// Exports them, until either side ends it.
+/// Exports the calls, until all are sent or either side ends the stream.
 pub(crate) fn run(
     feed: &Feed,
     query: ExportQuery,
-    ends: Ends,
+    stop: StopSignals,
 ) -> impl Stream<Item = Result<proto::ExportVoiceCallsResponse, Status>> + use<> {
     let export = Export {
         pages: feed.snapshot_ahead(Arc::new(query.filter), query.min_revision, MAX_PAGE_LEN),
-        waiting: VecDeque::new(),
+        unsent: VecDeque::new(),
         revision: None,
-        ends,
+        stop,
     };
     stream::unfold(Some(export), async |export| {
         let mut export = export?;
@@ -63,36 +63,36 @@ pub(crate) fn run(
 
 struct Export {
     pages: ReadAhead,
-    /// Read, and not sent yet.
-    waiting: VecDeque<Call>,
-    /// The revision of all; `None` before the first page.
+    /// Calls that have been read, and not sent yet.
+    unsent: VecDeque<Call>,
+    /// The revision of the export; `None` before the first page.
     revision: Option<Revision>,
-    ends: Ends,
+    stop: StopSignals,
 }
 
 impl Export {
     async fn next(&mut self) -> Result<Option<proto::ExportVoiceCallsResponse>, Error> {
         let is_first = self.revision.is_none();
-        while self.waiting.is_empty() {
+        while self.unsent.is_empty() {
             let page = tokio::select! {
                 page = self.pages.next() => page?,
-                () = self.ends.draining.cancelled() => return Err(Error::Draining),
-                () = self.ends.deadline() => return Err(Error::DeadlineExceeded),
+                () = self.stop.draining.cancelled() => return Err(Error::Draining),
+                () = self.stop.deadline() => return Err(Error::DeadlineExceeded),
             };
             match page {
                 Some(page) => {
                     self.revision = Some(page.position.revision);
-                    self.waiting.extend(page.calls);
+                    self.unsent.extend(page.calls);
                 }
                 None if is_first => break,
                 None => return Ok(None),
             }
         }
         let mut budget = ResponseBudget::new();
-        let mut voice_calls = Vec::with_capacity(self.waiting.len());
-        while let Some(call) = self.waiting.pop_front() {
+        let mut voice_calls = Vec::with_capacity(self.unsent.len());
+        while let Some(call) = self.unsent.pop_front() {
             let message = calls::call(call);
-            let fits = budget.take(&message);
+            let fits = budget.reserve(&message);
             voice_calls.push(message);
             if !fits {
                 break;

@@ -1,8 +1,8 @@
-//! The stream of ImportVoiceCalls: records in, what became of each out.
+//! The stream of ImportVoiceCalls: it reads records and responds with the result of each.
 //!
-//! Records are gathered into chunks, and a few chunks are under way at once.
-//! Nothing more is read while they are all full, or while answers wait to be
-//! read: the database's pace is the sender's, and memory is bounded.
+//! Records are collected into chunks, and a few chunks are in progress at once. Nothing more
+//! is read while they are all full, or while responses wait to be read. So the client sends
+//! no faster than the database writes, and memory is bounded.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -22,41 +22,42 @@ use tonic::{Status, Streaming};
 
 use crate::{
     api::{
-        context::Ends,
+        context::StopSignals,
         error::{self, Error},
         request::{commands, fields, uids},
         violations::Violations,
     },
     domain::{ConflictPolicy, Record, Timestamp, Uuid, command::RecordTimes},
     proto::{
-        self, import_voice_calls_request::Message, import_voice_calls_response::Result as Answer,
+        self, import_voice_calls_request::Message,
+        import_voice_calls_response::Result as RecordResult,
     },
     store::{ImportOutcome, Imported, RecordError, Store, WriteError},
 };
 
-/// A chunk is full at so many records or bytes.
+/// A chunk is full at this many records or bytes, whichever comes first.
 const CHUNK_RECORDS: usize = 256;
 const CHUNK_BYTES: usize = 512 * 1024;
-/// Chunks under way: two fill a batch, two more wait for the next one.
-const MAX_UNDER_WAY: usize = 4;
-/// So many new calls are worth a look at the table.
-const MANY_CREATED: usize = 10_000;
-const REFRESH_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most chunks in progress: two fill a batch, two more wait for the next one.
+const MAX_CHUNKS_IN_PROGRESS: usize = 4;
+/// Run ANALYZE after this many creates.
+const ANALYZE_AFTER_CREATES: usize = 10_000;
+const ANALYZE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Imports what comes in, until either side ends it.
+/// Imports the records of the stream, until either side ends it.
 pub(crate) fn run(
     store: Store,
     records: Streaming<proto::ImportVoiceCallsRequest>,
-    ends: Ends,
+    stop: StopSignals,
 ) -> impl Stream<Item = Result<proto::ImportVoiceCallsResponse, Status>> {
     let import = Import {
         store,
         incoming: Some(records),
-        ends,
+        stop,
         policy: None,
         chunk: Chunk::default(),
-        under_way: FuturesUnordered::new(),
-        answers: VecDeque::new(),
+        in_progress: FuturesUnordered::new(),
+        responses: VecDeque::new(),
         created: 0,
         failure: None,
     };
@@ -67,29 +68,29 @@ struct Import {
     store: Store,
     /// `None` once there is nothing more to read.
     incoming: Option<Streaming<proto::ImportVoiceCallsRequest>>,
-    ends: Ends,
+    stop: StopSignals,
     /// From the first message.
     policy: Option<ConflictPolicy>,
-    /// What is being gathered.
+    /// The records that are not submitted yet.
     chunk: Chunk,
-    under_way: FuturesUnordered<BoxFuture<'static, Result<Vec<Response>, WriteError>>>,
-    answers: VecDeque<Response>,
-    /// How many calls are new.
+    in_progress: FuturesUnordered<BoxFuture<'static, Result<Vec<Response>, WriteError>>>,
+    responses: VecDeque<Response>,
+    /// The number of calls that were created.
     created: usize,
-    /// Why it ends, once everything under way is answered.
+    /// Why the stream ends, once the chunks in progress have their results.
     failure: Option<Status>,
 }
 
 type Request = proto::ImportVoiceCallsRequest;
 type Response = proto::ImportVoiceCallsResponse;
 
-/// What happens next.
+/// The next event of the stream.
 #[expect(
     clippy::large_enum_variant,
-    reason = "it is taken apart at once, and most are messages"
+    reason = "it is matched at once, and most are messages"
 )]
 enum Next {
-    Answers(Result<Vec<Response>, WriteError>),
+    Responses(Result<Vec<Response>, WriteError>),
     Message(Result<Option<Request>, Status>),
     Submit,
     End(Error),
@@ -98,23 +99,26 @@ enum Next {
 impl Import {
     async fn step(mut self) -> Option<(Result<Response, Status>, Self)> {
         loop {
-            if let Some(answer) = self.answers.pop_front() {
-                return Some((Ok(answer), self));
+            if let Some(response) = self.responses.pop_front() {
+                return Some((Ok(response), self));
             }
             let is_read = self.incoming.is_none();
-            if is_read && self.chunk.is_empty() && self.under_way.is_empty() {
+            if is_read && self.chunk.is_empty() && self.in_progress.is_empty() {
                 self.analyze_if_grown().await;
                 let failure = self.failure.take()?;
                 return Some((Err(failure), self));
             }
             match self.next().await {
-                Next::Answers(Ok(answers)) => {
-                    self.created += answers.iter().filter(|answer| is_created(answer)).count();
-                    self.answers.extend(answers);
+                Next::Responses(Ok(responses)) => {
+                    self.created += responses
+                        .iter()
+                        .filter(|response| is_created(response))
+                        .count();
+                    self.responses.extend(responses);
                 }
-                Next::Answers(Err(error)) => self.fail(Error::Import(error)),
+                Next::Responses(Err(error)) => self.fail(Error::Import(error)),
                 Next::Message(Ok(Some(request))) => {
-                    if let Err(error) = self.take(request) {
+                    if let Err(error) = self.accept(request) {
                         self.fail(error);
                     }
                 }
@@ -129,62 +133,64 @@ impl Import {
         }
     }
 
-    /// Ends it when what is under way is answered; what is only gathered is left.
+    /// Ends the stream once the chunks in progress have their results. Records that are not
+    /// submitted yet are dropped, without a response.
     fn fail(&mut self, error: Error) {
         self.incoming = None;
         self.chunk = Chunk::default();
         self.failure.get_or_insert(error.into());
     }
 
-    /// Runs ANALYZE after many creates: until then the database plans lists by what it knew
-    /// of a smaller table, and they are slow.
+    /// Runs ANALYZE after many creates: until then the database plans lists with the
+    /// statistics of a smaller table, and they are slow.
     async fn analyze_if_grown(&mut self) {
-        if mem::take(&mut self.created) >= MANY_CREATED {
-            let deadline = Instant::now() + REFRESH_TIMEOUT;
-            // What fails is logged, and the database looks some time by itself.
+        if mem::take(&mut self.created) >= ANALYZE_AFTER_CREATES {
+            let deadline = Instant::now() + ANALYZE_TIMEOUT;
+            // A failure is logged, and autovacuum will analyze the table later.
             let _ = self.store.analyze(deadline).await;
         }
     }
 
     async fn next(&mut self) -> Next {
         let is_full = self.chunk.is_full();
-        if is_full && self.under_way.len() < MAX_UNDER_WAY {
+        if is_full && self.in_progress.len() < MAX_CHUNKS_IN_PROGRESS {
             return Next::Submit;
         }
         let may_end = self.failure.is_none();
-        // A chunk that is not full goes when the sender pauses, unless others are
-        // under way: meanwhile it may grow.
-        let may_go = !self.chunk.is_empty() && self.under_way.is_empty();
-        // One more than there should be was sent to let the next come after it.
-        let may_read = self.incoming.is_some() && !is_full && self.under_way.len() <= MAX_UNDER_WAY;
+        // A chunk that is not full is submitted when the sender pauses, unless others are in
+        // progress: until they are done it can grow.
+        let may_submit = !self.chunk.is_empty() && self.in_progress.is_empty();
+        // There is one chunk more than the limit if a repeated uid made one early.
+        let may_read =
+            self.incoming.is_some() && !is_full && self.in_progress.len() <= MAX_CHUNKS_IN_PROGRESS;
         tokio::select! {
             biased;
-            Some(answers) = self.under_way.next() => Next::Answers(answers),
-            () = self.ends.draining.cancelled(), if may_end => Next::End(Error::Draining),
-            () = self.ends.deadline(), if may_end => Next::End(Error::DeadlineExceeded),
+            Some(responses) = self.in_progress.next() => Next::Responses(responses),
+            () = self.stop.draining.cancelled(), if may_end => Next::End(Error::Draining),
+            () = self.stop.deadline(), if may_end => Next::End(Error::DeadlineExceeded),
             message = read(&mut self.incoming), if may_read => {
                 Next::Message(message)
             }
-            () = std::future::ready(()), if may_go => Next::Submit,
+            () = std::future::ready(()), if may_submit => Next::Submit,
         }
     }
 
-    fn take(&mut self, request: Request) -> Result<(), Error> {
+    fn accept(&mut self, request: Request) -> Result<(), Error> {
         match (request.message, self.policy) {
             (Some(Message::Settings(settings)), None) => {
                 self.policy = Some(policy(settings)?);
             }
             (Some(Message::Record(record)), Some(_)) => {
                 let (sequence, bytes) = (record.sequence, record.encoded_len());
-                let named = record
+                let uid = record
                     .voice_call
                     .as_ref()
                     .map(|call| Uuid::parse_str(&call.uid));
                 match parse_record(record.voice_call, self.store.now()) {
-                    Ok(record) => self.gather(sequence, record, bytes),
+                    Ok(record) => self.add_to_chunk(sequence, record, bytes),
                     Err(violations) => {
-                        let uid = named.and_then(Result::ok);
-                        self.answers.push_back(refused(sequence, uid, violations));
+                        let uid = uid.and_then(Result::ok);
+                        self.responses.push_back(refused(sequence, uid, violations));
                     }
                 }
             }
@@ -199,9 +205,9 @@ impl Import {
         Ok(())
     }
 
-    fn gather(&mut self, sequence: i64, record: Record, bytes: usize) {
-        // No uid twice in a chunk. Records wait in line, so that the second is
-        // written after the first.
+    fn add_to_chunk(&mut self, sequence: i64, record: Record, bytes: usize) {
+        // A chunk has each uid only once. Chunks are committed in order, so the second record
+        // of a uid is written after the first.
         if self.chunk.uids.contains(&record.uid) {
             self.submit();
         }
@@ -217,7 +223,7 @@ impl Import {
         } = mem::take(&mut self.chunk);
         let policy = self.policy.unwrap_or(ConflictPolicy::ReplaceIfNewer);
         let import = import(self.store.clone(), sequences, records.into(), policy);
-        self.under_way.push(import.boxed());
+        self.in_progress.push(import.boxed());
     }
 }
 
@@ -228,7 +234,7 @@ async fn read(incoming: &mut Option<Streaming<Request>>) -> Result<Option<Reques
     }
 }
 
-/// Records that are written together.
+/// Records that are submitted together.
 #[derive(Default)]
 struct Chunk {
     sequences: Vec<i64>,
@@ -247,7 +253,7 @@ impl Chunk {
     }
 }
 
-/// Imports a chunk.
+/// Imports a chunk, and returns the responses to its records.
 async fn import(
     store: Store,
     sequences: Vec<i64>,
@@ -255,23 +261,23 @@ async fn import(
     policy: ConflictPolicy,
 ) -> Result<Vec<Response>, WriteError> {
     let imported = store.import(Arc::clone(&records), policy).await?;
-    let answers = sequences.iter().zip(records.iter()).zip(imported);
-    Ok(answers
-        .map(|((sequence, record), result)| answer(*sequence, record.uid, result))
+    let responses = sequences.iter().zip(records.iter()).zip(imported);
+    Ok(responses
+        .map(|((sequence, record), result)| record_response(*sequence, record.uid, result))
         .collect())
 }
 
-fn is_created(answer: &Response) -> bool {
-    let Some(Answer::Success(success)) = &answer.result else {
+fn is_created(response: &Response) -> bool {
+    let Some(RecordResult::Success(success)) = &response.result else {
         return false;
     };
     success.outcome() == proto::ImportOutcome::Created
 }
 
-fn answer(sequence: i64, uid: Uuid, result: Result<Imported, RecordError>) -> Response {
+fn record_response(sequence: i64, uid: Uuid, result: Result<Imported, RecordError>) -> Response {
     use proto::ImportOutcome as O;
     let result = match result {
-        Ok(imported) => Answer::Success(proto::ImportSuccess {
+        Ok(imported) => RecordResult::Success(proto::ImportSuccess {
             outcome: match imported.outcome {
                 ImportOutcome::Created => O::Created,
                 ImportOutcome::Replaced => O::Replaced,
@@ -295,11 +301,11 @@ fn refused(sequence: i64, uid: Option<Uuid>, violations: Violations) -> Response
     response(sequence, uid, failed(Error::InvalidFields(violations)))
 }
 
-fn failed(error: Error) -> Answer {
-    Answer::Error(error::of_record(error))
+fn failed(error: Error) -> RecordResult {
+    RecordResult::Error(error::to_import_error(error))
 }
 
-fn response(sequence: i64, uid: String, result: Answer) -> Response {
+fn response(sequence: i64, uid: String, result: RecordResult) -> Response {
     Response {
         sequence,
         uid,
@@ -319,11 +325,14 @@ fn policy(settings: proto::ImportSettings) -> Result<ConflictPolicy, Error> {
         Ok(P::Unspecified | P::ReplaceIfNewer) => Ok(ConflictPolicy::ReplaceIfNewer),
         Ok(P::Replace) => Ok(ConflictPolicy::Replace),
         Ok(P::Skip) => Ok(ConflictPolicy::Skip),
-        Err(_) => Err(invalid("settings.conflict_policy", "is no conflict policy")),
+        Err(_) => Err(invalid(
+            "settings.conflict_policy",
+            &format!("has the unknown value {}", settings.conflict_policy),
+        )),
     }
 }
 
-/// A record, checked.
+/// Validates a record.
 fn parse_record(call: Option<proto::VoiceCall>, now: Timestamp) -> Result<Record, Violations> {
     let mut violations = Violations::default();
     let Some(call) = call else {
@@ -331,7 +340,7 @@ fn parse_record(call: Option<proto::VoiceCall>, now: Timestamp) -> Result<Record
         return Err(violations);
     };
     let uid = uids::uid(&call.uid, "voice_call.uid", &mut violations);
-    let mut time = |value, path| fields::past(value, path, now, &mut violations);
+    let mut time = |value, path| fields::past_timestamp(value, path, now, &mut violations);
     let created_at = time(call.created_at, "voice_call.created_at");
     let updated_at = time(call.updated_at, "voice_call.updated_at");
     let deleted_at = time(call.deleted_at, "voice_call.deleted_at");

@@ -1,5 +1,5 @@
-//! What each RPC does: `service` answers the unary ones, the other files are the streams
-//! and the larger queries.
+//! What each RPC does: `service` implements them all, and handles the simple ones itself;
+//! the other files are the streams and the larger queries.
 
 mod changes;
 mod export;

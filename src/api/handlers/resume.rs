@@ -1,4 +1,4 @@
-//! Where a client goes on in the change log.
+//! Where a client resumes in the change log.
 
 use tokio::time::Instant;
 

@@ -1,4 +1,5 @@
-//! The handlers: parse, call, convert.
+//! The handlers of all RPCs. Each one validates the request, calls the store or the feed,
+//! and converts the result.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -14,7 +15,7 @@ use super::{changes, export, import, statistics, watch};
 use crate::{
     api::{
         Limits,
-        context::{Context, Ends},
+        context::{Context, StopSignals},
         error::{Error, TooLarge},
         request::{commands, commands::Parsed, filter, uids},
         response::{budget::ResponseBudget, calls},
@@ -28,8 +29,8 @@ use crate::{
     store::{Action, PageQuery, Preview, Store, Written},
 };
 
-/// Uids of a batch look-up that are read at once: it ends at 2 MiB, and what is
-/// read beyond that is read in vain.
+/// Uids of a batch look-up that are read at once. The response ends at 2 MiB, and calls that
+/// are read beyond that are read for nothing.
 const LOOKUP_CHUNK: usize = 250;
 
 /// The service, over a store.
@@ -37,9 +38,9 @@ const LOOKUP_CHUNK: usize = 250;
 pub(crate) struct Service {
     store: Store,
     feed: Feed,
-    /// Watches that may be open, all together.
+    /// One permit for each concurrent watch.
     watches: Arc<Semaphore>,
-    /// The same for imports and exports.
+    /// One permit for each concurrent import or export.
     transfers: Arc<Semaphore>,
     draining: CancellationToken,
 }
@@ -60,8 +61,8 @@ impl Service {
         }
     }
 
-    fn ends(&self, context: Context) -> Ends {
-        Ends {
+    fn stop_signals(&self, context: Context) -> StopSignals {
+        StopSignals {
             draining: self.draining.clone(),
             deadline: context.deadline,
         }
@@ -108,14 +109,14 @@ impl Service {
         Ok(written.calls.into_iter().next().map(calls::shared))
     }
 
-    /// Looks up calls in chunks until they fill the answer.
+    /// Looks up calls in chunks until they fill the response.
     async fn batch_get(
         &self,
         uids: &[Uuid],
         min_revision: Revision,
         deadline: Instant,
     ) -> Result<proto::BatchGetVoiceCallsResponse, Error> {
-        let mut answer = proto::BatchGetVoiceCallsResponse::default();
+        let mut response = proto::BatchGetVoiceCallsResponse::default();
         let mut budget = ResponseBudget::new();
         let mut uids = uids.iter();
         while !uids.as_slice().is_empty() {
@@ -127,18 +128,18 @@ impl Service {
                 let rest = uids.as_slice();
                 let Some(uid) = uids.next() else { break };
                 let Some(call) = calls.next_if(|call| call.uid == *uid) else {
-                    answer.missing_uids.push(uid.to_string());
+                    response.missing_uids.push(uid.to_string());
                     continue;
                 };
                 let call = calls::shared(call);
-                if !budget.take(&call) {
-                    answer.remaining_uids = rest.iter().map(Uuid::to_string).collect();
-                    return Ok(answer);
+                if !budget.reserve(&call) {
+                    response.remaining_uids = rest.iter().map(Uuid::to_string).collect();
+                    return Ok(response);
                 }
-                answer.voice_calls.push(call);
+                response.voice_calls.push(call);
             }
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
@@ -155,7 +156,7 @@ impl VoiceCallService for Service {
         let uid_is_ours = matches!(parsed.write.action, Action::CreateFresh(_));
         let mut voice_call = self.write_one(parsed, context).await?;
         if is_preview && uid_is_ours {
-            // The call will get another uid than the one it was tried with.
+            // The uid of the preview is not the one that the call will get.
             voice_call.iter_mut().for_each(|call| call.uid.clear());
         }
         Ok(Response::new(proto::CreateVoiceCallResponse { voice_call }))
@@ -167,8 +168,8 @@ impl VoiceCallService for Service {
     ) -> Result<Response<proto::BatchCreateVoiceCallsResponse>, Status> {
         let request = request.into_inner();
         let mut budget = ResponseBudget::for_calls_to_create();
-        if !request.voice_calls.iter().all(|call| budget.take(call)) {
-            return Err(Error::MessageTooLarge(TooLarge::Answer).into());
+        if !request.voice_calls.iter().all(|call| budget.reserve(call)) {
+            return Err(Error::MessageTooLarge(TooLarge::Response).into());
         }
         let parsed = commands::batch_create(request, self.store.now()).map_err(Error::from)?;
         let written = self.write(parsed).await?;
@@ -212,8 +213,8 @@ impl VoiceCallService for Service {
         let min_revision = commands::min_revision(request.min_revision, &mut violations);
         let uids = violations.or(Some(uids)).map_err(Error::from)?;
         let deadline = context.read_deadline();
-        let answer = self.batch_get(&uids, min_revision, deadline).await?;
-        Ok(Response::new(answer))
+        let response = self.batch_get(&uids, min_revision, deadline).await?;
+        Ok(Response::new(response))
     }
 
     async fn list_voice_calls(
@@ -234,7 +235,7 @@ impl VoiceCallService for Service {
         for call in page.calls {
             let key = query.order.key(&call);
             let call = calls::call(call);
-            if !budget.take(&call) {
+            if !budget.reserve(&call) {
                 has_more = true;
                 break;
             }
@@ -314,7 +315,7 @@ impl VoiceCallService for Service {
         Ok(Response::new(page))
     }
 
-    type WatchVoiceCallsStream = Answers<proto::WatchVoiceCallsResponse>;
+    type WatchVoiceCallsStream = ResponseStream<proto::WatchVoiceCallsResponse>;
 
     async fn watch_voice_calls(
         &self,
@@ -323,10 +324,10 @@ impl VoiceCallService for Service {
         let context = Context::of(&request);
         let query = watch::parse(request.into_inner()).map_err(Error::from)?;
         let permit = admit(&self.watches)?;
-        let ends = self.ends(context);
+        let stop = self.stop_signals(context);
         let log = self.store.log();
-        let stream = watch::start(log, &self.feed, query, ends, context.read_deadline()).await?;
-        Ok(Response::new(holding(permit, stream)))
+        let stream = watch::start(log, &self.feed, query, stop, context.read_deadline()).await?;
+        Ok(Response::new(holding_permit(permit, stream)))
     }
 
     async fn get_voice_call_stats(
@@ -338,19 +339,19 @@ impl VoiceCallService for Service {
         Ok(Response::new(stats))
     }
 
-    type ImportVoiceCallsStream = Answers<proto::ImportVoiceCallsResponse>;
+    type ImportVoiceCallsStream = ResponseStream<proto::ImportVoiceCallsResponse>;
 
     async fn import_voice_calls(
         &self,
         request: Request<Streaming<proto::ImportVoiceCallsRequest>>,
     ) -> Result<Response<Self::ImportVoiceCallsStream>, Status> {
-        let ends = self.ends(Context::of(&request));
+        let stop = self.stop_signals(Context::of(&request));
         let permit = admit(&self.transfers)?;
-        let stream = import::run(self.store.clone(), request.into_inner(), ends);
-        Ok(Response::new(holding(permit, stream)))
+        let stream = import::run(self.store.clone(), request.into_inner(), stop);
+        Ok(Response::new(holding_permit(permit, stream)))
     }
 
-    type ExportVoiceCallsStream = Answers<proto::ExportVoiceCallsResponse>;
+    type ExportVoiceCallsStream = ResponseStream<proto::ExportVoiceCallsResponse>;
 
     async fn export_voice_calls(
         &self,
@@ -362,30 +363,30 @@ impl VoiceCallService for Service {
         let deadline = context.read_deadline();
         let reached = self.store.tail(query.min_revision, deadline).await;
         reached.map_err(Error::from)?;
-        let stream = export::run(&self.feed, query, self.ends(context));
-        Ok(Response::new(holding(permit, stream)))
+        let stream = export::run(&self.feed, query, self.stop_signals(context));
+        Ok(Response::new(holding_permit(permit, stream)))
     }
 }
 
-/// The answers of a stream.
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// A stream of responses.
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-fn admit(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
-    let permit = Arc::clone(places).try_acquire_owned();
+fn admit(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+    let permit = Arc::clone(permits).try_acquire_owned();
     permit.map_err(|_| Error::Overloaded)
 }
 
-/// Holds the permit for as long as the stream lives.
-fn holding<T>(
+/// The stream, which holds the permit for as long as it lives.
+fn holding_permit<T>(
     permit: OwnedSemaphorePermit,
     stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
-) -> Answers<T> {
+) -> ResponseStream<T> {
     Box::pin(stream.inspect(move |_| {
         let _ = &permit;
     }))
 }
 
-/// The page that a request asks for, the key of its list, and its min_revision.
+/// Validates the request: the key of its list, the query, and its min_revision.
 fn page_query(
     request: proto::ListVoiceCallsRequest,
 ) -> Result<(ListKey, PageQuery, Revision), Error> {

@@ -1,4 +1,4 @@
-//! GetVoiceCallStats: its query, from the wire, and its rows, to the wire.
+//! GetVoiceCallStats: the query from the wire, and the rows to the wire.
 
 use crate::{
     api::{
@@ -18,10 +18,10 @@ use crate::{
 };
 
 const UTC: &str = "UTC";
-/// Longer than the name of any time zone.
+/// No time zone has a longer name.
 const MAX_ZONE_LEN: usize = 64;
 
-/// Answers the request.
+/// Handles the request.
 pub(crate) async fn get(
     store: &Store,
     request: proto::GetVoiceCallStatsRequest,
@@ -39,7 +39,7 @@ pub(crate) async fn get(
     if time_zone != UTC
         && (time_zone.len() > MAX_ZONE_LEN || !store.knows_time_zone(time_zone, deadline).await?)
     {
-        violations.push("time_zone", "names no time zone of the IANA database");
+        violations.push("time_zone", "is not an IANA time zone");
     }
     let key = StatsKey::new(request.filter.as_ref(), groups, time_zone);
     let filter = filter::filter(request.filter, &mut violations);
@@ -71,37 +71,41 @@ pub(crate) async fn get(
 fn groups(group_by: &[i32], violations: &mut Violations) -> Groups {
     use proto::VoiceCallStatsGroup as G;
     let mut groups = Groups::default();
-    for (place, group) in group_by.iter().enumerate() {
-        let path = || format!("group_by[{place}]");
-        let mut once = |part: &mut bool| {
+    for (index, group) in group_by.iter().enumerate() {
+        let path = || format!("group_by[{index}]");
+        let mut set_once = |part: &mut bool| {
             if std::mem::replace(part, true) {
-                violations.push(path(), "is there already");
+                violations.push(path(), "is repeated");
             }
         };
         let bucket = match G::try_from(*group) {
             Ok(G::Status) => {
-                once(&mut groups.status);
+                set_once(&mut groups.status);
                 continue;
             }
             Ok(G::Direction) => {
-                once(&mut groups.direction);
+                set_once(&mut groups.direction);
                 continue;
             }
             Ok(G::Staff) => {
-                once(&mut groups.staff);
+                set_once(&mut groups.staff);
                 continue;
             }
             Ok(G::Hour) => Bucket::Hour,
             Ok(G::Day) => Bucket::Day,
             Ok(G::Week) => Bucket::Week,
             Ok(G::Month) => Bucket::Month,
-            Ok(G::Unspecified) | Err(_) => {
-                violations.push(path(), "is nothing to group by");
+            Ok(G::Unspecified) => {
+                violations.push(path(), "must not be unspecified");
+                continue;
+            }
+            Err(_) => {
+                violations.push(path(), format!("has the unknown value {group}"));
                 continue;
             }
         };
         if groups.bucket.replace(bucket).is_some() {
-            violations.push(path(), "is a second one of HOUR, DAY, WEEK and MONTH");
+            violations.push(path(), "must be the only one of HOUR, DAY, WEEK and MONTH");
         }
     }
     groups

@@ -1,5 +1,5 @@
-//! The stream of WatchVoiceCalls: a snapshot if wanted, then events and
-//! checkpoints until either side ends it.
+//! The stream of WatchVoiceCalls: a snapshot if the client asks for one, then events and
+//! checkpoints until either side ends the stream.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use tonic::Status;
 use super::resume::resume;
 use crate::{
     api::{
-        context::Ends,
+        context::StopSignals,
         error::Error,
         request::filter,
         response::{budget::ResponseBudget, calls, changes},
@@ -30,15 +30,15 @@ use crate::{
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
-/// A head that was not confirmed for so many intervals is not known any more.
+/// The head is stale after this many intervals without confirmation.
 const UNCONFIRMED_INTERVALS: u32 = 3;
-/// A hiccup of the database that no stream ends for.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Calls that are read at once.
+/// A stream survives any outage of the database that is shorter than this.
+const MIN_STALE_AFTER: Duration = Duration::from_secs(2);
+/// The most calls in a page of the snapshot.
 const SNAPSHOT_PAGE: usize = 250;
 const SNAPSHOT_PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a client wants to watch.
+/// A validated request for a watch.
 #[derive(Debug)]
 pub(crate) struct WatchQuery {
     filter: Arc<Filter>,
@@ -47,7 +47,7 @@ pub(crate) struct WatchQuery {
     include_previous: bool,
 }
 
-/// The request, checked.
+/// Validates the request.
 pub(crate) fn parse(request: proto::WatchVoiceCallsRequest) -> Result<WatchQuery, Violations> {
     let mut violations = Violations::default();
     let filter = filter::filter(request.filter, &mut violations);
@@ -70,34 +70,34 @@ pub(crate) fn parse(request: proto::WatchVoiceCallsRequest) -> Result<WatchQuery
     })
 }
 
-fn interval(wanted: Option<prost_types::Duration>, violations: &mut Violations) -> Duration {
-    let Some(wanted) = wanted else {
+fn interval(requested: Option<prost_types::Duration>, violations: &mut Violations) -> Duration {
+    let Some(requested) = requested else {
         return DEFAULT_INTERVAL;
     };
-    if !(-999_999_999..=999_999_999).contains(&wanted.nanos) {
+    if !(-999_999_999..=999_999_999).contains(&requested.nanos) {
         violations.push("checkpoint_interval", "is not a valid Duration");
     }
-    if wanted.seconds < 0 {
+    if requested.seconds < 0 {
         return MIN_INTERVAL;
     }
-    // What is negative does not convert, and is brought in like what is short.
-    let wanted = Duration::try_from(wanted).unwrap_or_default();
-    wanted.clamp(MIN_INTERVAL, MAX_INTERVAL)
+    // A negative duration does not convert, and is raised to the minimum like a short one.
+    let requested = Duration::try_from(requested).unwrap_or_default();
+    requested.clamp(MIN_INTERVAL, MAX_INTERVAL)
 }
 
-/// Starts the stream; what makes it impossible is refused before it begins.
+/// Starts the stream. A request that cannot be served is refused before it begins.
 pub(crate) async fn start(
     log: &Log,
     feed: &Feed,
     query: WatchQuery,
-    ends: Ends,
+    stop: StopSignals,
     deadline: Instant,
 ) -> Result<impl Stream<Item = Result<proto::WatchVoiceCallsResponse, Status>> + use<>, Error> {
     let tail = log.tail(deadline).await?;
     let phase = match query.start {
         Start::Snapshot(_) => Phase::Snapshot(Box::new(SnapshotReader {
             snapshot: feed.snapshot(Arc::clone(&query.filter), 0, SNAPSHOT_PAGE),
-            waiting: VecDeque::new(),
+            unsent: VecDeque::new(),
         })),
         Start::Live(_) => Phase::live(feed, &query, tail.head, &tail),
         Start::AfterRevision(revision) => {
@@ -117,7 +117,7 @@ pub(crate) async fn start(
         started_at: now.into_std(),
         next_checkpoint: if is_live { now } else { now + query.interval },
         query,
-        ends,
+        stop,
         phase,
     };
     Ok(stream::unfold(watch, Watch::step))
@@ -126,7 +126,7 @@ pub(crate) async fn start(
 enum Phase {
     Snapshot(Box<SnapshotReader>),
     Live(Box<Cursor>),
-    /// The last checkpoint is sent; what follows is the end.
+    /// The last checkpoint has been sent; the DRAINING error comes next.
     Draining,
     Ended,
 }
@@ -145,30 +145,30 @@ impl Phase {
 /// The snapshot that a stream begins with.
 struct SnapshotReader {
     snapshot: Snapshot,
-    /// Read, and not sent yet.
-    waiting: VecDeque<Call>,
+    /// Calls that have been read, and not sent yet.
+    unsent: VecDeque<Call>,
 }
 
 impl SnapshotReader {
-    /// The next calls; `None` after the last.
-    async fn next(&mut self, ends: &Ends) -> Result<Option<proto::SnapshotChunk>, Error> {
-        while self.waiting.is_empty() {
+    /// The next chunk; `None` after the last.
+    async fn next(&mut self, stop: &StopSignals) -> Result<Option<proto::SnapshotChunk>, Error> {
+        while self.unsent.is_empty() {
             let deadline = Instant::now() + SNAPSHOT_PAGE_TIMEOUT;
-            let deadline = ends.deadline.map_or(deadline, |end| end.min(deadline));
+            let deadline = stop.deadline.map_or(deadline, |end| end.min(deadline));
             let page = tokio::select! {
                 page = self.snapshot.next(deadline) => page?,
-                () = ends.draining.cancelled() => return Err(Error::Draining),
+                () = stop.draining.cancelled() => return Err(Error::Draining),
             };
             match page {
-                Some(page) => self.waiting.extend(page.calls),
+                Some(page) => self.unsent.extend(page.calls),
                 None => return Ok(None),
             }
         }
         let mut budget = ResponseBudget::new();
         let mut voice_calls = Vec::new();
-        while let Some(call) = self.waiting.pop_front() {
+        while let Some(call) = self.unsent.pop_front() {
             let message = calls::call(call);
-            let fits = budget.take(&message);
+            let fits = budget.reserve(&message);
             voice_calls.push(message);
             if !fits {
                 break;
@@ -183,8 +183,8 @@ struct Watch {
     /// The end of the log when the stream began.
     tail: Tail,
     query: WatchQuery,
-    ends: Ends,
-    /// The end of the log was read then, by our own clock.
+    stop: StopSignals,
+    /// When the end of the log was read, by the clock of this process.
     started_at: std::time::Instant,
     next_checkpoint: Instant,
     phase: Phase,
@@ -218,15 +218,16 @@ impl Watch {
     async fn next(&mut self) -> Result<Option<Message>, Error> {
         match &mut self.phase {
             Phase::Snapshot(reader) => {
-                // Boxed: this phase is short, and its state would stay in the stream's.
-                let chunk = Box::pin(reader.next(&self.ends)).await?;
+                // Boxed, because this phase is short, and its state would otherwise stay part
+                // of the stream's.
+                let chunk = Box::pin(reader.next(&self.stop)).await?;
                 let position = reader.snapshot.position().unwrap_or_default();
                 Ok(Some(match chunk {
                     Some(chunk) => Message::SnapshotChunk(chunk),
                     None => self.complete_snapshot(position),
                 }))
             }
-            Phase::Live(cursor) => match next_live(cursor, self.next_checkpoint, &self.ends).await?
+            Phase::Live(cursor) => match next_live(cursor, self.next_checkpoint, &self.stop).await?
             {
                 NextLive::Events(batch) => Ok(Some(self.events(&batch))),
                 NextLive::Checkpoint => {
@@ -245,7 +246,7 @@ impl Watch {
         }
     }
 
-    /// From the snapshot to what has changed since.
+    /// Goes on from the snapshot to the changes since.
     fn complete_snapshot(&mut self, position: Position) -> Message {
         self.phase = Phase::live(&self.feed, &self.query, position, &self.tail);
         self.next_checkpoint = Instant::now() + self.query.interval;
@@ -262,7 +263,7 @@ impl Watch {
     }
 
     fn checkpoint(&self, point: Point) -> Result<Message, Error> {
-        let allowed = PATIENCE.max(self.query.interval * UNCONFIRMED_INTERVALS);
+        let allowed = MIN_STALE_AFTER.max(self.query.interval * UNCONFIRMED_INTERVALS);
         let known_at = point
             .confirmed_at
             .map_or(self.started_at, |at| at.max(self.started_at));
@@ -290,21 +291,21 @@ impl Watch {
 async fn next_live(
     cursor: &mut Cursor,
     next_checkpoint: Instant,
-    ends: &Ends,
+    stop: &StopSignals,
 ) -> Result<NextLive, Error> {
     if Instant::now() >= next_checkpoint {
         return Ok(NextLive::Checkpoint);
     }
     tokio::select! {
         biased;
-        () = ends.draining.cancelled() => Ok(NextLive::Drain),
-        batch = cursor.next() => Ok(NextLive::Events(batch.map_err(running)?)),
+        () = stop.draining.cancelled() => Ok(NextLive::Drain),
+        batch = cursor.next() => Ok(NextLive::Events(batch.map_err(live_error)?)),
         () = sleep_until(next_checkpoint) => Ok(NextLive::Checkpoint),
-        () = ends.deadline() => Err(Error::DeadlineExceeded),
+        () = stop.deadline() => Err(Error::DeadlineExceeded),
     }
 }
 
-/// The events as fields of the batch.
+/// Encodes the events as fields of an `EventBatch`.
 fn encode_events(batch: &SharedBatch, with_previous: bool) -> Bytes {
     let mut encoded = Vec::with_capacity(batch.events.len() * 512);
     for (event, entry) in &batch.events {
@@ -316,8 +317,8 @@ fn encode_events(batch: &SharedBatch, with_previous: bool) -> Bytes {
     encoded.into()
 }
 
-/// Why a stream that was under way cannot go on.
-fn running(error: LogError) -> Error {
+/// Why a live stream cannot continue.
+fn live_error(error: LogError) -> Error {
     match error {
         LogError::Compacted { .. } => Error::WatcherTooSlow,
         LogError::Ahead { .. } => Error::Log(LogError::Reset),

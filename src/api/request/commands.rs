@@ -1,5 +1,4 @@
-//! Requests to commands: each request is checked as a whole, and all that is
-//! wrong with it is said at once, by its path in the request.
+//! From requests to commands.
 
 use std::mem;
 
@@ -24,7 +23,7 @@ use crate::{
 const DEFAULT_PAGE_SIZE: usize = 50;
 const MAX_PAGE_SIZE: usize = 1000;
 
-/// A write, and whether it is only to be tried.
+/// A write, and whether it is only to be validated.
 pub(crate) struct Parsed {
     pub(crate) write: Write,
     pub(crate) validate_only: bool,
@@ -77,15 +76,15 @@ pub(crate) fn batch_create(
     );
     check_batch_len("voice_calls", request.voice_calls.len(), &mut violations);
     let mut drafts = Vec::with_capacity(request.voice_calls.len().min(MAX_BATCH));
-    for (place, call) in request.voice_calls.into_iter().take(MAX_BATCH).enumerate() {
-        let path = format!("voice_calls[{place}]");
+    for (index, call) in request.voice_calls.into_iter().take(MAX_BATCH).enumerate() {
+        let path = format!("voice_calls[{index}]");
         if let Some((draft, _)) = draft(Some(call), &path, now, &mut violations) {
-            drafts.push((place, draft));
+            drafts.push((index, draft));
         }
     }
     refuse_repeated(
-        drafts.iter().map(|(place, draft)| (*place, draft.uid)),
-        |place| format!("voice_calls[{place}].uid"),
+        drafts.iter().map(|(index, draft)| (*index, draft.uid)),
+        |index| format!("voice_calls[{index}].uid"),
         &mut violations,
     );
     let drafts = drafts.into_iter().map(|(_, draft)| draft).collect();
@@ -115,7 +114,7 @@ pub(crate) fn update(
     let created_at = request
         .allow_missing
         .then(|| created_at(call.created_at, "voice_call", now, &mut violations));
-    // What is not written is not checked, unless the call may be created of it.
+    // A field that is not written is not validated, unless the call may be created from it.
     let checked = if request.allow_missing {
         Field::WRITABLE.into_iter().collect()
     } else {
@@ -197,7 +196,7 @@ pub(crate) fn purge(mut request: proto::PurgeVoiceCallRequest) -> Result<Parsed,
     Ok(Parsed::new(Action::One(command), key))
 }
 
-/// A min_revision; 0 is no wait.
+/// A min_revision; 0 means that the read does not wait.
 pub(crate) fn min_revision(revision: i64, violations: &mut Violations) -> Revision {
     if revision < 0 {
         violations.push("min_revision", "must not be negative");
@@ -205,7 +204,7 @@ pub(crate) fn min_revision(revision: i64, violations: &mut Violations) -> Revisi
     revision
 }
 
-/// How many items a page has at most.
+/// The most items in a page.
 pub(crate) fn page_size(page_size: i32, violations: &mut Violations) -> usize {
     match usize::try_from(page_size) {
         Ok(0) => DEFAULT_PAGE_SIZE,
@@ -217,7 +216,7 @@ pub(crate) fn page_size(page_size: i32, violations: &mut Violations) -> usize {
     }
 }
 
-/// A call that is to be created, and whether its uid was made for it here.
+/// A call to create, and whether its uid was generated here.
 fn draft(
     call: Option<proto::VoiceCall>,
     path: &str,
@@ -246,7 +245,7 @@ fn draft(
     ))
 }
 
-/// All that clients write of a call that is new here.
+/// All writable fields of a new call.
 pub(crate) fn attributes(
     call: proto::VoiceCall,
     path: &str,
@@ -266,7 +265,7 @@ fn created_at(
     violations: &mut Violations,
 ) -> PendingTime {
     let path = format!("{path}.created_at");
-    PendingTime::known_or_commit(fields::past(time, &path, now, violations))
+    PendingTime::known_or_commit(fields::past_timestamp(time, &path, now, violations))
 }
 
 /// The fields that a mask names, and whether it is `*`.
@@ -285,23 +284,23 @@ fn mask(
         return (Field::WRITABLE.into_iter().collect(), true);
     }
     let mut fields = FieldSet::default();
-    for (place, path) in paths.iter().enumerate() {
+    for (index, path) in paths.iter().enumerate() {
         match Field::from_name(path) {
             Some(field) if field.is_writable() => fields.insert(field),
             Some(_) => violations.push(
-                format!("update_mask.paths[{place}]"),
-                format!("names {path}, which clients do not write"),
+                format!("update_mask.paths[{index}]"),
+                format!("names {path}, which clients cannot write"),
             ),
             None => violations.push(
-                format!("update_mask.paths[{place}]"),
-                "names no field of VoiceCall",
+                format!("update_mask.paths[{index}]"),
+                "is not a field of VoiceCall",
             ),
         }
     }
     (fields, false)
 }
 
-/// Status and direction cannot be cleared, so a mask that names them needs them.
+/// Status and direction cannot be cleared, so a mask that names one requires a value.
 fn require_named_enums(
     fields: FieldSet,
     replace: bool,
@@ -341,12 +340,12 @@ fn expected_revision(revision: i64, violations: &mut Violations) -> Option<Revis
     (revision > 0).then_some(revision)
 }
 
-/// The request's id and fingerprint. The fingerprint is taken of the canonical
-/// encoding of the request without its id.
+/// The id and the fingerprint of a request. The fingerprint is a hash of the method and of
+/// the canonical encoding of the request without its id.
 fn request_key(
     method: &str,
     request_id: &str,
-    unnamed: &impl Message,
+    request_without_id: &impl Message,
     violations: &mut Violations,
 ) -> Option<RequestKey> {
     if request_id.is_empty() {
@@ -355,7 +354,7 @@ fn request_key(
     let id = uid(request_id, "request_id", violations)?;
     let mut hash = Xxh3::new();
     hash.update(method.as_bytes());
-    hash.update(&unnamed.encode_to_vec());
+    hash.update(&request_without_id.encode_to_vec());
     Some(RequestKey {
         id,
         fingerprint: Uuid::from_u128(hash.digest128()),

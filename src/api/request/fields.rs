@@ -1,5 +1,5 @@
-//! The fields of a call, from the wire: absent and empty are told apart from
-//! bad, and bad is said by path.
+//! The fields of a call, from the wire. An absent or empty value is `None`; an invalid one is
+//! a violation.
 
 use crate::{
     api::violations::Violations,
@@ -10,10 +10,10 @@ use crate::{
     proto,
 };
 
-/// How far ahead of the server's clock a client's may be.
+/// How far the clock of a client may be ahead of the server's.
 const MAX_AHEAD_MICROS: i64 = 5 * 60 * 1_000_000;
 
-/// The fields that are set in the message, of those that clients write.
+/// The writable fields that are set in the message.
 pub(crate) fn present(call: &proto::VoiceCall) -> FieldSet {
     FieldSet::where_true([
         (Field::Duration, call.duration.is_some()),
@@ -99,19 +99,19 @@ fn edit<T>(fields: FieldSet, field: Field, value: Option<T>) -> Edit<T> {
     }
 }
 
-/// The values of `fields`; what else the message holds is not looked at.
+/// The values of `fields`; all other fields of the message are ignored.
 pub(crate) fn values(
     call: proto::VoiceCall,
     fields: FieldSet,
     path: &str,
     violations: &mut Violations,
 ) -> Values {
-    let wanted = |field| fields.contains(field);
+    let is_selected = |field| fields.contains(field);
     let mut values = Values::default();
-    /// Reads a text field, if it is wanted.
+    /// Parses a text field, if it is selected.
     macro_rules! text {
         ($($field:ident: $name:ident),* $(,)?) => {
-            $(if wanted(Field::$field) {
+            $(if is_selected(Field::$field) {
                 values.$name = text(call.$name, Field::$field, path, violations, TryFrom::try_from);
             })*
         };
@@ -126,16 +126,16 @@ pub(crate) fn values(
         ExternalAppUrl: external_app_url,
         HandledByStaffUid: handled_by_staff_uid,
     }
-    if wanted(Field::Duration) {
+    if is_selected(Field::Duration) {
         values.duration = seconds(call.duration, &at(path, Field::Duration), violations);
     }
-    if wanted(Field::Status) {
+    if is_selected(Field::Status) {
         values.status = status(call.status, &at(path, Field::Status), violations);
     }
-    if wanted(Field::Direction) {
+    if is_selected(Field::Direction) {
         values.direction = direction(call.direction, &at(path, Field::Direction), violations);
     }
-    if wanted(Field::HandledAt) {
+    if is_selected(Field::HandledAt) {
         values.handled_at = timestamp(call.handled_at, &at(path, Field::HandledAt), violations);
     }
     values
@@ -145,7 +145,7 @@ fn at(path: &str, field: Field) -> String {
     format!("{path}.{}", field.name())
 }
 
-/// An optional text: absent and empty are both absent.
+/// An optional text; an empty one counts as absent.
 fn text<T>(
     value: Option<String>,
     field: Field,
@@ -159,7 +159,7 @@ fn text<T>(
         .ok()
 }
 
-/// A length of time.
+/// A duration in whole seconds.
 pub(crate) fn seconds(
     value: Option<i32>,
     path: &str,
@@ -172,7 +172,7 @@ pub(crate) fn seconds(
     seconds
 }
 
-/// A status; unspecified is absent.
+/// A status; unspecified counts as absent.
 pub(crate) fn status(value: i32, path: &str, violations: &mut Violations) -> Option<Status> {
     use proto::VoiceCallStatus as S;
     match S::try_from(value) {
@@ -182,13 +182,13 @@ pub(crate) fn status(value: i32, path: &str, violations: &mut Violations) -> Opt
         Ok(S::Missed) => Some(Status::Missed),
         Ok(S::AnsweredByVonage) => Some(Status::AnsweredByVonage),
         Err(_) => {
-            violations.push(path, format!("is {value}, which is no status"));
+            violations.push(path, format!("has the unknown value {value}"));
             None
         }
     }
 }
 
-/// A direction; unspecified is absent.
+/// A direction; unspecified counts as absent.
 pub(crate) fn direction(value: i32, path: &str, violations: &mut Violations) -> Option<Direction> {
     use proto::VoiceCallDirection as D;
     match D::try_from(value) {
@@ -196,13 +196,12 @@ pub(crate) fn direction(value: i32, path: &str, violations: &mut Violations) -> 
         Ok(D::Inbound) => Some(Direction::Inbound),
         Ok(D::Outbound) => Some(Direction::Outbound),
         Err(_) => {
-            violations.push(path, format!("is {value}, which is no direction"));
+            violations.push(path, format!("has the unknown value {value}"));
             None
         }
     }
 }
 
-/// A time.
 pub(crate) fn timestamp(
     value: Option<prost_types::Timestamp>,
     path: &str,
@@ -214,8 +213,8 @@ pub(crate) fn timestamp(
         .ok()
 }
 
-/// A time that is not in the future, but for the difference of two clocks.
-pub(crate) fn past(
+/// A time that is not in the future, apart from the difference of two clocks.
+pub(crate) fn past_timestamp(
     value: Option<prost_types::Timestamp>,
     path: &str,
     now: Timestamp,

@@ -71,7 +71,7 @@ fn each<V, T>(
         );
         return Vec::new();
     }
-    let parse = |(place, value)| parse(value, &format!("filter.{name}[{place}]"), violations);
+    let parse = |(index, value)| parse(value, &format!("filter.{name}[{index}]"), violations);
     values.into_iter().enumerate().filter_map(parse).collect()
 }
 
@@ -87,7 +87,7 @@ fn texts<T: TryFrom<String, Error = TextError>>(
     })
 }
 
-/// An enum's value, which a filter must name.
+/// The value of an enum, which a filter must specify.
 fn specified(value: i32, path: &str, violations: &mut Violations) -> Option<i32> {
     if value == 0 {
         violations.push(path, "must not be unspecified");

@@ -1,5 +1,5 @@
-//! From the wire to the domain: each request is checked as a whole, and everything that is
-//! wrong with it is said at once, by its path in the request.
+//! From the wire to the domain: each request is validated as a whole, and all violations are
+//! reported at once, by their path in the request.
 
 pub(super) mod commands;
 pub(super) mod fields;

@@ -14,19 +14,19 @@ pub(crate) fn batch_uids(uids: &[String], violations: &mut Violations) -> Vec<Uu
         .iter()
         .take(MAX_BATCH)
         .enumerate()
-        .filter_map(|(place, text)| {
-            Some((place, uid(text, &format!("uids[{place}]"), violations)?))
+        .filter_map(|(index, text)| {
+            Some((index, uid(text, &format!("uids[{index}]"), violations)?))
         })
         .collect();
     refuse_repeated(
         parsed.iter().copied(),
-        |place| format!("uids[{place}]"),
+        |index| format!("uids[{index}]"),
         violations,
     );
     parsed.into_iter().map(|(_, uid)| uid).collect()
 }
 
-/// A UUID in its canonical form, in any letter case.
+/// A UUID in its canonical form of 36 characters, in any letter case.
 pub(crate) fn uid(text: &str, path: &str, violations: &mut Violations) -> Option<Uuid> {
     const HYPHENATED_LEN: usize = 36;
     match Uuid::try_parse(text) {
@@ -45,23 +45,23 @@ pub(crate) fn uid(text: &str, path: &str, violations: &mut Violations) -> Option
     }
 }
 
-/// A batch has 1 to 1000 items.
+/// Reports a batch that does not have 1 to 1000 items.
 pub(crate) fn check_batch_len(path: &str, len: usize, violations: &mut Violations) {
     if !(1..=MAX_BATCH).contains(&len) {
         violations.push(path, format!("must have 1 to {MAX_BATCH} items, not {len}"));
     }
 }
 
-/// No uid may be given twice in a batch.
+/// Reports uids that occur more than once in a batch.
 pub(crate) fn refuse_repeated(
     uids: impl Iterator<Item = (usize, Uuid)>,
     path: impl Fn(usize) -> String,
     violations: &mut Violations,
 ) {
-    let mut first_places = HashMap::new();
-    for (place, uid) in uids {
-        if let Some(first) = first_places.insert(uid, place) {
-            violations.push(path(place), format!("is the same as that of item {first}"));
+    let mut first_indexes = HashMap::new();
+    for (index, uid) in uids {
+        if let Some(first) = first_indexes.insert(uid, index) {
+            violations.push(path(index), format!("repeats the uid of item {first}"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Calls to the wire.
+//! Calls, to the wire.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use crate::{
     proto,
 };
 
-/// The message of a call that others may hold too; it is copied only if they do.
+/// The message of a shared call, which is cloned only if another owner is left.
 pub(crate) fn shared(call: Arc<Call>) -> proto::VoiceCall {
     self::call(Arc::unwrap_or_clone(call))
 }
 
-/// The call's message.
+/// The message of a call.
 pub(crate) fn call(call: Call) -> proto::VoiceCall {
     proto::VoiceCall {
         uid: call.uid.to_string(),
@@ -58,13 +58,13 @@ fn attributes(a: Attributes) -> proto::VoiceCall {
     }
 }
 
-/// The time's message.
+/// The message of a time.
 pub(crate) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     let (seconds, nanos) = time.parts();
     prost_types::Timestamp { seconds, nanos }
 }
 
-/// The status; one that a newer release wrote has no number here.
+/// A status that a newer release wrote has no number here, and is sent as unspecified.
 pub(crate) fn status(status: &Status) -> proto::VoiceCallStatus {
     match status {
         Status::IncomingCall => proto::VoiceCallStatus::IncomingCall,
@@ -75,7 +75,7 @@ pub(crate) fn status(status: &Status) -> proto::VoiceCallStatus {
     }
 }
 
-/// The direction; one that a newer release wrote has no number here.
+/// A direction that a newer release wrote has no number here, and is sent as unspecified.
 pub(crate) fn direction(direction: &Direction) -> proto::VoiceCallDirection {
     match direction {
         Direction::Inbound => proto::VoiceCallDirection::Inbound,

@@ -1,4 +1,4 @@
-//! Changes and events to the wire.
+//! Changes and events, to the wire.
 
 use bytes::Bytes;
 use prost::Message;
@@ -9,12 +9,11 @@ use crate::{
     proto,
 };
 
-/// The change's encoded message.
+/// The encoded message of a change.
 pub(crate) fn encode_change(change: &Change, with_previous: bool) -> Bytes {
     self::change(change, with_previous).encode_to_vec().into()
 }
 
-/// The event's type.
 pub(crate) fn event_type(event: EventType) -> proto::VoiceCallEventType {
     match event {
         EventType::Entered => proto::VoiceCallEventType::Entered,

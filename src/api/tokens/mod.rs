@@ -1,4 +1,4 @@
-//! Tokens that clients hand back: where a page or a stream goes on.
+//! Tokens that clients send back to continue: with the next page, or with a stream.
 
 pub mod page_token;
 pub mod resume_token;

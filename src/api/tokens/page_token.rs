@@ -1,9 +1,9 @@
-//! Page tokens: where the next page begins, tied to the query it belongs to.
+//! Page tokens: where the next page begins, bound to the query that they belong to.
 //!
-//! URL-safe base64 of a version byte, a hash of the query, a place, and a
-//! checksum. The place in a list is the last call's time and uid; in statistics it
-//! is the last group's key. The checksum has no key: a token grants nothing that
-//! its bearer could not ask for by other means, so replicas share no secret.
+//! A token is URL-safe base64 of a version byte, a hash of the query, a position, and a
+//! checksum. The position in a list is the last call's time and uid; in statistics it is the
+//! last group's key. The checksum has no key: a token grants nothing that its bearer could not
+//! request by other means, so replicas need no shared secret.
 
 use data_encoding::BASE64URL_NOPAD;
 use prost::Message;
@@ -21,12 +21,12 @@ use crate::{
 
 const LIST_VERSION: u8 = 1;
 const STATS_VERSION: u8 = 2;
-const HEAD_LEN: usize = 1 + 8;
+const PREFIX_LEN: usize = 1 + 8;
 const CHECKSUM_LEN: usize = 4;
-/// The longest token there can be is shorter.
+/// Every token is shorter.
 const MAX_LEN: usize = 1024;
 
-/// What a list's token is tied to: a hash of filter and order.
+/// What the token of a list is bound to: a hash of filter and order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListKey(u64);
 
@@ -44,7 +44,7 @@ impl ListKey {
     }
 }
 
-/// What a token of statistics is tied to: a hash of filter, groups and time zone.
+/// What the token of statistics is bound to: a hash of filter, groups and time zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatsKey(u64);
 
@@ -72,21 +72,20 @@ fn hash_of(filter: Option<&proto::VoiceCallFilter>) -> Xxh3 {
 /// The token for the page after the call at `key`.
 #[must_use]
 pub fn encode(list: ListKey, key: PageKey) -> String {
-    let mut place = Vec::with_capacity(8 + 16);
-    place.extend(key.time.micros().to_be_bytes());
-    place.extend(key.uid.as_bytes());
-    seal(LIST_VERSION, list.0, &place)
+    let mut position = Vec::with_capacity(8 + 16);
+    position.extend(key.time.micros().to_be_bytes());
+    position.extend(key.uid.as_bytes());
+    seal(LIST_VERSION, list.0, &position)
 }
 
 /// Where a page of `list` begins.
 ///
 /// # Errors
-/// [`Error::InvalidPageToken`]: torn, mistyped, of another version or another
-/// list.
+/// [`Error::InvalidPageToken`]: truncated, corrupt, of another version or of another list.
 pub fn decode(list: ListKey, token: &str) -> Result<PageKey, Error> {
     let parse = || {
-        let place = open(LIST_VERSION, list.0, token)?;
-        let (time, uid) = place.split_first_chunk::<8>()?;
+        let position = open(LIST_VERSION, list.0, token)?;
+        let (time, uid) = position.split_first_chunk::<8>()?;
         Some(PageKey {
             time: Timestamp::from_micros(i64::from_be_bytes(*time)).ok()?,
             uid: Uuid::from_slice(uid).ok()?,
@@ -95,12 +94,12 @@ pub fn decode(list: ListKey, token: &str) -> Result<PageKey, Error> {
     parse().ok_or(Error::InvalidPageToken)
 }
 
-type GroupPlace = (Option<i64>, Option<String>, Option<String>, Option<String>);
+type GroupPosition = (Option<i64>, Option<String>, Option<String>, Option<String>);
 
 /// The token for the page after the group at `key`.
 #[must_use]
 pub fn encode_group(stats: StatsKey, key: &GroupKey) -> String {
-    let place: GroupPlace = (
+    let position: GroupPosition = (
         key.bucket_start.map(Timestamp::micros),
         key.status.as_ref().map(|status| status.word().into()),
         key.direction
@@ -108,20 +107,20 @@ pub fn encode_group(stats: StatsKey, key: &GroupKey) -> String {
             .map(|direction| direction.word().into()),
         key.staff_uid.as_ref().map(|staff| staff.as_str().into()),
     );
-    let place = serde_json::json!(place).to_string();
-    seal(STATS_VERSION, stats.0, place.as_bytes())
+    let position = serde_json::json!(position).to_string();
+    seal(STATS_VERSION, stats.0, position.as_bytes())
 }
 
 /// After which group a page of `stats` begins.
 ///
 /// # Errors
-/// [`Error::InvalidPageToken`]: torn, mistyped, of another version or other
+/// [`Error::InvalidPageToken`]: truncated, corrupt, of another version or of other
 /// statistics.
 pub fn decode_group(stats: StatsKey, token: &str) -> Result<GroupKey, Error> {
     let parse = || {
-        let place = open(STATS_VERSION, stats.0, token)?;
-        let place: GroupPlace = serde_json::from_slice(&place).ok()?;
-        let (bucket_start, status, direction, staff_uid) = place;
+        let position = open(STATS_VERSION, stats.0, token)?;
+        let position: GroupPosition = serde_json::from_slice(&position).ok()?;
+        let (bucket_start, status, direction, staff_uid) = position;
         Some(GroupKey {
             bucket_start: bucket_start.map(Timestamp::clamped),
             status: status.as_deref().map(Status::from_word),
@@ -132,11 +131,11 @@ pub fn decode_group(stats: StatsKey, token: &str) -> Result<GroupKey, Error> {
     parse().ok_or(Error::InvalidPageToken)
 }
 
-fn seal(version: u8, query: u64, place: &[u8]) -> String {
-    let mut bytes = Vec::with_capacity(HEAD_LEN + place.len() + CHECKSUM_LEN);
+fn seal(version: u8, query: u64, position: &[u8]) -> String {
+    let mut bytes = Vec::with_capacity(PREFIX_LEN + position.len() + CHECKSUM_LEN);
     bytes.push(version);
     bytes.extend(query.to_be_bytes());
-    bytes.extend(place);
+    bytes.extend(position);
     bytes.extend(checksum(&bytes));
     BASE64URL_NOPAD.encode(&bytes)
 }
@@ -147,11 +146,11 @@ fn open(version: u8, query: u64, token: &str) -> Option<Vec<u8>> {
     }
     let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).ok()?;
     let (body, sum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_LEN)?)?;
-    let (head, place) = body.split_first_chunk::<HEAD_LEN>()?;
-    let (own_version, own_query) = head.split_first()?;
+    let (prefix, position) = body.split_first_chunk::<PREFIX_LEN>()?;
+    let (own_version, own_query) = prefix.split_first()?;
     let valid =
         *own_version == version && own_query == query.to_be_bytes() && sum == checksum(body);
-    valid.then(|| place.to_vec())
+    valid.then(|| position.to_vec())
 }
 
 fn checksum(body: &[u8]) -> [u8; CHECKSUM_LEN] {

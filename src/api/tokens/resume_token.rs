@@ -1,8 +1,8 @@
-//! Resume tokens: a position in the change log, which fits any filter.
+//! Resume tokens: a position in the change log, valid with any filter.
 //!
-//! URL-safe base64 of a version byte, the log's id, the revision, the stamp of
-//! its batch, and a checksum. The checksum has no key: a token grants nothing
-//! that its bearer could not ask for by other means, so replicas share no secret.
+//! A token is URL-safe base64 of a version byte, the log's id, the revision, the stamp of its
+//! batch, and a checksum. The checksum has no key: a token grants nothing that its bearer
+//! could not request by other means, so replicas need no shared secret.
 
 use data_encoding::BASE64URL_NOPAD;
 use xxhash_rust::xxh3::xxh3_64;
@@ -13,17 +13,17 @@ const VERSION: u8 = 1;
 const BODY_LEN: usize = 1 + 16 + 8 + 8;
 const LEN: usize = BODY_LEN + 4;
 
-/// What a token says.
+/// The contents of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResumeToken {
-    /// The log.
+    /// The id of the log.
     pub feed_id: Uuid,
     /// The position in it.
     pub position: Position,
 }
 
 impl ResumeToken {
-    /// The token's text.
+    /// Encodes the token as text.
     #[must_use]
     pub fn encode(self) -> String {
         let mut bytes = Vec::with_capacity(LEN);
@@ -35,10 +35,10 @@ impl ResumeToken {
         BASE64URL_NOPAD.encode(&bytes)
     }
 
-    /// The token with this text.
+    /// Decodes a token.
     ///
     /// # Errors
-    /// [`Error::InvalidResumeToken`]: torn, mistyped or of another version.
+    /// [`Error::InvalidResumeToken`]: truncated, corrupt or of another version.
     pub fn decode(text: &str) -> Result<Self, Error> {
         parse(text).ok_or(Error::InvalidResumeToken)
     }

@@ -153,7 +153,7 @@ async fn a_first_host_that_never_speaks_does_not_keep_a_server_from_starting() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_whose_only_host_never_speaks_tells_so_and_waits_for_it() {
+async fn a_server_whose_only_host_never_responds_logs_so_and_waits_for_it() {
     let cluster = Cluster::shared().await;
     let url = cluster.database().await;
     let proxy = Proxy::start(cluster);

@@ -1,5 +1,5 @@
-//! Partitions are made before they are needed, and dropped without blocking a writer,
-//! whoever reads or locks what is to go.
+//! Partitions are created before they are needed, and dropped without blocking a writer, even if
+//! others read or lock them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -152,7 +152,10 @@ async fn a_replica_that_cannot_follow_the_log_does_not_tell_what_another_has_pur
         let told = all_that_is_told(&client, &uid, &token, None).await;
         let with_it = told.iter().filter(|(_, text)| text.contains(&secret));
         let with_it: Vec<_> = with_it.map(|(name, _)| name).collect();
-        assert!(with_it.is_empty(), "told after the purge by {with_it:?}");
+        assert!(
+            with_it.is_empty(),
+            "readable after the purge by {with_it:?}"
+        );
     }
     drop(stopped);
     watcher.until(call.revision + 1).await;

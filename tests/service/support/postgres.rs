@@ -307,7 +307,7 @@ impl Drop for Cluster {
                 .with_extension("postgresql.log");
             std::fs::write(copy, self.log()).expect("the directory is there");
         }
-        // Whoever holds the lock is gone; the guardian ends with its input.
+        // The holder of the lock has ended; the guardian ends with its input.
         let guardian = self.guardian.get_mut().expect("no test panics here");
         let (stdin, _) = self.control.get_mut().expect("no test panics here");
         let pipe = std::mem::replace(stdin, spare_input());

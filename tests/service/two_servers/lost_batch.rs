@@ -1,4 +1,4 @@
-//! Commits under way when a standby without the last changes is promoted, and
+//! Commits in progress when a standby without the last changes is promoted, and
 //! another replica writes beyond the lost revisions before this one can find out the
 //! commit outcome. Such a write is applied once or not at all.
 
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_under_way_at_the_failover_takes_place_once_or_not_at_all() {
-    let what = "the primary is lost with the last changes and a batch under way";
+    let what = "the primary is lost with the last changes and a batch in progress";
     let mut lost = LostTail::start().await;
     let writes = lost.batch_waits(&lost.pair.first_url()).await;
     let last_write = Instant::now();

@@ -1,10 +1,11 @@
-//! The reference's words for statuses and directions, and how they are typed.
+//! The names of statuses and directions: those of the voice call object, and how they are typed
+//! on the command line.
 
 use clap::{ValueEnum, builder::PossibleValue};
 
 use crate::proto::{VoiceCallDirection, VoiceCallStatus};
 
-/// The word for a status; `None` for one that is not given.
+/// The name of a status; `None` for an unspecified one.
 pub(super) const fn status(status: VoiceCallStatus) -> Option<&'static str> {
     match status {
         VoiceCallStatus::Unspecified => None,
@@ -15,7 +16,7 @@ pub(super) const fn status(status: VoiceCallStatus) -> Option<&'static str> {
     }
 }
 
-/// The word for a direction; `None` for one that is not given.
+/// The name of a direction; `None` for an unspecified one.
 pub(super) const fn direction(direction: VoiceCallDirection) -> Option<&'static str> {
     match direction {
         VoiceCallDirection::Unspecified => None,
@@ -24,19 +25,19 @@ pub(super) const fn direction(direction: VoiceCallDirection) -> Option<&'static 
     }
 }
 
-/// The status with this word.
-pub(super) fn status_of(word: &str) -> Option<VoiceCallStatus> {
+/// The status with this name.
+pub(super) fn parse_status(name: &str) -> Option<VoiceCallStatus> {
     let mut all = VoiceCallStatus::value_variants().iter().copied();
-    all.find(|one| status(*one) == Some(word))
+    all.find(|one| status(*one) == Some(name))
 }
 
-/// The direction with this word.
-pub(super) fn direction_of(word: &str) -> Option<VoiceCallDirection> {
+/// The direction with this name.
+pub(super) fn parse_direction(name: &str) -> Option<VoiceCallDirection> {
     let mut all = VoiceCallDirection::value_variants().iter().copied();
-    all.find(|one| direction(*one) == Some(word))
+    all.find(|one| direction(*one) == Some(name))
 }
 
-/// All words of statuses, for messages.
+/// The names of all statuses, for messages.
 pub(super) fn statuses() -> String {
     listed(
         VoiceCallStatus::value_variants()
@@ -46,7 +47,7 @@ pub(super) fn statuses() -> String {
     )
 }
 
-/// All words of directions, for messages.
+/// The names of all directions, for messages.
 pub(super) fn directions() -> String {
     listed(
         VoiceCallDirection::value_variants()
@@ -56,13 +57,13 @@ pub(super) fn directions() -> String {
     )
 }
 
-fn listed(words: impl Iterator<Item = &'static str>) -> String {
-    let words: Vec<_> = words.map(|word| format!("{word:?}")).collect();
-    words.join(", ")
+fn listed(names: impl Iterator<Item = &'static str>) -> String {
+    let names: Vec<_> = names.map(|name| format!("{name:?}")).collect();
+    names.join(", ")
 }
 
-/// On the command line words are joined by hyphens, which need no quotes; as
-/// they are will do too.
+/// On the command line the words of a name are joined by hyphens, which need no quotes. The
+/// names of the voice call object are accepted too.
 impl ValueEnum for VoiceCallStatus {
     fn value_variants<'a>() -> &'a [Self] {
         &[
@@ -101,7 +102,7 @@ mod tests {
     use crate::domain::{Direction, Status};
 
     #[test]
-    fn the_words_are_those_of_the_domain() {
+    fn the_names_are_those_of_the_domain() {
         let statuses: Vec<_> = VoiceCallStatus::value_variants()
             .iter()
             .filter_map(|one| status(*one))
