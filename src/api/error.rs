@@ -59,6 +59,8 @@ pub enum Error {
     Read(ReadError),
     /// The server is overloaded.
     Overloaded,
+    /// The client stopped sending in the middle of a request.
+    RequestStalled,
     /// The server is shutting down.
     Draining,
     /// The deadline passed.
@@ -228,6 +230,12 @@ fn parts(error: Error) -> Parts {
         Error::Import(error) => import(error),
         Error::Read(error) => read(error),
         Error::Overloaded => overloaded(),
+        Error::RequestStalled => Parts::new(
+            Code::ResourceExhausted,
+            ErrorReason::Overloaded,
+            "the request stopped arriving, and its place was given to others; send it again",
+        )
+        .retry_after(RETRY_DATABASE),
         Error::Draining => Parts::new(
             Code::Unavailable,
             ErrorReason::Draining,

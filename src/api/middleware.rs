@@ -15,16 +15,14 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tower::Service;
 use tracing::{debug, error};
 
 use super::{
+    admission::{Admission, Place, Responses},
     context::Context,
     error::{Error, TooLarge},
 };
@@ -46,8 +44,7 @@ pub(super) struct Middleware<C, R> {
 }
 
 struct Shared {
-    /// One permit for each request in progress.
-    permits: Arc<Semaphore>,
+    admission: Admission,
     /// Cancelled when the server shuts down.
     draining: CancellationToken,
     request_ids: RequestIds,
@@ -61,13 +58,14 @@ impl<C, R> Middleware<C, R> {
         calls: C,
         rest: R,
         max_concurrent: usize,
+        responses: Responses,
         draining: CancellationToken,
     ) -> Self {
         Self {
             calls,
             rest,
             shared: Arc::new(Shared {
-                permits: Arc::new(Semaphore::new(max_concurrent)),
+                admission: Admission::new(max_concurrent, responses),
                 draining,
                 request_ids: RequestIds::new(),
                 overloaded: refuse(Error::Overloaded).into_parts().0.headers,
@@ -104,8 +102,8 @@ where
             return Box::pin(async move { Ok(finish(response.await?, &method, request_id)) });
         }
         // This comes first, because under overload most requests get no further.
-        let permit = match self.shared.admit() {
-            Ok(permit) => permit,
+        let place = match self.shared.admit() {
+            Ok(place) => place,
             Err(error) => {
                 let refusal = finish(self.shared.refuse(error), method, request_id);
                 return Box::pin(future::ready(Ok(refusal)));
@@ -114,22 +112,22 @@ where
         let method = method.to_owned();
         let deadline = grpc_timeout(request.headers()).map(|timeout| Instant::now() + timeout);
         request.extensions_mut().insert(Context { deadline });
-        let response = self.calls.call(request);
+        let response = self.calls.call(Admission::bound_request(request, &place));
+        let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             let response = with_deadline(deadline, response).await?;
-            drop(permit);
-            Ok(finish(response, &method, request_id))
+            let response = finish(response, &method, request_id);
+            Ok(shared.admission.bound_response(response, place))
         })
     }
 }
 
 impl Shared {
-    fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
+    fn admit(&self) -> Result<Place, Error> {
         if self.draining.is_cancelled() {
             return Err(Error::Draining);
         }
-        let permit = Arc::clone(&self.permits).try_acquire_owned();
-        permit.map_err(|_| Error::Overloaded)
+        self.admission.admit()
     }
 
     fn refuse(&self, error: Error) -> Response {

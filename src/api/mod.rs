@@ -5,12 +5,14 @@
 //! - `request`: from the wire to the domain, with all violations reported at once;
 //!   `response`: to the wire, at most 2 MiB
 //! - [`tokens`]: page tokens and resume tokens
+//! - `admission`: what a request may hold, and for how long
 //! - `middleware`: what every request passes through: deadlines, limits, request ids
 //! - [`error`]: every error that leaves the service, in one place
 //!
 //! It deliberately knows nothing of SQL, of sockets, or of the changes that a call may
 //! undergo.
 
+mod admission;
 mod context;
 pub mod error;
 mod handlers;
@@ -25,6 +27,7 @@ use tonic::{body::Body, service::Routes};
 use tonic_health::server::HealthReporter;
 use tower::util::BoxCloneSyncService;
 
+pub use self::admission::Responses;
 use self::middleware::Middleware;
 use crate::{
     feed::Feed, proto, proto::voice_call_service_server::VoiceCallServiceServer, store::Store,
@@ -47,8 +50,8 @@ pub struct Limits {
 pub type Api =
     BoxCloneSyncService<http::Request<Body>, http::Response<Body>, std::convert::Infallible>;
 
-/// The API over a store and a feed, and the handle for reporting its health. Requests are
-/// refused once `draining` is cancelled.
+/// The API over a store and a feed, the handle for reporting its health, and the responses
+/// that have to be watched over. Requests are refused once `draining` is cancelled.
 ///
 /// # Errors
 /// The descriptors cannot be read, which does not happen in a build that passed its tests.
@@ -57,7 +60,7 @@ pub fn api(
     feed: Feed,
     limits: Limits,
     draining: CancellationToken,
-) -> Result<(Api, HealthReporter), tonic_reflection::server::Error> {
+) -> Result<(Api, HealthReporter, Responses), tonic_reflection::server::Error> {
     let service = handlers::service::Service::new(store, feed, limits, draining.clone());
     let service =
         VoiceCallServiceServer::new(service).max_decoding_message_size(limits.max_request_bytes);
@@ -66,8 +69,11 @@ pub fn api(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .prepare();
-    let middleware = Middleware::new(service, rest, limits.max_concurrent_requests, draining);
-    Ok((BoxCloneSyncService::new(middleware), health_reporter))
+    let responses = Responses::default();
+    let max_concurrent = limits.max_concurrent_requests;
+    let middleware = Middleware::new(service, rest, max_concurrent, responses.clone(), draining);
+    let api = BoxCloneSyncService::new(middleware);
+    Ok((api, health_reporter, responses))
 }
 
 /// Reflection of everything that a client can see, including the details of errors.

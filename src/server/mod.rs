@@ -102,7 +102,8 @@ pub async fn run(
         draining.clone(),
     );
     let availability = store.availability();
-    let (api, health) = api::api(store, feed, settings.api, draining.clone())?;
+    let (api, health, responses) = api::api(store, feed, settings.api, draining.clone())?;
+    tasks.spawn(responses.watch_over(draining.clone()));
     tasks.spawn(report_health(health, availability, draining.clone()));
     tasks.spawn(accept(
         listener,

@@ -15,6 +15,7 @@ use super::{changes, export, import, statistics, watch};
 use crate::{
     api::{
         Limits,
+        admission::HasOwnPlace,
         context::{Context, StopSignals},
         error::{Error, TooLarge},
         request::{commands, commands::Parsed, filter, uids},
@@ -327,7 +328,7 @@ impl VoiceCallService for Service {
         let stop = self.stop_signals(context);
         let log = self.store.log();
         let stream = watch::start(log, &self.feed, query, stop, context.read_deadline()).await?;
-        Ok(Response::new(holding_permit(permit, stream)))
+        Ok(stream_response(permit, stream))
     }
 
     async fn get_voice_call_stats(
@@ -348,7 +349,7 @@ impl VoiceCallService for Service {
         let stop = self.stop_signals(Context::of(&request));
         let permit = admit(&self.transfers)?;
         let stream = import::run(self.store.clone(), request.into_inner(), stop);
-        Ok(Response::new(holding_permit(permit, stream)))
+        Ok(stream_response(permit, stream))
     }
 
     type ExportVoiceCallsStream = ResponseStream<proto::ExportVoiceCallsResponse>;
@@ -364,7 +365,7 @@ impl VoiceCallService for Service {
         let reached = self.store.tail(query.min_revision, deadline).await;
         reached.map_err(Error::from)?;
         let stream = export::run(&self.feed, query, self.stop_signals(context));
-        Ok(Response::new(holding_permit(permit, stream)))
+        Ok(stream_response(permit, stream))
     }
 }
 
@@ -376,14 +377,17 @@ fn admit(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
     permit.map_err(|_| Error::Overloaded)
 }
 
-/// The stream, which holds the permit for as long as it lives.
-fn holding_permit<T>(
+/// A stream that holds its own place, and not that of its request, for as long as it lives.
+fn stream_response<T>(
     permit: OwnedSemaphorePermit,
     stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
-) -> ResponseStream<T> {
-    Box::pin(stream.inspect(move |_| {
+) -> Response<ResponseStream<T>> {
+    let stream: ResponseStream<T> = Box::pin(stream.inspect(move |_| {
         let _ = &permit;
-    }))
+    }));
+    let mut response = Response::new(stream);
+    response.extensions_mut().insert(HasOwnPlace);
+    response
 }
 
 /// Validates the request: the key of its list, the query, and its min_revision.
