@@ -1,5 +1,6 @@
 //! The baseline: the service as it is usually written with tonic and diesel-async. Each request
-//! uses a connection of a pool, and each write is a transaction of its own. No change log, no request records, no batches.
+//! uses a connection of a pool, and each write is a transaction of its own. There is no change
+//! log, no idempotency record, and no batch.
 
 use diesel::{ExpressionMethods, QueryDsl, SelectableHelper};
 use diesel_async::{
