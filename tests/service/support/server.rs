@@ -1,5 +1,4 @@
-//! The service under test: in this process on a port of its own, or as a process
-//! of its own.
+//! The service under test: in this process on a port of its own, or as a separate process.
 
 use std::{
     fs::File,
@@ -25,12 +24,12 @@ use voicecall::{
 
 use super::postgres::Cluster;
 
-/// What is sent ahead to a narrow client.
+/// The flow-control window of a narrow client.
 const NARROW_WINDOW_BYTES: u32 = 2048;
 
 pub(crate) type Client = VoiceCallServiceClient<Channel>;
 
-/// Settings as they are by default.
+/// The default settings.
 pub(crate) fn settings() -> Settings {
     Settings {
         api: api::Limits {
@@ -89,8 +88,8 @@ impl Server {
         server
     }
 
-    /// A server that may have to wait for its database; the receiver tells when
-    /// it serves.
+    /// A server that may have to wait for its database; the receiver is notified when it
+    /// serves.
     pub(crate) async fn launch(
         database_url: &str,
         settings: Settings,
@@ -130,7 +129,7 @@ impl Server {
         client(&self.endpoint)
     }
 
-    /// Tells it to stop and waits until it has.
+    /// Shuts it down, and waits until it has stopped.
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.running.await.expect("no panic").expect("a clean end");
@@ -163,8 +162,7 @@ pub(crate) fn client(endpoint: &str) -> Client {
     VoiceCallServiceClient::new(channel(endpoint)).max_decoding_message_size(4 * 1024 * 1024)
 }
 
-/// One to which next to nothing is sent ahead: while it does not read, the server
-/// waits.
+/// A client with a tiny flow-control window: while it does not read, the server waits.
 pub(crate) fn narrow_client(endpoint: &str) -> Client {
     let endpoint = Endpoint::from_shared(endpoint.to_owned()).expect("a valid endpoint");
     let channel = endpoint.initial_stream_window_size(NARROW_WINDOW_BYTES);
