@@ -228,7 +228,7 @@ async fn what_cannot_be_meant_is_refused_without_repeating_the_url() {
         ),
         (
             "sslmode=verify-ca sslrootcert={ca.key}",
-            "sslrootcert holds no certificate",
+            "the sslrootcert file contains no PEM certificate",
         ),
         (
             "sslmode=require sslcert={server.pem}",
@@ -240,7 +240,7 @@ async fn what_cannot_be_meant_is_refused_without_repeating_the_url() {
         ),
         (
             "sslmode=require sslcert={server.pem} sslkey={ca.pem}",
-            "sslkey holds no unencrypted key",
+            "the sslkey file contains no PEM unencrypted key",
         ),
         (
             "sslmode=require sslcert={server.pem} sslkey={ca.key}",

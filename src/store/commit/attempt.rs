@@ -76,7 +76,7 @@ pub(crate) enum Lost {
 
 impl Lost {
     fn before(group: Vec<Pending>, error: &diesel::result::Error) -> Self {
-        warn!(%error, "a writer gives up its connection");
+        warn!(%error, "a committer gives up its connection");
         Self::Before(group)
     }
 
@@ -86,7 +86,7 @@ impl Lost {
         session: &WriterSession,
         error: &diesel::result::Error,
     ) -> Self {
-        warn!(%error, "a writer lost its connection during a commit");
+        warn!(%error, "a committer lost its connection during a commit");
         let commit = LostCommit {
             backend: session.backend.clone(),
             known: session.known,

@@ -226,7 +226,7 @@ impl Committer {
                 if let Some(kept_back) = self.refusals.may_say(&reason) {
                     warn!(
                         reason,
-                        kept_back, "the database refuses a batch; trying again"
+                        kept_back, "the database refused a batch; trying again"
                     );
                 }
                 if effort.refused > Effort::MAX_REFUSED {
@@ -256,7 +256,7 @@ impl Committer {
             return GroupOutcome::Poisoned(group);
         }
         if let Some(kept_back) = self.poison.may_say(reason) {
-            error!(reason, kept_back, "the database refuses a write");
+            error!(reason, kept_back, "the database refused a write");
         }
         if let Some(pending) = group.pop() {
             let is_import = matches!(pending.write.action, Action::Import(..));

@@ -160,7 +160,7 @@ async fn connect(connector: &Connector, clock: &Clock) -> Result<Session, String
     match answer(&session, clock).await {
         Ok(()) => Ok(session),
         Err(Silence::Ended(reason)) => Err(reason),
-        Err(Silence::Lasting) => Err(format!("no answer within {} s", PING_LIMIT.as_secs())),
+        Err(Silence::Lasting) => Err(format!("no response within {} s", PING_LIMIT.as_secs())),
     }
 }
 

@@ -71,7 +71,7 @@ pub(crate) async fn keep(
             }
             Err(error) => {
                 if availability.is_up() {
-                    warn!(%error, "the tables are not vacuumed after purges; trying again");
+                    warn!(%error, "cannot vacuum the tables after purges; trying again");
                 }
             }
         }

@@ -92,7 +92,7 @@ pub(crate) async fn drop_expired(
     forget_batches(session, floor).await?;
     info!(
         oldest_revision = floor,
-        "dropped changes past their retention"
+        "dropped changes that had reached the end of their retention"
     );
     Ok(())
 }
