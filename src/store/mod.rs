@@ -11,6 +11,7 @@
 //! what.
 
 mod change_log;
+mod columns;
 mod commit;
 mod database;
 mod error;
@@ -19,6 +20,7 @@ mod read;
 mod row;
 mod schema;
 mod tasks;
+mod values;
 
 use std::{sync::Arc, time::Duration};
 

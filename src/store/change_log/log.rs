@@ -20,8 +20,9 @@ use crate::{
     store::{
         database::{Pool, Session},
         error::ReadError,
-        row::{ChangeRow, from_sql_time},
+        row::ChangeRow,
         schema::{voice_call_batches, voice_call_changes},
+        values::from_sql_time,
     },
 };
 

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use diesel::{QueryableByName, data_types::PgTimestamp, pg::sql_types::Timestamptz, sql_query};
 
 use super::{clock::Clock, connector::Connector, role::Role, session::Session, throttle::Throttle};
-use crate::store::row::from_sql_time;
+use crate::store::values::from_sql_time;
 
 const PING_EVERY: Duration = Duration::from_secs(1);
 /// However many ask for it.

@@ -14,7 +14,7 @@ use tracing::info;
 use super::partitions::{self, Link};
 use crate::{
     domain::{Revision, Timestamp},
-    store::{change_log::log, database::Session, row::to_sql_time},
+    store::{change_log::log, database::Session, values::to_sql_time},
 };
 
 const TABLE: &str = "voice_call_changes";
