@@ -51,9 +51,7 @@ pub enum ReadError {
     #[error("the deadline passed")]
     DeadlineExceeded,
     /// The read source has not reached the wanted revision in time.
-    #[error(
-        "the newest revision here is {current_revision}; min_revision was not reached in time"
-    )]
+    #[error("the newest revision here is {current_revision}; min_revision was not reached in time")]
     RevisionNotReached {
         /// What it has reached.
         current_revision: Revision,

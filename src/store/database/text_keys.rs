@@ -40,7 +40,9 @@ pub(super) async fn mend(connector: &Connector) -> Result<(), OpenError> {
     if are_kept(&session).await.map_err(|error| lost(&error))? {
         return Ok(());
     }
-    warn!("this PostgreSQL release hashes texts differently than the one before; rebuilding {indexes}");
+    warn!(
+        "this PostgreSQL release hashes texts differently than the one before; rebuilding {indexes}"
+    );
     // All of it or nothing: what is sent at once is one transaction.
     let mut sql: String = INDEXES
         .map(|index| format!("REINDEX INDEX {index}; "))

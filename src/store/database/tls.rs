@@ -219,9 +219,9 @@ fn private_key(file: impl AsRef<Path>) -> Result<PrivateKeyDer<'static>, OpenErr
 fn unusable(parameter: &str, wanted: &str, error: &pem::Error) -> OpenError {
     match error {
         pem::Error::Io(error) => bad(format!("the {parameter} file cannot be read: {error}")),
-        pem::Error::NoItemsFound => {
-            bad(format!("the {parameter} file contains no PEM {wanted}"))
-        }
+        pem::Error::NoItemsFound => bad(format!(
+            "the {parameter} file contains no {wanted} in PEM format"
+        )),
         // The error may quote the file.
         _ => bad(format!("the {parameter} file is not valid PEM")),
     }
