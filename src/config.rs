@@ -156,7 +156,7 @@ pub struct Serve {
         env = "VOICECALL_LOG_PARTITION",
         default_value_t = 20_000_000,
         value_name = "COUNT",
-        value_parser = clap::value_parser!(i64).range(1_000..)
+        value_parser = clap::value_parser!(i64).range(1_000..=1_000_000_000_000)
     )]
     pub log_partition: i64,
 

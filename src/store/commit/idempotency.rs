@@ -44,15 +44,22 @@ pub(crate) async fn recorded_answer(
     let Some((fingerprint, uid, revision, change_count)) = record else {
         return Ok(None);
     };
+    let purge = purge_of(session, uid).await?;
+    let is_the_purge = change_count == 1 && purge == Some(revision);
     // Nothing tells what was said of a purged call, not even whether a guess of it is right.
-    if let Some(purge) = purge_of(session, uid).await?
-        && (change_count == 0 || revision != purge)
-    {
+    if purge.is_some() && !is_the_purge {
         return Ok(Some(Err(purged(uid))));
     }
     // A purge leaves a nil fingerprint, which any request fits.
     if !fingerprint.is_nil() && fingerprint != request.fingerprint {
         return Ok(Some(Err(WriteError::RequestIdReused)));
+    }
+    if is_the_purge {
+        // What is kept of it outlives the log.
+        return Ok(Some(Ok(Written {
+            revision,
+            ..Written::default()
+        })));
     }
     if change_count > 0 {
         let last = revision + i64::from(change_count) - 1;
