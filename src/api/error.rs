@@ -65,6 +65,8 @@ pub enum Error {
     DeadlineExceeded,
     /// There is no such method.
     UnknownMethod,
+    /// The request is compressed in an unknown way.
+    UnsupportedCompression,
 }
 
 /// Which message is too large.
@@ -72,6 +74,8 @@ pub enum Error {
 pub enum TooLarge {
     /// The request.
     Request,
+    /// The metadata of the request.
+    Metadata,
     /// The response to it.
     Response,
 }
@@ -203,6 +207,11 @@ fn parts(error: Error) -> Parts {
             ErrorReason::MessageTooLarge,
             "the request is larger than this server accepts",
         ),
+        Error::MessageTooLarge(TooLarge::Metadata) => Parts::new(
+            Code::ResourceExhausted,
+            ErrorReason::MessageTooLarge,
+            "the request's metadata is larger than 16 KiB",
+        ),
         Error::MessageTooLarge(TooLarge::Response) => Parts::new(
             Code::ResourceExhausted,
             ErrorReason::MessageTooLarge,
@@ -239,6 +248,11 @@ fn parts(error: Error) -> Parts {
             Code::Unimplemented,
             ErrorReason::UnknownMethod,
             "this server has no such method",
+        ),
+        Error::UnsupportedCompression => Parts::new(
+            Code::Unimplemented,
+            ErrorReason::UnsupportedCompression,
+            "this server accepts requests that are compressed with gzip or not at all",
         ),
     }
 }
