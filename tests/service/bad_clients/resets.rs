@@ -12,7 +12,7 @@ use voicecall::proto::{
 
 use crate::support::{
     Server, create, frames,
-    frames::{DATA, Frames, GOAWAY, HEADERS, put_request, put_reset},
+    frames::{DATA, Frames, GOAWAY, HEADERS, put_headers, put_request, put_reset},
     get, inbound, reference,
 };
 
@@ -83,38 +83,46 @@ async fn a_client_that_cancels_its_fan_outs_keeps_its_connection_and_its_watch()
     expect(&mut frames, DATA, 1).await;
 }
 
-#[tokio::test]
+/// The client has a thread of its own: it must be faster than the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_cancelled_requests_ends_its_connection_and_harms_no_other() {
     let server = Server::start().await;
     create(&mut server.client(), reference()).await;
     let (mut connection, mut frames) = frames::connect(&server.endpoint).await;
-    let look_up = look_up();
-    let mut bytes = Vec::new();
-    for stream in (1..100_000).step_by(2) {
-        put_request(&mut bytes, stream, "GetVoiceCall", &look_up);
-        put_reset(&mut bytes, stream);
-    }
     let flood = tokio::spawn(async move {
-        // The server closes the connection before it has taken all of it.
-        let _ = connection.write_all(&bytes).await;
-        connection
+        for chunk in 0_u32.. {
+            let mut bytes = Vec::new();
+            for request in 0..50_000 {
+                let stream = (chunk * 50_000 + request) * 2 + 1;
+                put_headers(&mut bytes, stream);
+                put_reset(&mut bytes, stream);
+            }
+            // The server closes the connection.
+            if connection.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
     });
-    let mut client = server.client();
-    for _ in 0..100 {
-        let read = timeout(SOON, get(&mut client, &reference().uid)).await;
-        read.expect("it is served").expect("it is served");
-    }
-    let goaway = async {
+    let goaway = tokio::spawn(async move {
         loop {
             let frame = frames.next().await.expect("GOAWAY comes first");
             if frame.kind == GOAWAY {
                 return frame.payload;
             }
         }
-    };
+    });
+    let mut client = server.client();
+    for _ in 0..100 {
+        let read = timeout(SOON, get(&mut client, &reference().uid)).await;
+        read.expect("it is served").expect("it is served");
+    }
+    timeout(SOON, flood)
+        .await
+        .expect("it ends")
+        .expect("no panic");
     let goaway = timeout(SOON, goaway).await.expect("it comes");
-    assert_eq!(goaway[4..8], ENHANCE_YOUR_CALM.to_be_bytes());
-    drop(flood.await.expect("no panic"));
+    let code = &goaway.expect("no panic")[4..8];
+    assert_eq!(code, ENHANCE_YOUR_CALM.to_be_bytes());
     get(&mut client, &reference().uid)
         .await
         .expect("it is served");

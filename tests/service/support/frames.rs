@@ -38,7 +38,13 @@ pub(crate) async fn connect(endpoint: &str) -> (OwnedWriteHalf, Frames) {
     let mut start = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     put(&mut start, SETTINGS, 0, 0, &[]);
     // The server may send more than will ever come.
-    put(&mut start, WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
+    put(
+        &mut start,
+        WINDOW_UPDATE,
+        0,
+        0,
+        &(1_u32 << 30).to_be_bytes(),
+    );
     stream.write_all(&start).await.expect("it takes them");
     let (read, write) = stream.into_split();
     (write, Frames(read))
@@ -82,6 +88,12 @@ pub(crate) fn put_request(bytes: &mut Vec<u8>, stream: u32, method: &str, messag
     }
     put(bytes, HEADERS, END_HEADERS, stream, &headers);
     put(bytes, DATA, END_STREAM, stream, &frame(message));
+}
+
+/// Appends the fewest headers that begin a request: POST, http and "/" are entries of HPACK's
+/// static table.
+pub(crate) fn put_headers(bytes: &mut Vec<u8>, stream: u32) {
+    put(bytes, HEADERS, END_HEADERS, stream, &[0x83, 0x86, 0x84]);
 }
 
 /// Appends the cancellation of a request.
