@@ -59,6 +59,11 @@ pub struct Serve {
     #[arg(long, env = "VOICECALL_MAX_REQUEST_BYTES", default_value_t = 4 * 1024 * 1024, value_name = "BYTES")]
     pub max_request_bytes: usize,
 
+    /// Compress responses with gzip for clients that accept it: less traffic for more
+    /// processor time. Compressed requests are always accepted.
+    #[arg(long, env = "VOICECALL_COMPRESS_RESPONSES")]
+    pub compress_responses: bool,
+
     /// Concurrent requests; more are refused with RESOURCE_EXHAUSTED.
     #[arg(
         long,
@@ -246,6 +251,7 @@ impl Serve {
         server::Settings {
             api: api::Limits {
                 max_request_bytes: self.max_request_bytes,
+                compress_responses: self.compress_responses,
                 max_concurrent_requests: self.max_concurrent_requests,
                 max_watches: self.max_watches,
                 max_transfers: self.max_transfers,

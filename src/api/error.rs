@@ -67,6 +67,8 @@ pub enum Error {
     DeadlineExceeded,
     /// There is no such method.
     UnknownMethod,
+    /// The request is compressed in an unknown way.
+    UnsupportedCompression,
 }
 
 /// Which message is too large.
@@ -74,6 +76,8 @@ pub enum Error {
 pub enum TooLarge {
     /// The request.
     Request,
+    /// The metadata of the request.
+    Metadata,
     /// The response to it.
     Response,
 }
@@ -200,16 +204,7 @@ fn parts(error: Error) -> Parts {
             ErrorReason::MalformedMessage,
             "the bytes are not a valid message of this API",
         ),
-        Error::MessageTooLarge(TooLarge::Request) => Parts::new(
-            Code::ResourceExhausted,
-            ErrorReason::MessageTooLarge,
-            "the request is larger than this server accepts",
-        ),
-        Error::MessageTooLarge(TooLarge::Response) => Parts::new(
-            Code::ResourceExhausted,
-            ErrorReason::MessageTooLarge,
-            "the response would be larger than 2 MiB; request less at once",
-        ),
+        Error::MessageTooLarge(which) => too_large(which),
         Error::NotFound(uid) => rejection(Rejection::NotFound { uid }),
         Error::Purged(uid) => rejection(Rejection::Purged { uid }),
         Error::InvalidResumeToken => Parts::new(
@@ -248,7 +243,25 @@ fn parts(error: Error) -> Parts {
             ErrorReason::UnknownMethod,
             "this server has no such method",
         ),
+        Error::UnsupportedCompression => Parts::new(
+            Code::Unimplemented,
+            ErrorReason::UnsupportedCompression,
+            "this server accepts requests that are compressed with gzip or not at all",
+        ),
     }
+}
+
+fn too_large(which: TooLarge) -> Parts {
+    let message = match which {
+        TooLarge::Request => "the request is larger than this server accepts",
+        TooLarge::Metadata => "the request's metadata is larger than 16 KiB",
+        TooLarge::Response => "the response would be larger than 2 MiB; request less at once",
+    };
+    Parts::new(
+        Code::ResourceExhausted,
+        ErrorReason::MessageTooLarge,
+        message,
+    )
 }
 
 fn write(error: WriteError, has_request_id: bool) -> Parts {

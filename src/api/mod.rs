@@ -7,7 +7,9 @@
 //! - [`tokens`]: page tokens and resume tokens
 //! - `admission`: what a request may hold, and for how long
 //! - `middleware`: what every request passes through: deadlines, limits, request ids
-//! - [`error`]: every error that leaves the service, in one place
+//! - `reflection`: the proto files, for clients that have none
+//! - [`error`]: every error that leaves the service, in one place; `framework`: those that
+//!   the framework finds
 //!
 //! It deliberately knows nothing of SQL, of sockets, or of the changes that a call may
 //! undergo.
@@ -15,20 +17,25 @@
 mod admission;
 mod context;
 pub mod error;
+mod framework;
 mod handlers;
 mod middleware;
+mod reflection;
 mod request;
 mod response;
 pub mod tokens;
 pub mod violations;
 
 use tokio_util::sync::CancellationToken;
-use tonic::{body::Body, service::Routes};
+use tonic::{body::Body, codec::CompressionEncoding::Gzip, service::Routes};
 use tonic_health::server::HealthReporter;
 use tower::util::BoxCloneSyncService;
 
-pub use self::admission::Responses;
-use self::middleware::Middleware;
+pub use self::{admission::Responses, reflection::InvalidDescriptors};
+use self::{
+    middleware::Middleware,
+    reflection::{ProtoFiles, Reflection, V1Alpha},
+};
 use crate::{
     feed::Feed, proto, proto::voice_call_service_server::VoiceCallServiceServer, store::Store,
 };
@@ -38,6 +45,9 @@ use crate::{
 pub struct Limits {
     /// The most bytes in a request.
     pub max_request_bytes: usize,
+    /// Whether responses are compressed for clients that accept it. Compressed requests are
+    /// accepted in any case.
+    pub compress_responses: bool,
     /// Concurrent requests; more are refused.
     pub max_concurrent_requests: usize,
     /// Concurrent watches; more are refused.
@@ -60,14 +70,19 @@ pub fn api(
     feed: Feed,
     limits: Limits,
     draining: CancellationToken,
-) -> Result<(Api, HealthReporter, Responses), tonic_reflection::server::Error> {
+) -> Result<(Api, HealthReporter, Responses), InvalidDescriptors> {
     let service = handlers::service::Service::new(store, feed, limits, draining.clone());
-    let service =
-        VoiceCallServiceServer::new(service).max_decoding_message_size(limits.max_request_bytes);
+    let mut service = VoiceCallServiceServer::new(service)
+        .max_decoding_message_size(limits.max_request_bytes)
+        .accept_compressed(Gzip);
+    if limits.compress_responses {
+        service = service.send_compressed(Gzip);
+    }
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    let rest = Routes::new(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
+    let reflection = Reflection::server(proto_files()?).accept_compressed(Gzip);
+    let rest = Routes::new(health.accept_compressed(Gzip))
+        .add_service(V1Alpha(reflection.clone()))
+        .add_service(reflection)
         .prepare();
     let responses = Responses::default();
     let max_concurrent = limits.max_concurrent_requests;
@@ -76,10 +91,12 @@ pub fn api(
     Ok((api, health_reporter, responses))
 }
 
-/// Reflection of everything that a client can see, including the details of errors.
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+/// Everything that a client can see, including the details of errors.
+fn proto_files() -> Result<ProtoFiles, InvalidDescriptors> {
+    ProtoFiles::default()
+        .add(proto::DESCRIPTORS)?
+        .add(tonic_types::pb::FILE_DESCRIPTOR_SET)?
+        .add(tonic_health::pb::FILE_DESCRIPTOR_SET)?
+        .add(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)?
+        .add(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
 }

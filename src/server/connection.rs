@@ -28,7 +28,14 @@ const MAX_STREAMS: u32 = 1024;
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const STREAM_SEND_BUFFER_BYTES: usize = 64 * 1024;
-const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// Requests that the client may have cancelled before they were accepted; one more ends the
+/// connection. As many as it may have open: a client that keeps to that limit may cancel all
+/// its requests at once. What a cancelled request has begun ends with it, so a client that
+/// floods the server with them gains no more than the other limits give it.
+const MAX_RESETS: usize = MAX_STREAMS as usize;
+/// Beyond this a request is refused with HTTP's status 431, without a gRPC status. The API's
+/// own limit is a quarter of it, and its error has a reason.
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
 /// Serves the connection on the current thread until the client closes it. When `draining` is
 /// cancelled, the client is sent GOAWAY, and the connection closes after the streams in
@@ -68,6 +75,7 @@ pub(super) async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(STREAM_SEND_BUFFER_BYTES)
         .max_header_list_size(MAX_HEADER_BYTES)
+        .max_pending_accept_reset_streams(MAX_RESETS)
         .serve_connection(
             TokioIo::new(WriteCoalescer::new(stream)),
             TowerToHyperService::new(service),

@@ -35,6 +35,11 @@ use crate::{
 /// example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The name in health checks that says whether the process lives: it does not follow the
+/// database, so a probe that restarts processes by it leaves them alone when the database is
+/// unavailable.
+const LIVENESS: &str = "liveness";
+
 /// The settings of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -62,7 +67,7 @@ pub enum Error {
     Open(#[from] OpenError),
     /// The descriptors of the API cannot be read.
     #[error("cannot read the descriptors of the API: {0}")]
-    Descriptors(#[from] tonic_reflection::server::Error),
+    Descriptors(#[from] api::InvalidDescriptors),
     /// The address of the listener cannot be read.
     #[error("cannot read the address of the listener: {0}")]
     Listener(#[source] io::Error),
@@ -153,6 +158,8 @@ async fn report_health(
     mut availability: watch::Receiver<bool>,
     draining: CancellationToken,
 ) {
+    let alive = ServingStatus::Serving;
+    health.set_service_status(LIVENESS, alive).await;
     loop {
         let serving = *availability.borrow_and_update() && !draining.is_cancelled();
         let status = if serving {

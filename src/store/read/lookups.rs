@@ -133,6 +133,11 @@ impl Sessions {
     async fn answer(&mut self, mut lookups: Vec<Lookup>) {
         let mut attempts = Attempts::default();
         loop {
+            // Cancelled ones cost the database nothing.
+            lookups.retain(|lookup| !lookup.reply.is_closed());
+            if lookups.is_empty() {
+                return;
+            }
             let Some(session) = self.session().await else {
                 return refuse(lookups, &ReadError::Unavailable);
             };
@@ -148,10 +153,6 @@ impl Sessions {
             if let Err(error) = attempts.after(&failure, started.elapsed()) {
                 self.availability.suspect();
                 return refuse(lookups, &error);
-            }
-            lookups.retain(|lookup| !lookup.reply.is_closed());
-            if lookups.is_empty() {
-                return;
             }
         }
     }

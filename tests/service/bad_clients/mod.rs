@@ -1,7 +1,13 @@
 //! Clients that take more than their share, by intent or by accident: they hurt nobody else.
 //!
 //! - `abandoned_reads`: reads that are sent and cancelled
+//! - `compression`: compressed requests, and messages that grow when they are decompressed
+//! - `metadata`: more metadata than the server takes
+//! - `resets`: many requests that are cancelled at once
 //! - `stalled`: requests that do not arrive, and responses that are not taken
 
 mod abandoned_reads;
+mod compression;
+mod metadata;
+mod resets;
 mod stalled;

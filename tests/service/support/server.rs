@@ -34,6 +34,7 @@ pub(crate) fn settings() -> Settings {
     Settings {
         api: api::Limits {
             max_request_bytes: 4 * 1024 * 1024,
+            compress_responses: false,
             max_concurrent_requests: 4096,
             max_watches: 4096,
             max_transfers: 16,
