@@ -25,7 +25,8 @@ use tower::Service;
 use tracing::{debug, error};
 
 use super::{
-    context::Context,
+    context::{Connection, Context},
+    ending_body,
     error::{Error, TooLarge},
 };
 
@@ -44,6 +45,9 @@ pub(super) struct Middleware<C, R> {
     rest: R,
     shared: Arc<Shared>,
 }
+
+/// What a request in progress holds: its connection's permit and the server's.
+type Permits = (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit);
 
 struct Shared {
     /// One permit for each request in progress.
@@ -100,12 +104,16 @@ where
         let method = request.uri().path();
         if !method.starts_with(CALL_SERVICE) {
             let method = method.to_owned();
+            let connection = request.extensions().get::<Arc<Connection>>().cloned();
             let response = self.rest.call(request);
-            return Box::pin(async move { Ok(finish(response.await?, &method, request_id)) });
+            return Box::pin(async move {
+                let response = finish(response.await?, &method, request_id);
+                Ok(ending_body::end_with(connection, response))
+            });
         }
         // This comes first, because under overload most requests get no further.
-        let permit = match self.shared.admit() {
-            Ok(permit) => permit,
+        let permits = match self.shared.admit(&request) {
+            Ok(permits) => permits,
             Err(error) => {
                 let refusal = finish(self.shared.refuse(error), method, request_id);
                 return Box::pin(future::ready(Ok(refusal)));
@@ -117,19 +125,22 @@ where
         let response = self.calls.call(request);
         Box::pin(async move {
             let response = with_deadline(deadline, response).await?;
-            drop(permit);
+            drop(permits);
             Ok(finish(response, &method, request_id))
         })
     }
 }
 
 impl Shared {
-    fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
+    /// Counts the request among those of its connection, and among all.
+    fn admit(&self, request: &Request) -> Result<Permits, Error> {
         if self.draining.is_cancelled() {
             return Err(Error::Draining);
         }
+        let connection = request.extensions().get::<Arc<Connection>>();
+        let share = connection.map(|it| it.admit()).transpose()?;
         let permit = Arc::clone(&self.permits).try_acquire_owned();
-        permit.map_err(|_| Error::Overloaded)
+        permit.map_or(Err(Error::Overloaded), |permit| Ok((share, permit)))
     }
 
     fn refuse(&self, error: Error) -> Response {

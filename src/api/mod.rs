@@ -5,13 +5,15 @@
 //! - `request`: from the wire to the domain, with all violations reported at once;
 //!   `response`: to the wire, at most 2 MiB
 //! - [`tokens`]: page tokens and resume tokens
-//! - `middleware`: what every request passes through: deadlines, limits, request ids
+//! - `middleware`: what every request passes through: deadlines, limits, request ids;
+//!   `ending_body`: the end of health streams when their connection closes
 //! - [`error`]: every error that leaves the service, in one place
 //!
 //! It deliberately knows nothing of SQL, of sockets, or of the changes that a call may
 //! undergo.
 
 mod context;
+mod ending_body;
 pub mod error;
 mod handlers;
 mod middleware;
@@ -19,6 +21,8 @@ mod request;
 mod response;
 pub mod tokens;
 pub mod violations;
+
+pub use context::Connection;
 
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};
@@ -29,6 +33,9 @@ use self::middleware::Middleware;
 use crate::{
     feed::Feed, proto, proto::voice_call_service_server::VoiceCallServiceServer, store::Store,
 };
+
+/// A connection may have this part of the concurrent requests in progress.
+const CONNECTION_PART: usize = 4;
 
 /// The limits of the API.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +48,15 @@ pub struct Limits {
     pub max_watches: usize,
     /// Concurrent imports and exports; more are refused.
     pub max_transfers: usize,
+}
+
+impl Limits {
+    /// The requests that one connection may have in progress: a quarter of all, so that one
+    /// client does not take the service from all others.
+    #[must_use]
+    pub fn connection_share(&self) -> usize {
+        self.max_concurrent_requests.div_ceil(CONNECTION_PART)
+    }
 }
 
 /// The API as a service of HTTP requests.
@@ -58,7 +74,7 @@ pub fn api(
     limits: Limits,
     draining: CancellationToken,
 ) -> Result<(Api, HealthReporter), tonic_reflection::server::Error> {
-    let service = handlers::service::Service::new(store, feed, limits, draining.clone());
+    let service = handlers::service::Service::new(store, feed, limits);
     let service =
         VoiceCallServiceServer::new(service).max_decoding_message_size(limits.max_request_bytes);
     let (health_reporter, health) = tonic_health::server::health_reporter();

@@ -94,7 +94,7 @@ async fn events_do_not_wait_for_a_checkpoint() {
         of_staff("ada"),
         one_client,
     ] {
-        // Far longer than the watcher waits; more is brought in to a minute.
+        // Far longer than the watcher waits; more is brought in to half a minute.
         let request = WatchVoiceCallsRequest {
             filter: Some(filter),
             ..every(i64::MAX, 0)

@@ -29,7 +29,8 @@ use crate::{
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
-const MAX_INTERVAL: Duration = Duration::from_secs(60);
+/// Proxies cut streams that are silent for a minute, whatever HTTP/2 pings say.
+const MAX_INTERVAL: Duration = Duration::from_secs(30);
 /// The head is stale after this many intervals without confirmation.
 const UNCONFIRMED_INTERVALS: u32 = 3;
 /// A stream survives any outage of the database that is shorter than this.
@@ -157,7 +158,7 @@ impl SnapshotReader {
             let deadline = stop.deadline.map_or(deadline, |end| end.min(deadline));
             let page = tokio::select! {
                 page = self.snapshot.next(deadline) => page?,
-                () = stop.draining.cancelled() => return Err(Error::Draining),
+                () = stop.ending.cancelled() => return Err(Error::Draining),
             };
             match page {
                 Some(page) => self.unsent.extend(page.calls),
@@ -298,7 +299,7 @@ async fn next_live(
     }
     tokio::select! {
         biased;
-        () = stop.draining.cancelled() => Ok(NextLive::Drain),
+        () = stop.ending.cancelled() => Ok(NextLive::Drain),
         batch = cursor.next() => Ok(NextLive::Events(batch.map_err(live_error)?)),
         () = sleep_until(next_checkpoint) => Ok(NextLive::Checkpoint),
         () = stop.deadline() => Err(Error::DeadlineExceeded),
