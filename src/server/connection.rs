@@ -107,6 +107,9 @@ pub(super) async fn serve(
     {
         let mut connection = pin!(connection);
         let ended = tokio::select! {
+            // HTTP/2 writes GOAWAY before anything else, so what the streams ended with is
+            // written first.
+            biased;
             ended = connection.as_mut() => ended,
             latest = end_streams(&place, limits, &draining) => {
                 connection.as_mut().graceful_shutdown();

@@ -49,7 +49,7 @@ pub(super) struct Activity {
     pub(super) streams: TaskTracker,
     /// Whether the handshake is complete.
     is_established: AtomicBool,
-    /// When its last stream began, or it was accepted, in milliseconds since the server
+    /// When its last stream began, or it was accepted, in microseconds since the server
     /// started.
     last_used: AtomicU64,
     makes_room: AtomicBool,
@@ -116,7 +116,7 @@ impl Connections {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.started_at.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

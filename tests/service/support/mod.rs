@@ -3,6 +3,7 @@
 pub(crate) mod bad_values;
 pub(crate) mod clock;
 pub(crate) mod faults;
+pub(crate) mod frames;
 pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod ledger;
