@@ -326,3 +326,27 @@ fn live_error(error: LogError) -> Error {
         other => Error::Log(other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoint_intervals_are_clamped() {
+        for (seconds, nanos, expected) in [
+            (-1, 0, MIN_INTERVAL),
+            (0, 99_000_000, MIN_INTERVAL),
+            (0, 250_000_000, Duration::from_millis(250)),
+            (30, 0, Duration::from_secs(30)),
+            (30, 1, Duration::from_secs(30)),
+            (60, 0, Duration::from_secs(30)),
+            (i64::MAX, 0, Duration::from_secs(30)),
+        ] {
+            let mut violations = Violations::default();
+            let requested = Some(prost_types::Duration { seconds, nanos });
+            let interval = interval(requested, &mut violations);
+            assert_eq!(interval, expected, "{seconds} s, {nanos} ns");
+        }
+        assert_eq!(interval(None, &mut Violations::default()), DEFAULT_INTERVAL);
+    }
+}
