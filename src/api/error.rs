@@ -61,7 +61,7 @@ pub enum Error {
     Overloaded,
     /// The client stopped sending in the middle of a request.
     RequestStalled,
-    /// The server is shutting down.
+    /// The server is shutting down, or the connection is about to close.
     Draining,
     /// The deadline passed.
     DeadlineExceeded,
@@ -234,7 +234,7 @@ fn parts(error: Error) -> Parts {
         Error::Draining => Parts::new(
             Code::Unavailable,
             ErrorReason::Draining,
-            "this server is shutting down; retry on another connection",
+            "this server is shutting down, or this connection is about to close; retry on another one",
         )
         .retry_after(RETRY_ELSEWHERE),
         Error::DeadlineExceeded => deadline_exceeded(),

@@ -23,7 +23,8 @@ use tracing::{debug, error};
 
 use super::{
     admission::{Admission, Place, Responses},
-    context::Context,
+    context::{Connection, Context},
+    ending_body,
     error::{Error, TooLarge},
     framework,
 };
@@ -113,11 +114,15 @@ where
         }
         if !method.starts_with(CALL_SERVICE) {
             let method = method.to_owned();
+            let connection = request.extensions().get::<Arc<Connection>>().cloned();
             let response = self.rest.call(request);
-            return Box::pin(async move { Ok(finish(response.await?, &method, request_id)) });
+            return Box::pin(async move {
+                let response = finish(response.await?, &method, request_id);
+                Ok(ending_body::end_with(connection, response))
+            });
         }
         // This comes first, because under overload most requests get no further.
-        let place = match self.shared.admit() {
+        let place = match self.shared.admit(&request) {
             Ok(place) => place,
             Err(error) => {
                 let refusal = finish(self.shared.refuse(error), method, request_id);
@@ -138,11 +143,12 @@ where
 }
 
 impl Shared {
-    fn admit(&self) -> Result<Place, Error> {
+    fn admit(&self, request: &Request) -> Result<Place, Error> {
         if self.draining.is_cancelled() {
             return Err(Error::Draining);
         }
-        self.admission.admit()
+        self.admission
+            .admit(request.extensions().get::<Arc<Connection>>())
     }
 
     fn refuse(&self, error: Error) -> Response {

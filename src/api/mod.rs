@@ -6,7 +6,8 @@
 //!   `response`: to the wire, at most 2 MiB
 //! - [`tokens`]: page tokens and resume tokens
 //! - `admission`: what a request may hold, and for how long
-//! - `middleware`: what every request passes through: deadlines, limits, request ids
+//! - `middleware`: what every request passes through: deadlines, limits, request ids;
+//!   `ending_body`: the end of health streams when their connection closes
 //! - `reflection`: the proto files, for clients that have none
 //! - [`error`]: every error that leaves the service, in one place; `framework`: those that
 //!   the framework finds
@@ -16,6 +17,7 @@
 
 mod admission;
 mod context;
+mod ending_body;
 pub mod error;
 mod framework;
 mod handlers;
@@ -25,6 +27,8 @@ mod request;
 mod response;
 pub mod tokens;
 pub mod violations;
+
+pub use context::Connection;
 
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, codec::CompressionEncoding::Gzip, service::Routes};
@@ -39,6 +43,9 @@ use self::{
 use crate::{
     feed::Feed, proto, proto::voice_call_service_server::VoiceCallServiceServer, store::Store,
 };
+
+/// A connection may have this part of the concurrent requests in progress.
+const CONNECTION_PART: usize = 4;
 
 /// The limits of the API.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +63,15 @@ pub struct Limits {
     pub max_transfers: usize,
 }
 
+impl Limits {
+    /// The requests that one connection may have in progress: a quarter of all, so that one
+    /// client does not take the service from all others.
+    #[must_use]
+    pub fn connection_share(&self) -> usize {
+        self.max_concurrent_requests.div_ceil(CONNECTION_PART)
+    }
+}
+
 /// The API as a service of HTTP requests.
 pub type Api =
     BoxCloneSyncService<http::Request<Body>, http::Response<Body>, std::convert::Infallible>;
@@ -71,7 +87,7 @@ pub fn api(
     limits: Limits,
     draining: CancellationToken,
 ) -> Result<(Api, HealthReporter, Responses), InvalidDescriptors> {
-    let service = handlers::service::Service::new(store, feed, limits, draining.clone());
+    let service = handlers::service::Service::new(store, feed, limits);
     let mut service = VoiceCallServiceServer::new(service)
         .max_decoding_message_size(limits.max_request_bytes)
         .accept_compressed(Gzip);

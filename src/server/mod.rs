@@ -1,29 +1,33 @@
 //! The process around the API: sockets, health, and graceful shutdown.
 //!
 //! - [`run`] puts the layers together, serves until shutdown, then drains
-//! - `workers` are the threads that serve the connections; `connection` is one client's, and
-//!   `write_coalescing` combines its small writes
+//! - `workers` are the threads that serve the connections; `connection` is one client's,
+//!   `handshake` its beginning, and `write_coalescing` combines its small writes
+//! - `connections` are all that are open, and which of them make room for another
 //!
 //! It owns every task that it starts. It deliberately knows nothing of what the API does.
 
 mod connection;
+mod connections;
+mod handshake;
 mod workers;
 mod write_coalescing;
 
+pub use connection::Limits as ConnectionLimits;
 pub use write_coalescing::WriteCoalescer;
 
-use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, watch},
+    sync::watch,
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
-use self::workers::Workers;
+use self::{connections::Connections, workers::Workers};
 use crate::{
     api::{self, Api},
     feed::{self, Feed},
@@ -34,6 +38,8 @@ use crate::{
 /// The pause after a connection could not be accepted, for want of file descriptors for
 /// example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the log says that connections are refused.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The name in health checks that says whether the process lives: it does not follow the
 /// database, so a probe that restarts processes by it leaves them alone when the database is
@@ -51,8 +57,8 @@ pub struct Settings {
     pub feed: feed::Limits,
     /// Threads that serve the connections.
     pub workers: NonZeroUsize,
-    /// Concurrent connections; more wait to be accepted.
-    pub max_connections: usize,
+    /// Limits of client connections.
+    pub connections: ConnectionLimits,
     /// Whether to migrate the database, or only to check it.
     pub migrate: bool,
     /// How long requests in progress may take to end after shutdown has begun.
@@ -114,7 +120,7 @@ pub async fn run(
         listener,
         api,
         workers.clone(),
-        settings.max_connections,
+        settings,
         tasks.clone(),
         draining.clone(),
     ));
@@ -183,40 +189,45 @@ async fn accept(
     listener: TcpListener,
     api: Api,
     workers: Workers,
-    max_connections: usize,
+    settings: Settings,
     tasks: TaskTracker,
     draining: CancellationToken,
 ) {
-    let permits = Arc::new(Semaphore::new(max_connections));
+    let limits = settings.connections;
+    let connections = Connections::new(limits.max, settings.api.connection_share());
+    let mut refused_at: Option<Instant> = None;
     loop {
         let next = async {
-            // The semaphore is never closed.
-            let permit = Arc::clone(&permits).acquire_owned().await.ok();
-            (permit, listener.accept().await)
+            connections.has_room().await;
+            listener.accept().await
         };
-        let (permit, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = draining.cancelled() => return,
-            next = next => next,
+            accepted = next => accepted,
         };
-        match accepted {
-            Ok((stream, _)) => {
-                // The socket must be registered with the worker's runtime, not with this one.
-                let Ok(stream) = stream.into_std() else {
-                    continue;
-                };
-                let serve = connection::serve(stream, api.clone(), tasks.clone(), draining.clone());
-                let serve = async move {
-                    serve.await;
-                    drop(permit);
-                };
-                workers.spawn(tasks.track_future(serve));
-            }
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // A client that has gone away does not matter; a lack of file descriptors
                 // ends when connections close.
                 warn!(%error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;
+                continue;
             }
-        }
+        };
+        let peer = peer.ip().to_canonical();
+        let Some(place) = connections.admit(peer, draining.child_token()) else {
+            if refused_at.is_none_or(|at| at.elapsed() >= REFUSED_INTERVAL) {
+                refused_at = Some(Instant::now());
+                warn!(%peer, limit = limits.max, "too many connections: new ones are closed");
+            }
+            continue;
+        };
+        // The socket must be registered with the worker's runtime, not with this one.
+        let Ok(stream) = stream.into_std() else {
+            continue;
+        };
+        let serve = connection::serve(stream, api.clone(), place, limits, draining.clone());
+        workers.spawn(tasks.track_future(serve));
     }
 }

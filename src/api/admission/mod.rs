@@ -28,7 +28,7 @@ use self::{
     request_body::RequestBody,
     response_body::ResponseBody,
 };
-use super::error::Error;
+use super::{context::Connection, error::Error};
 
 /// Bytes of large requests in memory: sixty-four of the largest at the default limit.
 const REQUEST_BYTES: usize = 256 * 1024 * 1024;
@@ -53,7 +53,8 @@ pub(super) struct Place(Arc<Held>);
 
 struct Held {
     request_bytes: Mutex<Claim>,
-    _permit: OwnedSemaphorePermit,
+    /// Of its connection's share, and of all.
+    _permits: (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit),
 }
 
 impl Place {
@@ -74,12 +75,15 @@ impl Admission {
         }
     }
 
-    /// A place, unless all are taken.
-    pub(super) fn admit(&self) -> Result<Place, Error> {
+    /// A place, unless all are taken, or all that its connection may have.
+    pub(super) fn admit(&self, connection: Option<&Arc<Connection>>) -> Result<Place, Error> {
+        let share = connection
+            .map(|connection| connection.admit())
+            .transpose()?;
         let permit = Arc::clone(&self.places).try_acquire_owned();
         Ok(Place(Arc::new(Held {
             request_bytes: Mutex::new(self.request_bytes.claim()),
-            _permit: permit.map_err(|_| Error::Overloaded)?,
+            _permits: (share, permit.map_err(|_| Error::Overloaded)?),
         })))
     }
 

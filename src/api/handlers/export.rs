@@ -76,7 +76,7 @@ impl Export {
         while self.unsent.is_empty() {
             let page = tokio::select! {
                 page = self.pages.next() => page?,
-                () = self.stop.draining.cancelled() => return Err(Error::Draining),
+                () = self.stop.ending.cancelled() => return Err(Error::Draining),
                 () = self.stop.deadline() => return Err(Error::DeadlineExceeded),
             };
             match page {

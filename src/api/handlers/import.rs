@@ -167,7 +167,7 @@ impl Import {
         tokio::select! {
             biased;
             Some(responses) = self.in_progress.next() => Next::Responses(responses),
-            () = self.stop.draining.cancelled(), if may_end => Next::End(Error::Draining),
+            () = self.stop.ending.cancelled(), if may_end => Next::End(Error::Draining),
             () = self.stop.deadline(), if may_end => Next::End(Error::DeadlineExceeded),
             message = read(&mut self.incoming), if may_read => {
                 Next::Message(message)

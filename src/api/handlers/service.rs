@@ -8,7 +8,6 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{changes, export, import, statistics, watch};
@@ -43,29 +42,15 @@ pub(crate) struct Service {
     watches: Arc<Semaphore>,
     /// One permit for each concurrent import or export.
     transfers: Arc<Semaphore>,
-    draining: CancellationToken,
 }
 
 impl Service {
-    pub(crate) fn new(
-        store: Store,
-        feed: Feed,
-        limits: Limits,
-        draining: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(store: Store, feed: Feed, limits: Limits) -> Self {
         Self {
             store,
             feed,
             watches: Arc::new(Semaphore::new(limits.max_watches)),
             transfers: Arc::new(Semaphore::new(limits.max_transfers)),
-            draining,
-        }
-    }
-
-    fn stop_signals(&self, context: Context) -> StopSignals {
-        StopSignals {
-            draining: self.draining.clone(),
-            deadline: context.deadline,
         }
     }
 
@@ -322,10 +307,9 @@ impl VoiceCallService for Service {
         &self,
         request: Request<proto::WatchVoiceCallsRequest>,
     ) -> Result<Response<Self::WatchVoiceCallsStream>, Status> {
-        let context = Context::of(&request);
+        let (context, stop) = (Context::of(&request), StopSignals::of(&request));
         let query = watch::parse(request.into_inner()).map_err(Error::from)?;
         let permit = admit(&self.watches)?;
-        let stop = self.stop_signals(context);
         let log = self.store.log();
         let stream = watch::start(log, &self.feed, query, stop, context.read_deadline()).await?;
         Ok(stream_response(permit, stream))
@@ -346,7 +330,7 @@ impl VoiceCallService for Service {
         &self,
         request: Request<Streaming<proto::ImportVoiceCallsRequest>>,
     ) -> Result<Response<Self::ImportVoiceCallsStream>, Status> {
-        let stop = self.stop_signals(Context::of(&request));
+        let stop = StopSignals::of(&request);
         let permit = admit(&self.transfers)?;
         let stream = import::run(self.store.clone(), request.into_inner(), stop);
         Ok(stream_response(permit, stream))
@@ -358,13 +342,13 @@ impl VoiceCallService for Service {
         &self,
         request: Request<proto::ExportVoiceCallsRequest>,
     ) -> Result<Response<Self::ExportVoiceCallsStream>, Status> {
-        let context = Context::of(&request);
+        let (context, stop) = (Context::of(&request), StopSignals::of(&request));
         let query = export::parse(request.into_inner()).map_err(Error::from)?;
         let permit = admit(&self.transfers)?;
         let deadline = context.read_deadline();
         let reached = self.store.tail(query.min_revision, deadline).await;
         reached.map_err(Error::from)?;
-        let stream = export::run(&self.feed, query, self.stop_signals(context));
+        let stream = export::run(&self.feed, query, stop);
         Ok(stream_response(permit, stream))
     }
 }

@@ -29,7 +29,8 @@ use crate::{
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
-const MAX_INTERVAL: Duration = Duration::from_secs(60);
+/// Proxies cut streams that are silent for a minute, whatever HTTP/2 pings say.
+const MAX_INTERVAL: Duration = Duration::from_secs(30);
 /// The head is stale after this many intervals without confirmation.
 const UNCONFIRMED_INTERVALS: u32 = 3;
 /// A stream survives any outage of the database that is shorter than this.
@@ -157,7 +158,7 @@ impl SnapshotReader {
             let deadline = stop.deadline.map_or(deadline, |end| end.min(deadline));
             let page = tokio::select! {
                 page = self.snapshot.next(deadline) => page?,
-                () = stop.draining.cancelled() => return Err(Error::Draining),
+                () = stop.ending.cancelled() => return Err(Error::Draining),
             };
             match page {
                 Some(page) => self.unsent.extend(page.calls),
@@ -298,7 +299,7 @@ async fn next_live(
     }
     tokio::select! {
         biased;
-        () = stop.draining.cancelled() => Ok(NextLive::Drain),
+        () = stop.ending.cancelled() => Ok(NextLive::Drain),
         batch = cursor.next() => Ok(NextLive::Events(batch.map_err(live_error)?)),
         () = sleep_until(next_checkpoint) => Ok(NextLive::Checkpoint),
         () = stop.deadline() => Err(Error::DeadlineExceeded),
@@ -323,5 +324,29 @@ fn live_error(error: LogError) -> Error {
         LogError::Compacted { .. } => Error::WatcherTooSlow,
         LogError::Ahead { .. } => Error::Log(LogError::Reset),
         other => Error::Log(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoint_intervals_are_clamped() {
+        for (seconds, nanos, expected) in [
+            (-1, 0, MIN_INTERVAL),
+            (0, 99_000_000, MIN_INTERVAL),
+            (0, 250_000_000, Duration::from_millis(250)),
+            (30, 0, Duration::from_secs(30)),
+            (30, 1, Duration::from_secs(30)),
+            (60, 0, Duration::from_secs(30)),
+            (i64::MAX, 0, Duration::from_secs(30)),
+        ] {
+            let mut violations = Violations::default();
+            let requested = Some(prost_types::Duration { seconds, nanos });
+            let interval = interval(requested, &mut violations);
+            assert_eq!(interval, expected, "{seconds} s, {nanos} ns");
+        }
+        assert_eq!(interval(None, &mut Violations::default()), DEFAULT_INTERVAL);
     }
 }

@@ -2,12 +2,20 @@
 //!
 //! - `abandoned_reads`: reads that are sent and cancelled
 //! - `compression`: compressed requests, and messages that grow when they are decompressed
+//! - `connection_age`: connections that are never closed
+//! - `connection_share`: one connection with all the requests
+//! - `full_table`: all the connections
+//! - `handshakes`: connections without HTTP/2
 //! - `metadata`: more metadata than the server takes
 //! - `resets`: many requests that are cancelled at once
 //! - `stalled`: requests that do not arrive, and responses that are not taken
 
 mod abandoned_reads;
 mod compression;
+mod connection_age;
+mod connection_share;
+mod full_table;
+mod handshakes;
 mod metadata;
 mod resets;
 mod stalled;

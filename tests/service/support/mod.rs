@@ -21,6 +21,7 @@ pub(crate) mod storm;
 pub(crate) mod tally;
 pub(crate) mod told;
 pub(crate) mod watcher;
+pub(crate) mod wire_connection;
 pub(crate) mod writes;
 
 use std::{collections::HashMap, time::Duration};

@@ -55,7 +55,12 @@ pub(crate) fn settings() -> Settings {
             memory_bytes: 64 * 1024 * 1024,
         },
         workers: NonZeroUsize::new(2).expect("not zero"),
-        max_connections: 1024,
+        connections: server::ConnectionLimits {
+            max: 1024,
+            handshake_timeout: Duration::from_secs(10),
+            max_age: None,
+            grace: Duration::from_secs(30),
+        },
         migrate: true,
         drain_timeout: Duration::from_secs(10),
     }
