@@ -20,6 +20,8 @@ pub(in crate::store) enum Role {
     /// Lists of plain shapes, for each of which one index is right whatever the
     /// values, and gives the order: planned once.
     PlainList,
+    /// Counts calls: statements of many shapes that may read the whole table.
+    Statistics,
     /// Reads the change log.
     Log,
     /// Listens for notifications that there are changes.
@@ -57,6 +59,7 @@ impl Role {
             Self::Read => "voicecall reader",
             Self::List => "voicecall lists",
             Self::PlainList => "voicecall plain lists",
+            Self::Statistics => "voicecall statistics",
             Self::Log => "voicecall log",
             Self::Listen => "voicecall listener",
             Self::Notify => "voicecall notifier",
@@ -71,7 +74,9 @@ impl Role {
         match self {
             Self::Write | Self::Listen | Self::Notify => None,
             Self::Read => Some(Duration::from_secs(10)),
-            Self::List | Self::PlainList | Self::Log => Some(Duration::from_secs(3600)),
+            Self::List | Self::PlainList | Self::Statistics | Self::Log => {
+                Some(Duration::from_secs(3600))
+            }
             Self::Maintain => Some(Duration::from_secs(60)),
             Self::Vacuum => Some(Duration::from_secs(12 * 3600)),
         }
@@ -87,6 +92,7 @@ impl Role {
             Self::Read
             | Self::List
             | Self::PlainList
+            | Self::Statistics
             | Self::Log
             | Self::Maintain
             | Self::Vacuum => self.statement_timeout().unwrap_or_default() + Duration::from_secs(2),
@@ -126,7 +132,7 @@ impl Role {
             }
             Self::Read => "; SET enable_seqscan = off",
             Self::Log => "; SET plan_cache_mode = force_custom_plan; SET enable_seqscan = off",
-            Self::List => "; SET plan_cache_mode = force_custom_plan",
+            Self::List | Self::Statistics => "; SET plan_cache_mode = force_custom_plan",
             Self::PlainList => {
                 "; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
                  SET enable_bitmapscan = off"

@@ -44,6 +44,7 @@ pub(crate) fn settings() -> Settings {
             reads: store::ReadLimits {
                 lookup_queue: 4096,
                 list_connections: 4,
+                statistics_connections: 2,
                 planned_once_from: store::PLANNED_ONCE_FROM,
             },
             retention: store::Retention {
@@ -53,6 +54,7 @@ pub(crate) fn settings() -> Settings {
         },
         feed: feed::Limits {
             memory_bytes: 64 * 1024 * 1024,
+            max_snapshots: 16,
         },
         workers: NonZeroUsize::new(2).expect("not zero"),
         max_connections: 1024,
