@@ -228,12 +228,7 @@ fn parts(error: Error) -> Parts {
         Error::Import(error) => import(error),
         Error::Read(error) => read(error),
         Error::Overloaded => overloaded(),
-        Error::Draining => Parts::new(
-            Code::Unavailable,
-            ErrorReason::Draining,
-            "this server is shutting down; retry on another connection",
-        )
-        .retry_after(RETRY_ELSEWHERE),
+        Error::Draining => draining(),
         Error::DeadlineExceeded => deadline_exceeded(),
         Error::UnknownMethod => Parts::new(
             Code::Unimplemented,
@@ -258,6 +253,7 @@ fn write(error: WriteError, has_request_id: bool) -> Parts {
         )
         .with("oldest_revision", oldest_revision),
         WriteError::Overloaded => overloaded(),
+        WriteError::Stopping => draining(),
         WriteError::Unavailable => database_unavailable(),
         WriteError::OutcomeUnknown if has_request_id => Parts::new(
             Code::Unavailable,
@@ -340,6 +336,7 @@ fn log(error: LogError) -> Parts {
 fn read(error: ReadError) -> Parts {
     match error {
         ReadError::Overloaded => overloaded(),
+        ReadError::Stopping => draining(),
         ReadError::Unavailable => database_unavailable(),
         ReadError::DeadlineExceeded => deadline_exceeded(),
         ReadError::RevisionNotReached { current_revision } => {
@@ -392,6 +389,15 @@ fn overloaded() -> Parts {
         "the server is overloaded; nothing was done",
     )
     .retry_after(RETRY_OVERLOAD)
+}
+
+fn draining() -> Parts {
+    Parts::new(
+        Code::Unavailable,
+        ErrorReason::Draining,
+        "this server is shutting down; retry on another connection",
+    )
+    .retry_after(RETRY_ELSEWHERE)
 }
 
 fn database_unavailable() -> Parts {

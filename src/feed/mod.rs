@@ -44,7 +44,7 @@ pub use snapshot_queue::QueuedSnapshot;
 use self::{follower::Follower, hub::Hub, snapshot_queue::SnapshotQueue};
 use crate::{
     domain::{Filter, Revision, Timestamp},
-    store::{Following, LogError, Position, Store, Tail},
+    store::{Following, LogError, Position, Store, Supervisor, Tail},
 };
 
 /// How large the feed may grow.
@@ -66,7 +66,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// A feed over the store, maintained by a task that `tasks` owns and `stop` ends.
+    /// A feed over the store, maintained by a task that `tasks` owns and `stop` ends. If it ends
+    /// before, watches would be silent for ever: the process ends too.
     #[must_use]
     pub fn start(
         store: Store,
@@ -74,9 +75,11 @@ impl Feed {
         limits: Limits,
         tasks: &TaskTracker,
         stop: CancellationToken,
+        supervisor: &Supervisor,
     ) -> Self {
         let hub = Arc::new(Hub::new(limits.memory_bytes));
-        tasks.spawn(Follower::new(Arc::clone(&hub), following, stop).run());
+        let follower = Follower::new(Arc::clone(&hub), following, stop);
+        supervisor.essential(tasks, "the feed", follower.run());
         Self {
             hub,
             store,

@@ -5,6 +5,7 @@
 //! - `read`: look-ups, lists and statistics
 //! - `change_log`: the log of changes, read
 //! - `maintenance`: partitions, their making and dropping
+//! - `supervision`: what the end of a task means; feed and server have tasks too
 //! - `database`: sessions, the only home of the driver; hosts, pools, clocks, migrations
 //!
 //! It deliberately knows nothing of gRPC, of deadlines' origin, or of who may do
@@ -18,6 +19,7 @@ mod maintenance;
 mod read;
 mod row;
 mod schema;
+mod supervision;
 mod tasks;
 
 use std::{sync::Arc, time::Duration};
@@ -45,6 +47,7 @@ pub use read::{
     statistics::{Stats, StatsQuery},
     worker::{PLANNED_ONCE_FROM, ReadLimits},
 };
+pub use supervision::{Supervisor, TaskEnded};
 pub use tasks::StoreTasks;
 
 use self::{
@@ -54,6 +57,7 @@ use self::{
     maintenance::analyze,
     maintenance::upkeep::Upkeep,
     read::{lists::Lists, statistics::Statistics, worker::ReadWorkers},
+    tasks::Tasks,
 };
 use crate::domain::{
     Call, Command, ConflictPolicy, Record, Revision, Timestamp, Uuid, machine,
@@ -137,14 +141,20 @@ impl LogTime {
 impl Store {
     /// A store on the database that `connector` reaches, whose callers run on these
     /// threads: at least one, each with a scheduler of its own. Writes and all else that
-    /// is done once for all of them run where this is called.
+    /// is done once for all of them run where this is called. The tasks run under the
+    /// supervisor.
     #[must_use]
     pub fn new(
         connector: Connector,
         limits: Limits,
         callers: &[Handle],
+        supervisor: &Supervisor,
     ) -> (Self, Following, StoreTasks) {
-        let tasks = TaskTracker::new();
+        let tasks = Tasks {
+            tracker: TaskTracker::new(),
+            supervisor: supervisor.clone(),
+            opened: CancellationToken::new(),
+        };
         let availability = Availability::new();
         let head = HeadHint::default();
         let notifications = Notifications::new();
@@ -162,7 +172,7 @@ impl Store {
         );
         let following = Following {
             commits: committed,
-            log: Log::new(pool(Role::Log, FOLLOW_CONNECTIONS)),
+            log: Log::new(pool(Role::Follow, FOLLOW_CONNECTIONS)),
             notifications: notifications.clone(),
             log_time: LogTime(writer.clone()),
         };

@@ -39,6 +39,7 @@ mod rules;
 mod server;
 mod stats;
 mod storm;
+mod supervision;
 mod support;
 mod times;
 mod two_servers;

@@ -22,8 +22,10 @@ pub(in crate::store) enum Role {
     PlainList,
     /// Counts calls: statements of many shapes that may read the whole table.
     Statistics,
-    /// Reads the change log.
+    /// Reads the change log, for whom it is not in memory.
     Log,
+    /// Follows the change log.
+    Follow,
     /// Listens for notifications that there are changes.
     Listen,
     /// Sends them; they are only hints, so their commits need not be durable.
@@ -61,6 +63,7 @@ impl Role {
             Self::PlainList => "voicecall plain lists",
             Self::Statistics => "voicecall statistics",
             Self::Log => "voicecall log",
+            Self::Follow => "voicecall follower",
             Self::Listen => "voicecall listener",
             Self::Notify => "voicecall notifier",
             Self::Maintain => "voicecall maintenance",
@@ -74,7 +77,7 @@ impl Role {
         match self {
             Self::Write | Self::Listen | Self::Notify => None,
             Self::Read => Some(Duration::from_secs(10)),
-            Self::List | Self::PlainList | Self::Statistics | Self::Log => {
+            Self::List | Self::PlainList | Self::Statistics | Self::Log | Self::Follow => {
                 Some(Duration::from_secs(3600))
             }
             Self::Maintain => Some(Duration::from_secs(60)),
@@ -94,6 +97,7 @@ impl Role {
             | Self::PlainList
             | Self::Statistics
             | Self::Log
+            | Self::Follow
             | Self::Maintain
             | Self::Vacuum => self.statement_timeout().unwrap_or_default() + Duration::from_secs(2),
         }
@@ -109,6 +113,20 @@ impl Role {
             Self::Vacuum => Duration::from_secs(10),
             _ => Duration::ZERO,
         }
+    }
+
+    /// Whether it leaves the last connections to what comes first.
+    pub(super) fn gives_way(self) -> bool {
+        matches!(
+            self,
+            Self::List
+                | Self::PlainList
+                | Self::Statistics
+                | Self::Log
+                | Self::Listen
+                | Self::Notify
+                | Self::Vacuum
+        )
     }
 
     /// Whether a server that only follows another one will do.
@@ -131,7 +149,9 @@ impl Role {
                  SET enable_hashjoin = off; SET enable_mergejoin = off"
             }
             Self::Read => "; SET enable_seqscan = off",
-            Self::Log => "; SET plan_cache_mode = force_custom_plan; SET enable_seqscan = off",
+            Self::Log | Self::Follow => {
+                "; SET plan_cache_mode = force_custom_plan; SET enable_seqscan = off"
+            }
             Self::List | Self::Statistics => "; SET plan_cache_mode = force_custom_plan",
             Self::PlainList => {
                 "; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \

@@ -16,11 +16,14 @@ use diesel::{
 use futures_util::future;
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     task::yield_now,
     time::Instant,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{Call, Revision, Uuid},
@@ -30,6 +33,7 @@ use crate::{
         error::ReadError,
         row::CallRow,
         schema::{purged_calls, voice_calls},
+        tasks::Tasks,
     },
 };
 
@@ -94,12 +98,12 @@ pub(crate) struct Lookups {
 }
 
 impl Lookups {
-    /// Starts the reader, which `tasks` owns, on the thread of its callers.
+    /// Starts the reader, which `tasks` owns and whose end ends the process, on the thread of its callers.
     pub(crate) fn start(
         connector: &Connector,
         availability: &Availability,
         queue_len: usize,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
         callers: &Handle,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(queue_len);
@@ -108,7 +112,10 @@ impl Lookups {
             availability: availability.clone(),
             session: None,
         };
-        tasks.spawn_on(reader.run(receiver), callers);
+        connector.slots().want(1);
+        let run = reader.run(receiver, tasks.opened.clone());
+        let (supervisor, tracker) = (&tasks.supervisor, &tasks.tracker);
+        supervisor.essential_on(callers, tracker, "look-ups", run);
         Self {
             queue: sender,
             availability: availability.clone(),
@@ -143,8 +150,12 @@ impl Lookups {
         let (reply, result) = oneshot::channel();
         self.queue
             .try_send(lookup(reply))
-            .map_err(|_| ReadError::Overloaded)?;
-        // A reader that ends without an answer has panicked.
+            .map_err(|error| match error {
+                TrySendError::Full(_) => ReadError::Overloaded,
+                TrySendError::Closed(_) => ReadError::Stopping,
+            })?;
+        // A reader that ends without an answer has panicked, perhaps because of this one: it
+        // is not to be tried elsewhere.
         result.await.unwrap_or(Err(ReadError::Internal))
     }
 }
@@ -158,7 +169,13 @@ struct Sessions {
 }
 
 impl Sessions {
-    async fn run(mut self, mut queue: mpsc::Receiver<Lookup>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Lookup>, opened: CancellationToken) {
+        // Its connection is made before there is anything to look up, and before others have
+        // taken the last one.
+        opened.cancelled().await;
+        if self.availability.is_up() {
+            self.session = self.session().await.ok();
+        }
         loop {
             let lookups = take(&mut queue).await;
             if lookups.is_empty() {
@@ -173,8 +190,9 @@ impl Sessions {
     async fn answer(&mut self, mut lookups: Vec<Lookup>) {
         let mut attempts = Attempts::default();
         loop {
-            let Some(session) = self.session().await else {
-                return refuse(lookups, &ReadError::Unavailable);
+            let session = match self.session().await {
+                Ok(session) => session,
+                Err(error) => return refuse(lookups, &error),
             };
             let started = Instant::now();
             let failure = match found(&session, &lookups).await {
@@ -196,19 +214,14 @@ impl Sessions {
         }
     }
 
-    async fn session(&mut self) -> Option<Session> {
+    async fn session(&mut self) -> Result<Session, ReadError> {
         if let Some(session) = self.session.take()
             && !session.is_lost()
         {
-            return Some(session);
+            return Ok(session);
         }
-        match self.connector.connect(Role::Read).await {
-            Ok(session) => Some(session),
-            Err(error) => {
-                self.availability.no_session("look-ups", &error.reason());
-                None
-            }
-        }
+        let session = self.connector.connect_first(Role::Read).await;
+        session.map_err(|error| self.availability.no_session("look-ups", error))
     }
 }
 

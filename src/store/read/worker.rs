@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use tokio::runtime::{Handle, Id};
-use tokio_util::task::TaskTracker;
 
 use super::{lists::Lists, lookups::Lookups};
 use crate::domain::Revision;
-use crate::store::database::{Availability, Connector, Pool, Role};
+use crate::store::{
+    database::{Availability, Connector, Pool, Role},
+    tasks::Tasks,
+};
 
 /// See [`ReadLimits::planned_once_from`].
 pub const PLANNED_ONCE_FROM: Revision = 100_000;
@@ -50,7 +52,7 @@ impl ReadWorkers {
         connector: &Connector,
         availability: &Availability,
         limits: ReadLimits,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
     ) -> Self {
         let connections = limits.list_connections.div_ceil(callers.len().max(1));
         let pool = |role| Pool::new(connector, availability, role, connections);

@@ -100,6 +100,15 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
+        Self::launch_on(listener, database_url, settings)
+    }
+
+    /// The same on a listener of the test's.
+    pub(crate) fn launch_on(
+        listener: TcpListener,
+        database_url: &str,
+        settings: Settings,
+    ) -> (Self, oneshot::Receiver<()>) {
         let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
         let connector = Connector::new(database_url).expect("a valid URL");
         let shutdown = CancellationToken::new();
