@@ -61,3 +61,28 @@ async fn read(mut snapshot: Snapshot, pages: mpsc::Sender<Page>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn pages_that_break_off_are_not_a_whole_snapshot() {
+        let (sender, pages) = mpsc::channel(1);
+        let mut ahead = ReadAhead {
+            pages,
+            is_complete: false,
+        };
+        drop(sender);
+        let error = LogError::Read(ReadError::Internal);
+        assert_eq!(ahead.next().await.err(), Some(error.into()));
+
+        let (sender, pages) = mpsc::channel(1);
+        ahead.pages = pages;
+        sender.send(Ok(None)).await.expect("there is room");
+        drop(sender);
+        for _ in 0..2 {
+            assert!(ahead.next().await.expect("it is whole").is_none());
+        }
+    }
+}

@@ -129,10 +129,19 @@ impl StoreTasks {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{runtime::Handle, time::interval};
+    use tokio::{
+        runtime::Handle,
+        time::{Instant, interval},
+    };
 
     use super::*;
-    use crate::store::{Limits, PLANNED_ONCE_FROM, ReadLimits, Retention, Store};
+    use crate::{
+        domain::Uuid,
+        store::{
+            Action, Limits, PLANNED_ONCE_FROM, ReadError, ReadLimits, Retention, Store, Write,
+            WriteError,
+        },
+    };
 
     /// A store whose database is nowhere, with all its tasks.
     fn store(supervisor: &Supervisor) -> (Store, StoreTasks) {
@@ -165,6 +174,28 @@ mod tests {
             }
         }
         assert_eq!(supervisor.ended().await.task, "pings");
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_nobody_empties_any_more_is_not_a_full_one() {
+        let supervisor = Supervisor::default();
+        let (store, _tasks) = store(&supervisor);
+        store.availability.report_up();
+        for (_, handle) in supervisor.tasks() {
+            handle.abort();
+        }
+        supervisor.ended().await;
+        let write = Write {
+            action: Action::ConfirmTime,
+            request: None,
+            principal: None,
+        };
+        assert_eq!(store.write(write).await.err(), Some(WriteError::Stopping));
+        let (uid, deadline) = (Uuid::new_v4(), Instant::now() + Duration::from_secs(60));
+        let read = store.get(vec![uid], 0, deadline).await;
+        assert_eq!(read, Err(ReadError::Stopping));
+        let purged = store.is_purged(uid, deadline).await;
+        assert_eq!(purged, Err(ReadError::Stopping));
     }
 
     #[tokio::test]

@@ -81,7 +81,7 @@ async fn a_read_without_a_connection_is_refused_and_all_else_goes_on() {
     let said = server.log.lines();
     let said: Vec<&String> = said
         .iter()
-        .filter(|line| line.contains("has no connection left"))
+        .filter(|line| line.contains("no connection for "))
         .collect();
     assert_eq!(said.len(), 1, "{said:#?}");
     let wanted = format!("may want {WANTED}");
