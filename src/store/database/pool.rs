@@ -181,7 +181,11 @@ impl Pool {
             };
             let failure = match read {
                 Ok(((), value)) => {
-                    session.give_back();
+                    if self.gives_way() {
+                        session.discard();
+                    } else {
+                        session.give_back();
+                    }
                     return Ok(value);
                 }
                 Err(error) => session.judge(error).await,
@@ -196,6 +200,12 @@ impl Pool {
                 return Err(error);
             }
         }
+    }
+
+    /// Whether something that comes first waits for one of the connections.
+    fn gives_way(&self) -> bool {
+        let Sessions { connector, role } = self.pool.manager();
+        role.gives_way() && connector.slots().are_short()
     }
 
     /// A session; after a failure one that was made since: those that are as old as the one

@@ -1,8 +1,8 @@
 //! Who gets connections when PostgreSQL has no more of them.
 //!
 //! Writes, look-ups, the follower of the log and the upkeep come first: while one of them
-//! waits for a connection, all idle sessions of other pools are closed, and nothing else makes
-//! a new one.
+//! waits for a connection, all sessions of other pools are closed as soon as they are idle, and
+//! nothing else makes a new one.
 
 use std::sync::{
     Mutex, PoisonError,

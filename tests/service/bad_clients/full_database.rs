@@ -3,9 +3,10 @@
 use std::{path::Path, time::Duration};
 
 use futures_util::future::join_all;
+use tokio::task::JoinSet;
 use tokio_postgres::{Client as Database, NoTls};
 use tonic::{Code, Status};
-use voicecall::proto::{GetVoiceCallStatsRequest, ListVoiceCallsRequest};
+use voicecall::proto::{CreateVoiceCallRequest, GetVoiceCallStatsRequest, ListVoiceCallsRequest};
 
 use crate::support::{
     Client, Server, assert_refused, create, eventually, facts, get, inbound,
@@ -15,6 +16,8 @@ use crate::support::{
     watcher::{Watcher, from, live, outline},
 };
 
+/// Longer than anything takes that is not broken.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// What a server with two threads may have at once, by the README.
 const WANTED: usize = 19 + 2 + 2 + 2 * 4;
 
@@ -47,6 +50,29 @@ async fn write_and_read(client: &mut Client) {
     get(client, &uid).await.expect("it is there");
     let unknown = get(client, "01a21d1b-9d8d-7346-8c84-94cba58986b2").await;
     assert_refused(unknown, Code::NotFound, "CALL_NOT_FOUND", &[]);
+}
+
+/// Ends the sessions of writes and look-ups.
+const END_SESSIONS: &str = "SELECT count(pg_terminate_backend(pid, 5000)) \
+    FROM pg_stat_activity \
+    WHERE application_name IN ('voicecall writer', 'voicecall reader') \
+    AND datname = current_database()";
+
+/// Waits until writes and look-ups go on after that.
+async fn go_on(server: &Server) {
+    let mut client = server.client();
+    eventually("writes and look-ups go on", async || {
+        let request = CreateVoiceCallRequest {
+            voice_call: Some(inbound()),
+            ..Default::default()
+        };
+        let Ok(created) = client.create_voice_call(request).await else {
+            return false;
+        };
+        let uid = created.into_inner().voice_call.expect("always set").uid;
+        get(&mut client, &uid).await.is_ok()
+    })
+    .await;
 }
 
 fn assert_overloaded(status: &Status) {
@@ -112,48 +138,36 @@ async fn writes_and_look_ups_take_the_place_of_idle_connections() {
     join_all(lists).await;
     let _taken = take_the_rest(&url).await;
     // Whoever is quicker gets the place of these: most often this test.
-    let end = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity \
-        WHERE application_name IN ('voicecall writer', 'voicecall reader') \
-        AND datname = current_database()";
-    control.query(end, &[]).await.expect("they end");
+    control.query(END_SESSIONS, &[]).await.expect("they end");
     let _more = take_the_rest(&url).await;
-    eventually("writes and look-ups go on", async || {
-        let uid = client
-            .create_voice_call(voicecall::proto::CreateVoiceCallRequest {
-                voice_call: Some(inbound()),
-                ..Default::default()
-            })
-            .await;
-        let Ok(created) = uid else { return false };
-        let uid = created.into_inner().voice_call.expect("it is there").uid;
-        get(&mut client, &uid).await.is_ok()
-    })
-    .await;
+    go_on(&server).await;
 }
 
-#[tokio::test]
-async fn with_one_connection_less_than_wanted_writes_and_look_ups_never_fail() {
-    let cluster = cluster(WANTED - 1).await;
+/// Reads until the task is dropped; whatever is refused is refused as overload.
+async fn read_for_ever(mut client: Client, lists: bool) {
+    loop {
+        let read = if lists {
+            let list = ListVoiceCallsRequest::default();
+            client.list_voice_calls(list).await.map(drop)
+        } else {
+            let stats = GetVoiceCallStatsRequest::default();
+            client.get_voice_call_stats(stats).await.map(drop)
+        };
+        if let Err(status) = read {
+            assert_overloaded(&status);
+        }
+    }
+}
+
+/// Writes and looks up while others read all that they can.
+async fn write_among_reads(max_connections: usize) {
+    let cluster = cluster(max_connections).await;
     let url = cluster.database().await;
     let server = Server::start_on(&url, settings()).await;
-    write_and_read(&mut server.client()).await;
-    let reading = (0..64).map(|n| {
-        let mut client = server.client();
-        async move {
-            for _ in 0..20 {
-                let read = if n % 2 == 0 {
-                    let list = ListVoiceCallsRequest::default();
-                    client.list_voice_calls(list).await.map(drop)
-                } else {
-                    let stats = GetVoiceCallStatsRequest::default();
-                    client.get_voice_call_stats(stats).await.map(drop)
-                };
-                if let Err(status) = read {
-                    assert_overloaded(&status);
-                }
-            }
-        }
-    });
+    let mut reading = JoinSet::new();
+    for n in 0..32 {
+        reading.spawn(read_for_ever(server.client(), n % 2 == 0));
+    }
     let writing = (0..8).map(|_| {
         let mut client = server.client();
         async move {
@@ -162,7 +176,35 @@ async fn with_one_connection_less_than_wanted_writes_and_look_ups_never_fail() {
             }
         }
     });
-    let all = async { tokio::join!(join_all(reading), join_all(writing)) };
-    let all = tokio::time::timeout(Duration::from_secs(120), all).await;
+    let all = tokio::time::timeout(PATIENCE, join_all(writing)).await;
     all.expect("everybody is answered");
+    assert!(reading.try_join_next().is_none(), "a read was no overload");
+}
+
+#[tokio::test]
+async fn with_one_connection_less_than_wanted_writes_and_look_ups_never_fail() {
+    write_among_reads(WANTED - 1).await;
+}
+
+#[tokio::test]
+async fn with_next_to_no_connection_for_reads_writes_and_look_ups_never_fail() {
+    write_among_reads(10).await;
+}
+
+#[tokio::test]
+async fn writes_and_look_ups_take_the_place_of_connections_that_are_never_idle() {
+    let cluster = cluster(12).await;
+    let url = cluster.database().await;
+    let server = Server::start_on(&url, settings()).await;
+    write_and_read(&mut server.client()).await;
+    let control = connect(&url).await;
+    let mut reading = JoinSet::new();
+    for n in 0..32 {
+        reading.spawn(read_for_ever(server.client(), n % 2 == 0));
+    }
+    for _ in 0..3 {
+        control.query(END_SESSIONS, &[]).await.expect("they end");
+        go_on(&server).await;
+    }
+    assert!(reading.try_join_next().is_none(), "a read was no overload");
 }
