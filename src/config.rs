@@ -88,7 +88,8 @@ pub struct Serve {
     )]
     pub max_watches: usize,
 
-    /// Concurrent imports and exports; more are refused with RESOURCE_EXHAUSTED.
+    /// Concurrent imports, exports and requests for statistics; more are refused with
+    /// RESOURCE_EXHAUSTED.
     #[arg(
         long,
         env = "VOICECALL_MAX_TRANSFERS",
@@ -96,6 +97,15 @@ pub struct Serve {
         value_name = "COUNT"
     )]
     pub max_transfers: usize,
+
+    /// Snapshots that watches read at once; more wait in line, first come, first served.
+    #[arg(
+        long,
+        env = "VOICECALL_MAX_SNAPSHOTS",
+        default_value_t = 16,
+        value_name = "COUNT"
+    )]
+    pub max_snapshots: usize,
 
     /// Memory for recent changes, in bytes. Watchers that have fallen further behind read the
     /// database.
@@ -153,7 +163,7 @@ pub struct Serve {
 
     /// Database connections for lists, and as many again for lists with simple filters. They
     /// are opened when needed and divided among the threads, at least one for each. Writes,
-    /// look-ups and the feed have their own connections.
+    /// look-ups, statistics, snapshots, exports and the feed have their own connections.
     #[arg(
         long,
         env = "VOICECALL_LIST_CONNECTIONS",
@@ -161,6 +171,15 @@ pub struct Serve {
         value_name = "COUNT"
     )]
     pub list_connections: usize,
+
+    /// Database connections for statistics; more requests for statistics wait for one.
+    #[arg(
+        long,
+        env = "VOICECALL_STATISTICS_CONNECTIONS",
+        default_value_t = 2,
+        value_name = "COUNT"
+    )]
+    pub statistics_connections: usize,
 
     /// How long changes are kept in the log at least, in seconds. A client that has been away
     /// for longer has to start again with a snapshot. Changes are dropped a whole partition
@@ -276,12 +295,14 @@ impl Serve {
             },
             feed: feed::Limits {
                 memory_bytes: self.feed_memory,
+                max_snapshots: self.max_snapshots.max(1),
             },
             store: store::Limits {
                 write_queue: self.write_queue.max(1),
                 reads: store::ReadLimits {
                     lookup_queue: self.read_queue.max(1),
                     list_connections: self.list_connections.max(1),
+                    statistics_connections: self.statistics_connections.max(1),
                     planned_once_from: store::PLANNED_ONCE_FROM,
                 },
                 retention: store::Retention {

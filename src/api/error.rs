@@ -231,12 +231,7 @@ fn parts(error: Error) -> Parts {
             "the request stopped arriving, and its place was given to others; send it again",
         )
         .retry_after(RETRY_DATABASE),
-        Error::Draining => Parts::new(
-            Code::Unavailable,
-            ErrorReason::Draining,
-            "this server is shutting down, or this connection is about to close; retry on another one",
-        )
-        .retry_after(RETRY_ELSEWHERE),
+        Error::Draining => draining(),
         Error::DeadlineExceeded => deadline_exceeded(),
         Error::UnknownMethod => Parts::new(
             Code::Unimplemented,
@@ -279,6 +274,7 @@ fn write(error: WriteError, has_request_id: bool) -> Parts {
         )
         .with("oldest_revision", oldest_revision),
         WriteError::Overloaded => overloaded(),
+        WriteError::Stopping => draining(),
         WriteError::Unavailable => database_unavailable(),
         WriteError::OutcomeUnknown if has_request_id => Parts::new(
             Code::Unavailable,
@@ -361,6 +357,7 @@ fn log(error: LogError) -> Parts {
 fn read(error: ReadError) -> Parts {
     match error {
         ReadError::Overloaded => overloaded(),
+        ReadError::Stopping => draining(),
         ReadError::Unavailable => database_unavailable(),
         ReadError::DeadlineExceeded => deadline_exceeded(),
         ReadError::RevisionNotReached { current_revision } => {
@@ -413,6 +410,15 @@ fn overloaded() -> Parts {
         "the server is overloaded; nothing was done",
     )
     .retry_after(RETRY_OVERLOAD)
+}
+
+fn draining() -> Parts {
+    Parts::new(
+        Code::Unavailable,
+        ErrorReason::Draining,
+        "this server is shutting down, or this connection is about to close; retry on another one",
+    )
+    .retry_after(RETRY_ELSEWHERE)
 }
 
 fn database_unavailable() -> Parts {

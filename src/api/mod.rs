@@ -59,7 +59,7 @@ pub struct Limits {
     pub max_concurrent_requests: usize,
     /// Concurrent watches; more are refused.
     pub max_watches: usize,
-    /// Concurrent imports and exports; more are refused.
+    /// Concurrent imports, exports and requests for statistics; more are refused.
     pub max_transfers: usize,
 }
 

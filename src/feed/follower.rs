@@ -213,7 +213,8 @@ impl Follower {
     }
 
     async fn failed(&mut self, error: &ReadError) {
-        if *error != ReadError::Unavailable {
+        // The store says so itself of a database that is not there, or has no connection left.
+        if !matches!(error, ReadError::Unavailable | ReadError::Overloaded) {
             warn!(%error, "the feed cannot read the change log; retrying");
         }
         self.next_poll = Instant::now() + RETRY_DELAY;

@@ -10,7 +10,7 @@
 //!   ring or the log; a [`SharedBatch`] is what comes next, shared by watchers at the same
 //!   position with the same filter
 //! - [`Snapshot`] reads the calls as they all were at one revision; [`ReadAhead`] reads a page
-//!   of it in advance
+//!   of it in advance; a [`QueuedSnapshot`] waits in line first (`snapshot_queue`)
 //!
 //! It deliberately knows nothing of messages, except that entries and batches are encoded once
 //! for all watchers, and nothing of rates or permissions.
@@ -25,6 +25,7 @@ mod read_ahead;
 mod ring;
 mod shared_batch;
 mod snapshot;
+mod snapshot_queue;
 mod subscriptions;
 
 use std::{sync::Arc, time::Duration};
@@ -38,11 +39,12 @@ pub use log_reader::LogReader;
 pub use read_ahead::ReadAhead;
 pub use shared_batch::SharedBatch;
 pub use snapshot::{Snapshot, SnapshotError, SnapshotPage};
+pub use snapshot_queue::QueuedSnapshot;
 
-use self::{follower::Follower, hub::Hub};
+use self::{follower::Follower, hub::Hub, snapshot_queue::SnapshotQueue};
 use crate::{
     domain::{Filter, Revision, Timestamp},
-    store::{Following, LogError, Position, Store, Tail},
+    store::{Following, LogError, Position, Store, Supervisor, Tail},
 };
 
 /// How large the feed may grow.
@@ -50,6 +52,8 @@ use crate::{
 pub struct Limits {
     /// Bytes of recent changes in memory, approximately.
     pub memory_bytes: usize,
+    /// Snapshots that are read at once; more wait in line.
+    pub max_snapshots: usize,
 }
 
 /// The feed. Clones share it.
@@ -58,10 +62,12 @@ pub struct Feed {
     hub: Arc<Hub>,
     store: Store,
     tasks: TaskTracker,
+    snapshots: SnapshotQueue,
 }
 
 impl Feed {
-    /// A feed over the store, maintained by a task that `tasks` owns and `stop` ends.
+    /// A feed over the store, maintained by a task that `tasks` owns and `stop` ends. If it ends
+    /// before, watches would be silent for ever: the process ends too.
     #[must_use]
     pub fn start(
         store: Store,
@@ -69,13 +75,16 @@ impl Feed {
         limits: Limits,
         tasks: &TaskTracker,
         stop: CancellationToken,
+        supervisor: &Supervisor,
     ) -> Self {
         let hub = Arc::new(Hub::new(limits.memory_bytes));
-        tasks.spawn(Follower::new(Arc::clone(&hub), following, stop).run());
+        let follower = Follower::new(Arc::clone(&hub), following, stop);
+        supervisor.essential(tasks, "the feed", follower.run());
         Self {
             hub,
             store,
             tasks: tasks.clone(),
+            snapshots: SnapshotQueue::new(limits.max_snapshots),
         }
     }
 
@@ -121,17 +130,17 @@ impl Feed {
 
     /// The calls that the filter matches, as they are now, at `min_revision` or later,
     /// read in pages of at most `page_len`.
-    #[must_use]
-    pub fn snapshot(
-        &self,
-        filter: Arc<Filter>,
-        min_revision: Revision,
-        page_len: usize,
-    ) -> Snapshot {
+    fn snapshot(&self, filter: Arc<Filter>, min_revision: Revision, page_len: usize) -> Snapshot {
         Snapshot::new(self.clone(), filter, min_revision, page_len)
     }
 
-    /// The same, reading one page ahead.
+    /// A snapshot of the calls that the filter matches that waits in line for its turn.
+    #[must_use]
+    pub fn queued_snapshot(&self, filter: Arc<Filter>, page_len: usize) -> QueuedSnapshot {
+        QueuedSnapshot::new(self.snapshot(filter, 0, page_len), self.snapshots.clone())
+    }
+
+    /// A snapshot of which one page is read ahead.
     #[must_use]
     pub fn snapshot_ahead(
         &self,

@@ -119,7 +119,7 @@ impl Snapshot {
         let page = self
             .feed
             .store
-            .page(&query, self.min_revision, deadline)
+            .snapshot_page(&query, self.min_revision, deadline)
             .await;
         let page = page.map_err(LogError::from)?;
         self.find_changes(page.position, deadline).await?;

@@ -10,6 +10,8 @@
 mod connection;
 mod connections;
 mod handshake;
+#[cfg(test)]
+mod tests;
 mod workers;
 mod write_coalescing;
 
@@ -25,14 +27,14 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use self::{connections::Connections, workers::Workers};
 use crate::{
     api::{self, Api},
     feed::{self, Feed},
     proto,
-    store::{Connector, OpenError, Store, StoreTasks},
+    store::{Connector, OpenError, Store, StoreTasks, Supervisor, TaskEnded},
 };
 
 /// The pause after a connection could not be accepted, for want of file descriptors for
@@ -80,6 +82,9 @@ pub enum Error {
     /// The threads for the connections cannot be started.
     #[error("cannot start the threads that serve connections: {0}")]
     Workers(#[source] io::Error),
+    /// A task without which there is no service has ended.
+    #[error(transparent)]
+    TaskEnded(#[from] TaskEnded),
 }
 
 /// Serves on `listener` until `shutdown` is cancelled, then drains. `ready` is called with
@@ -98,10 +103,24 @@ pub async fn run(
     shutdown: CancellationToken,
     ready: impl FnOnce(SocketAddr) + Send,
 ) -> Result<(), Error> {
+    let supervisor = Supervisor::default();
+    run_under(&supervisor, listener, connector, settings, shutdown, ready).await
+}
+
+async fn run_under(
+    supervisor: &Supervisor,
+    listener: TcpListener,
+    connector: Connector,
+    settings: Settings,
+    shutdown: CancellationToken,
+    ready: impl FnOnce(SocketAddr) + Send,
+) -> Result<(), Error> {
     let address = listener.local_addr().map_err(Error::Listener)?;
     let workers = Workers::start(settings.workers).map_err(Error::Workers)?;
-    let draining = CancellationToken::new();
-    let (store, following, store_tasks) = Store::new(connector, settings.store, &workers.handles());
+    // What ends from then on is meant to.
+    let draining = supervisor.stopping();
+    let (store, following, store_tasks) =
+        Store::new(connector, settings.store, &workers.handles(), supervisor);
     // The tracker owns the accept loop, the connections, the feed's follower and the health
     // task.
     let tasks = TaskTracker::new();
@@ -111,30 +130,37 @@ pub async fn run(
         settings.feed,
         &tasks,
         draining.clone(),
+        supervisor,
     );
     let availability = store.availability();
     let (api, health, responses) = api::api(store, feed, settings.api, draining.clone())?;
-    tasks.spawn(responses.watch_over(draining.clone()));
-    tasks.spawn(report_health(health, availability, draining.clone()));
-    tasks.spawn(accept(
+    let responses = responses.watch_over(draining.clone());
+    supervisor.essential(&tasks, "responses that nobody takes", responses);
+    let health = report_health(health, availability, draining.clone());
+    supervisor.essential(&tasks, "health checks", health);
+    let accept = accept(
         listener,
         api,
         workers.clone(),
         settings,
         tasks.clone(),
         draining.clone(),
-    ));
-    let opened = tokio::select! {
-        opened = store_tasks.open(settings.migrate) => opened,
-        () = shutdown.cancelled() => Ok(()),
-    };
-    if opened.is_ok() && !shutdown.is_cancelled() {
+    );
+    supervisor.essential(&tasks, "accepting connections", accept);
+    let served = async {
+        store_tasks.open(settings.migrate).await?;
         ready(address);
         shutdown.cancelled().await;
-    }
+        Ok(())
+    };
+    let ended = tokio::select! {
+        ended = served => ended,
+        () = shutdown.cancelled() => Ok(()),
+        task = supervisor.ended() => Err(Error::from(task)),
+    };
     drain(tasks, store_tasks, draining, settings.drain_timeout).await;
     workers.stop().await;
-    Ok(opened?)
+    ended
 }
 
 /// Shuts down in order: refuses new requests, waits for those in progress, then for the work
@@ -185,6 +211,14 @@ async fn report_health(
     }
 }
 
+/// Whether the socket itself is no longer fit to accept connections.
+fn is_lasting(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+    )
+}
+
 async fn accept(
     listener: TcpListener,
     api: Api,
@@ -207,6 +241,10 @@ async fn accept(
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
+            Err(error) if is_lasting(&error) => {
+                error!(%error, "the socket accepts no more connections");
+                return;
+            }
             Err(error) => {
                 // A client that has gone away does not matter; a lack of file descriptors
                 // ends when connections close.

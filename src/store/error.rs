@@ -23,9 +23,13 @@ pub enum WriteError {
         /// How far the log reaches back.
         oldest_revision: Revision,
     },
-    /// The queue is full. Nothing was written; retry later.
+    /// The queue is full, or PostgreSQL has no connection left. Nothing was written; retry
+    /// later.
     #[error("too many writes are waiting: the server is overloaded")]
     Overloaded,
+    /// The process stops. Nothing was written; retry elsewhere.
+    #[error("the process stops")]
+    Stopping,
     /// The database is unavailable. Nothing was written; retry later.
     #[error("the database is unavailable")]
     Unavailable,
@@ -41,9 +45,12 @@ pub enum WriteError {
 /// Why a read was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// The queue is full; retry later.
+    /// The queue is full, or PostgreSQL has no connection left; retry later.
     #[error("too many reads are waiting: the server is overloaded")]
     Overloaded,
+    /// The process stops; retry elsewhere.
+    #[error("the process stops")]
+    Stopping,
     /// The database is unavailable; retry later.
     #[error("the database is unavailable")]
     Unavailable,
@@ -66,6 +73,7 @@ impl From<ReadError> for WriteError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Overloaded => Self::Overloaded,
+            ReadError::Stopping => Self::Stopping,
             ReadError::Unavailable => Self::Unavailable,
             ReadError::DeadlineExceeded
             | ReadError::RevisionNotReached { .. }
@@ -93,6 +101,19 @@ pub enum OpenError {
     /// The database cannot be reached, or refuses us.
     #[error("cannot connect to the database: {0}")]
     Connect(String),
+    /// The database is there, and has no connection left for us.
+    #[error(
+        "PostgreSQL has no connection left: this process has {had}, and may want {wanted} \
+         ({reason})"
+    )]
+    NoConnectionLeft {
+        /// How many this process has.
+        had: usize,
+        /// How many it may want at once.
+        wanted: usize,
+        /// In the words of the database.
+        reason: String,
+    },
     /// The database cannot hold every text.
     #[error(
         "the database encoding is {0}: create a UTF-8 database (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"

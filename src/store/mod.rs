@@ -5,6 +5,7 @@
 //! - `read`: look-ups, lists and statistics
 //! - `change_log`: the log of changes, read
 //! - `maintenance`: partitions, their making and dropping
+//! - `supervision`: what the end of a task means; feed and server have tasks too
 //! - `database`: sessions, the only home of the driver; hosts, pools, clocks, migrations
 //!
 //! It deliberately knows nothing of gRPC, of deadlines' origin, or of who may do
@@ -19,6 +20,7 @@ mod maintenance;
 mod read;
 mod row;
 mod schema;
+mod supervision;
 mod tasks;
 mod values;
 
@@ -27,7 +29,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -47,6 +49,7 @@ pub use read::{
     statistics::{Stats, StatsQuery},
     worker::{PLANNED_ONCE_FROM, ReadLimits},
 };
+pub use supervision::{Supervisor, TaskEnded};
 pub use tasks::StoreTasks;
 
 use self::{
@@ -55,8 +58,8 @@ use self::{
     database::{Availability, Clock, Pool, Role},
     maintenance::analyze,
     maintenance::upkeep::Upkeep,
-    read::lookups,
-    read::worker::ReadWorkers,
+    read::{lists::Lists, statistics::Statistics, worker::ReadWorkers},
+    tasks::Tasks,
 };
 use crate::domain::{
     Call, Command, ConflictPolicy, Record, Revision, Timestamp, Uuid, machine,
@@ -69,6 +72,11 @@ const COMMITS_LEN: usize = 64;
 /// have to catch up.
 const FOLLOW_CONNECTIONS: usize = 1;
 const CATCH_UP_CONNECTIONS: usize = 4;
+/// Connections for snapshots and exports, and as many for those with simple filters: what
+/// reads all calls never stands before a list.
+const SNAPSHOT_CONNECTIONS: usize = 2;
+/// One ANALYZE of a table waits for the other anyway.
+const ANALYZE_CONNECTIONS: usize = 1;
 
 /// How long a read waits for its min_revision at most.
 const MAX_REVISION_WAIT: Duration = Duration::from_secs(5);
@@ -96,6 +104,9 @@ pub struct Limits {
 pub struct Store {
     writer: Writer,
     workers: ReadWorkers,
+    statistics: Statistics,
+    snapshots: Lists,
+    analyze: Pool,
     log: Log,
     head: HeadHint,
     clock: Clock,
@@ -132,14 +143,20 @@ impl LogTime {
 impl Store {
     /// A store on the database that `connector` reaches, whose callers run on these
     /// threads: at least one, each with a scheduler of its own. Writes and all else that
-    /// is done once for all of them run where this is called.
+    /// is done once for all of them run where this is called. The tasks run under the
+    /// supervisor.
     #[must_use]
     pub fn new(
         connector: Connector,
         limits: Limits,
         callers: &[Handle],
+        supervisor: &Supervisor,
     ) -> (Self, Following, StoreTasks) {
-        let tasks = TaskTracker::new();
+        let tasks = Tasks {
+            tracker: TaskTracker::new(),
+            supervisor: supervisor.clone(),
+            opened: CancellationToken::new(),
+        };
         let availability = Availability::new();
         let head = HeadHint::default();
         let notifications = Notifications::new();
@@ -157,13 +174,23 @@ impl Store {
         );
         let following = Following {
             commits: committed,
-            log: Log::new(pool(Role::Log, FOLLOW_CONNECTIONS)),
+            log: Log::new(pool(Role::Follow, FOLLOW_CONNECTIONS)),
             notifications: notifications.clone(),
             log_time: LogTime(writer.clone()),
         };
         let store = Self {
             writer,
             workers: ReadWorkers::start(callers, &connector, &availability, limits.reads, &tasks),
+            statistics: Statistics::new(pool(
+                Role::Statistics,
+                limits.reads.statistics_connections,
+            )),
+            snapshots: Lists::new(
+                pool(Role::List, SNAPSHOT_CONNECTIONS),
+                pool(Role::PlainList, SNAPSHOT_CONNECTIONS),
+                limits.reads.planned_once_from,
+            ),
+            analyze: pool(Role::List, ANALYZE_CONNECTIONS),
             log: Log::new(pool(Role::Log, CATCH_UP_CONNECTIONS)),
             head,
             clock: clock.clone(),
@@ -277,7 +304,10 @@ impl Store {
     /// # Errors
     /// [`ReadError`], as its variants say.
     pub async fn is_purged(&self, uid: Uuid, deadline: Instant) -> Result<bool, ReadError> {
-        lookups::is_purged(&self.workers.here().pool, uid, deadline).await
+        let purged = self.workers.here().lookups.is_purged(uid);
+        timeout_at(deadline, purged)
+            .await
+            .unwrap_or(Err(ReadError::DeadlineExceeded))
     }
 
     /// The change log.
@@ -313,6 +343,30 @@ impl Store {
         deadline: Instant,
     ) -> Result<CallPage, ReadError> {
         let lists = &self.workers.here().lists;
+        self.page_of(lists, query, min_revision, deadline).await
+    }
+
+    /// The same for a reader of all calls, which leaves the connections of lists alone.
+    ///
+    /// # Errors
+    /// [`ReadError`], as its variants say.
+    pub async fn snapshot_page(
+        &self,
+        query: &PageQuery,
+        min_revision: Revision,
+        deadline: Instant,
+    ) -> Result<CallPage, ReadError> {
+        self.page_of(&self.snapshots, query, min_revision, deadline)
+            .await
+    }
+
+    async fn page_of(
+        &self,
+        lists: &Lists,
+        query: &PageQuery,
+        min_revision: Revision,
+        deadline: Instant,
+    ) -> Result<CallPage, ReadError> {
         let give_up = give_up(deadline);
         loop {
             let page = lists.page(query, self.head.get(), deadline).await?;
@@ -331,7 +385,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`], as its variants say.
     pub async fn analyze(&self, deadline: Instant) -> Result<(), ReadError> {
-        analyze::calls(&self.workers.here().pool, deadline).await
+        analyze::calls(&self.analyze, deadline).await
     }
 
     /// Counts calls, as of `min_revision` or later.
@@ -344,10 +398,9 @@ impl Store {
         min_revision: Revision,
         deadline: Instant,
     ) -> Result<Stats, ReadError> {
-        let statistics = &self.workers.here().statistics;
         let give_up = give_up(deadline);
         loop {
-            let stats = statistics.count(query, deadline).await?;
+            let stats = self.statistics.count(query, deadline).await?;
             let current = stats.revision;
             self.head.set(current);
             if current >= min_revision {
@@ -362,11 +415,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`], as its variants say.
     pub async fn knows_time_zone(&self, name: &str, deadline: Instant) -> Result<bool, ReadError> {
-        self.workers
-            .here()
-            .statistics
-            .knows_time_zone(name, deadline)
-            .await
+        self.statistics.knows_time_zone(name, deadline).await
     }
 
     /// Waits until the log has reached a revision, after a read whose own snapshot had
@@ -387,9 +436,14 @@ impl Store {
                 });
             }
             sleep(LOOK_FOR_REVISION_EVERY).await;
-            current = change_log::log::newest_revision(&self.workers.here().pool, deadline).await?;
-            if current >= revision {
-                return Ok(());
+            // All that wait on this thread are answered by one query.
+            let look = self.workers.here().lookups.get(Vec::new(), revision);
+            match timeout_at(deadline, look).await {
+                Ok(Err(ReadError::RevisionNotReached { current_revision })) => {
+                    current = current_revision;
+                }
+                Ok(result) => return result.map(drop),
+                Err(_) => return Err(ReadError::DeadlineExceeded),
             }
         }
     }

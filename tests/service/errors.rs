@@ -8,7 +8,7 @@ use voicecall::{
     api,
     feed::Feed,
     proto,
-    store::{Connector, Store},
+    store::{Connector, Store, Supervisor},
 };
 
 use crate::support::{
@@ -186,15 +186,24 @@ async fn more_writes_than_the_queue_holds_are_overload_and_the_others_are_done()
 #[tokio::test]
 async fn a_server_that_drains_sends_clients_elsewhere() {
     let connector = Connector::new("host=/nowhere user=nobody").expect("valid");
+    let supervisor = Supervisor::default();
     let (store, following, _tasks) = Store::new(
         connector,
         settings().store,
         &[tokio::runtime::Handle::current()],
+        &supervisor,
     );
     let draining = CancellationToken::new();
     let tasks = TaskTracker::new();
     let stop = draining.clone();
-    let feed = Feed::start(store.clone(), following, settings().feed, &tasks, stop);
+    let feed = Feed::start(
+        store.clone(),
+        following,
+        settings().feed,
+        &tasks,
+        stop,
+        &supervisor,
+    );
     let limits = settings().api;
     let (mut api, ..) = api::api(store, feed, limits, draining.clone()).expect("it is built");
     let mut post = async || {

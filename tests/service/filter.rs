@@ -24,7 +24,7 @@ use voicecall::{
         VoiceCallFilter, VoiceCallStatus,
     },
     server::Settings,
-    store::{Connector, PageQuery, Store, StoreTasks},
+    store::{Connector, PageQuery, Store, StoreTasks, Supervisor},
 };
 
 use crate::support::{Client, Server, delete, server::settings};
@@ -255,6 +255,7 @@ impl World {
             connector,
             planned(Plans::EachTime).store,
             &[tokio::runtime::Handle::current()],
+            &Supervisor::default(),
         );
         tasks.open(false).await.expect("it is there");
         let everything = Filter {

@@ -25,7 +25,7 @@ use voicecall::{
         WatchVoiceCallsRequest, watch_voice_calls_request::Start,
         watch_voice_calls_response::Message,
     },
-    store::{Connector, Position, Store},
+    store::{Connector, Position, Store, Supervisor},
 };
 
 use crate::support::{
@@ -407,6 +407,7 @@ pub(crate) async fn final_log(database_url: &str) -> Vec<Change> {
         connector,
         settings().store,
         &[tokio::runtime::Handle::current()],
+        &Supervisor::default(),
     );
     tasks.open(false).await.expect("it is there");
     let mut changes: Vec<Change> = Vec::new();

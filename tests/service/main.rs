@@ -40,6 +40,7 @@ mod schema;
 mod server;
 mod stats;
 mod storm;
+mod supervision;
 mod support;
 mod times;
 mod two_servers;

@@ -40,7 +40,7 @@ pub(crate) struct Service {
     feed: Feed,
     /// One permit for each concurrent watch.
     watches: Arc<Semaphore>,
-    /// One permit for each concurrent import or export.
+    /// One permit for each concurrent import, export or request for statistics.
     transfers: Arc<Semaphore>,
 }
 
@@ -320,6 +320,7 @@ impl VoiceCallService for Service {
         request: Request<proto::GetVoiceCallStatsRequest>,
     ) -> Result<Response<proto::GetVoiceCallStatsResponse>, Status> {
         let context = Context::of(&request);
+        let _permit = admit(&self.transfers)?;
         let stats = statistics::get(&self.store, request.into_inner(), context).await?;
         Ok(Response::new(stats))
     }

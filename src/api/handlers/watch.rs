@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 
 use super::resume::resume;
@@ -19,7 +19,7 @@ use crate::{
         violations::Violations,
     },
     domain::{Call, Filter, Timestamp},
-    feed::{Cursor, Feed, Point, SharedBatch, Snapshot},
+    feed::{Cursor, Feed, Point, QueuedSnapshot, SharedBatch},
     proto::{
         self, EventBatch, put_event, watch_voice_calls_request::Start,
         watch_voice_calls_response::Message,
@@ -97,7 +97,7 @@ pub(crate) async fn start(
     let tail = log.tail(deadline).await?;
     let phase = match query.start {
         Start::Snapshot(_) => Phase::Snapshot(Box::new(SnapshotReader {
-            snapshot: feed.snapshot(Arc::clone(&query.filter), 0, SNAPSHOT_PAGE),
+            snapshot: feed.queued_snapshot(Arc::clone(&query.filter), SNAPSHOT_PAGE),
             unsent: VecDeque::new(),
         })),
         Start::Live(_) => Phase::live(feed, &query, tail.head, &tail),
@@ -145,14 +145,26 @@ impl Phase {
 
 /// The snapshot that a stream begins with.
 struct SnapshotReader {
-    snapshot: Snapshot,
+    snapshot: QueuedSnapshot,
     /// Calls that have been read, and not sent yet.
     unsent: VecDeque<Call>,
 }
 
 impl SnapshotReader {
-    /// The next chunk; `None` after the last.
-    async fn next(&mut self, stop: &StopSignals) -> Result<Option<proto::SnapshotChunk>, Error> {
+    /// The next chunk; `None` after the last. While the snapshot waits in line, an empty one
+    /// comes after each interval, because proxies end streams that are silent.
+    async fn next(
+        &mut self,
+        interval: Duration,
+        stop: &StopSignals,
+    ) -> Result<Option<proto::SnapshotChunk>, Error> {
+        tokio::select! {
+            biased;
+            () = self.snapshot.turn() => {}
+            () = stop.ending.cancelled() => return Err(Error::Draining),
+            () = stop.deadline() => return Err(Error::DeadlineExceeded),
+            () = sleep(interval) => return Ok(Some(proto::SnapshotChunk::default())),
+        }
         while self.unsent.is_empty() {
             let deadline = Instant::now() + SNAPSHOT_PAGE_TIMEOUT;
             let deadline = stop.deadline.map_or(deadline, |end| end.min(deadline));
@@ -221,7 +233,7 @@ impl Watch {
             Phase::Snapshot(reader) => {
                 // Boxed, because this phase is short, and its state would otherwise stay part
                 // of the stream's.
-                let chunk = Box::pin(reader.next(&self.stop)).await?;
+                let chunk = Box::pin(reader.next(self.query.interval, &self.stop)).await?;
                 let position = reader.snapshot.position().unwrap_or_default();
                 Ok(Some(match chunk {
                     Some(chunk) => Message::SnapshotChunk(chunk),

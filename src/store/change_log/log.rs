@@ -275,12 +275,6 @@ pub(crate) async fn head(session: &Session) -> QueryResult<Revision> {
     Ok(head.revision)
 }
 
-/// The same, over a connection of a pool.
-pub(crate) async fn newest_revision(pool: &Pool, deadline: Instant) -> Result<Revision, ReadError> {
-    pool.run(deadline, async |session: &Session| head(session).await)
-        .await
-}
-
 /// Whether the log still reaches back to a revision, and as far as it.
 fn in_reach(revision: Revision, tail: &Tail) -> Result<(), LogError> {
     if revision < tail.oldest_revision {

@@ -61,7 +61,10 @@ impl Notifications {
         loop {
             let listening = async {
                 if let Ok(session) = connector.connect(Role::Listen).await {
-                    self.hear(&session).await;
+                    tokio::select! {
+                        () = self.hear(&session) => {}
+                        () = connector.slots().shortage() => {}
+                    }
                 }
             };
             tokio::select! {
@@ -101,6 +104,10 @@ impl Notifications {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.committed.notified() => {}
+                () = connector.slots().shortage(), if session.is_some() => {
+                    session = None;
+                    continue;
+                }
             }
             let tell = async {
                 if session.is_none() {

@@ -58,7 +58,7 @@ pub(crate) async fn find(
 ) -> (CommitOutcome, Option<WriterSession>) {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        if let Ok(session) = sessions.open().await {
+        if let Ok(session) = sessions.open(true).await {
             match look(&session, lost).await {
                 Ok(Some(outcome)) => return (outcome, Some(session)),
                 // On another server than the one that was looked at before.

@@ -16,7 +16,7 @@ use tokio::{
     sync::{Mutex, mpsc},
     time::sleep,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
 use super::{
@@ -62,6 +62,8 @@ pub(crate) struct Committer {
     pub(crate) commits: Commits,
     /// Owns the committer, and what it starts.
     pub(crate) tasks: TaskTracker,
+    /// Cancelled when the database is there for the first time.
+    pub(crate) opened: CancellationToken,
     /// What is said of batches, and of single writes, that the database refuses.
     pub(crate) refusals: Throttle,
     pub(crate) poison: Throttle,
@@ -82,6 +84,8 @@ enum GroupOutcome {
 impl Committer {
     pub(crate) async fn run(mut self) {
         let permit = Arc::clone(&self.permit);
+        // Its connection is made before others have taken the last one.
+        self.opened.cancelled().await;
         loop {
             // One that finds no connection must not take what another one can commit.
             while !self.is_ready().await && self.others_are_ready() {
@@ -116,7 +120,7 @@ impl Committer {
     /// Makes a session ahead, while the database is there; whether there is one.
     async fn is_ready(&mut self) -> bool {
         if self.session.is_none() && self.availability.is_up() {
-            self.session = self.session().await;
+            self.session = self.session().await.ok();
         }
         self.tell_ready(self.session.is_some());
         self.session.is_some()
@@ -160,9 +164,12 @@ impl Committer {
     async fn write(&mut self, mut group: Vec<Pending>, queue: &mut Queue) -> GroupOutcome {
         let mut effort = Effort::default();
         loop {
-            let Some(mut session) = self.session().await else {
-                answer_all(group, &WriteError::Unavailable);
-                return GroupOutcome::Answered;
+            let mut session = match self.session().await {
+                Ok(session) => session,
+                Err(error) => {
+                    answer_all(group, &error);
+                    return GroupOutcome::Answered;
+                }
             };
             session.learn(queue.last_commit.as_ref());
             let outcome = attempt(&mut session, group, &effort, &mut queue.postponed).await;
@@ -267,7 +274,7 @@ impl Committer {
 
     /// Whether the database commits a batch without changes now.
     async fn commits(&mut self, queue: &mut Queue) -> bool {
-        let Some(mut session) = self.session().await else {
+        let Ok(mut session) = self.session().await else {
             return false;
         };
         session.learn(queue.last_commit.as_ref());
@@ -398,19 +405,15 @@ impl Committer {
         }
     }
 
-    async fn session(&mut self) -> Option<WriterSession> {
+    async fn session(&mut self) -> Result<WriterSession, WriteError> {
         match self.session.take() {
             Some(session) if session.session.is_lost() => self.sessions.give_up(session.backend),
-            Some(session) => return Some(session),
+            Some(session) => return Ok(session),
             None => {}
         }
-        match self.sessions.open().await {
-            Ok(session) => Some(session),
-            Err(reason) => {
-                self.availability.no_session("writes", &reason);
-                None
-            }
-        }
+        let comes_first = !self.others_are_ready();
+        let session = self.sessions.open(comes_first).await;
+        session.map_err(|error| self.availability.no_session("writes", error).into())
     }
 }
 

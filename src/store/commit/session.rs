@@ -135,15 +135,15 @@ impl WriterSessions {
         self.former = Some(backend);
     }
 
-    /// Makes a session; none while the former backend lives.
-    pub(crate) async fn open(&mut self) -> Result<WriterSession, String> {
+    /// Makes a session; none while the former backend lives. One that comes first takes the
+    /// place of a session that only reads, where no other is left.
+    pub(crate) async fn open(&mut self, comes_first: bool) -> Result<WriterSession, OpenError> {
         if let Some(former) = self.former.clone() {
-            self.end(&former).await?;
+            self.end(&former, comes_first).await?;
             self.former = None;
         }
-        let text = |error: Error| error.to_string();
-        let session = self.connector.connect(Role::Write).await;
-        let session = session.map_err(OpenError::reason)?;
+        let text = |error: Error| OpenError::Connect(error.to_string());
+        let session = self.connect(Role::Write, comes_first).await?;
         let backend = backend(&session).await.map_err(text)?;
         self.clock.database_says(from_sql_time(backend.clock));
         // Whatever happens from here on, it may wait for a standby.
@@ -151,10 +151,10 @@ impl WriterSessions {
         if let Err(error) = reach_standby(&session).await {
             // Another host may be the primary by now, whose standby answers.
             self.connector.try_others_first();
-            return Err(format!(
+            return Err(OpenError::Connect(format!(
                 "it is reached, but a commit is not confirmed, as by its synchronous standby: \
                  {error}"
-            ));
+            )));
         }
         let known = end_of_log(&session, &self.clock).await.map_err(text)?;
         self.former = None;
@@ -171,17 +171,15 @@ impl WriterSessions {
     }
 
     /// Ends the backend; an error says why it has not ended yet.
-    async fn end(&mut self, backend: &Backend) -> Result<(), String> {
+    async fn end(&mut self, backend: &Backend, comes_first: bool) -> Result<(), OpenError> {
+        let lives = |reason: &str| Err(OpenError::Connect(reason.to_owned()));
         let watch = match self.watch.take() {
             Some(watch) => watch,
-            None => {
-                let watch = self.connector.connect(Role::Maintain).await;
-                watch.map_err(OpenError::reason)?
-            }
+            None => self.connect(Role::Maintain, comes_first).await?,
         };
         for _ in 0..MAX_LOOKS {
             let state = end(&watch, backend).await;
-            match state.map_err(|error| error.to_string())? {
+            match state.map_err(|error| OpenError::Connect(error.to_string()))? {
                 None
                 | Some(State {
                     ended: Some(true), ..
@@ -191,12 +189,20 @@ impl WriterSessions {
                 }
                 Some(State { waits: true, .. }) => {
                     self.watch = Some(watch);
-                    return Err("the backend of the session before waits for a standby".to_owned());
+                    return lives("the backend of the session before waits for a standby");
                 }
                 Some(State { .. }) => {}
             }
         }
-        Err("the backend of the session before does not end".to_owned())
+        lives("the backend of the session before does not end")
+    }
+
+    async fn connect(&self, role: Role, comes_first: bool) -> Result<Session, OpenError> {
+        if comes_first {
+            self.connector.connect_first(role).await
+        } else {
+            self.connector.connect(role).await
+        }
     }
 }
 

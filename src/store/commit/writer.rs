@@ -14,9 +14,12 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use tokio::{
     runtime::Handle,
-    sync::{Mutex, mpsc, oneshot},
+    sync::{
+        Mutex,
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
 };
-use tokio_util::task::TaskTracker;
 
 use super::{
     committer::{Commits, Committer},
@@ -29,10 +32,13 @@ use crate::store::{
     database::{Availability, Throttle},
     error::WriteError,
     maintenance::upkeep::Upkeep,
+    tasks::Tasks,
 };
 
 /// One committer commits, the other answers.
 const COMMITTERS: usize = 2;
+/// The connections that each of them may have: see `WriterSessions`.
+const CONNECTIONS_OF_EACH: usize = 2;
 
 /// The way into the queue. Clones share it; the committers end when all are gone and
 /// the queue is empty.
@@ -43,16 +49,18 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the committers, which `tasks` owns.
+    /// Starts the committers, which `tasks` owns. One that ends ends the process: what it had
+    /// under way may be committed or not.
     pub(crate) fn start(
         upkeep: &Upkeep,
         availability: &Availability,
         head: &HeadHint,
         commits: &Commits,
         queue_len: usize,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(queue_len);
+        upkeep.want_connections(COMMITTERS * CONNECTIONS_OF_EACH);
         let permit = Arc::new(Mutex::new(Queue::new(receiver)));
         let ready: Arc<[AtomicBool]> = (0..COMMITTERS).map(|_| AtomicBool::default()).collect();
         for place in 0..COMMITTERS {
@@ -65,12 +73,14 @@ impl Writer {
                 availability: availability.clone(),
                 head: head.clone(),
                 commits: commits.clone(),
-                tasks: tasks.clone(),
+                tasks: tasks.tracker.clone(),
+                opened: tasks.opened.clone(),
                 refusals: Throttle::default(),
                 poison: Throttle::default(),
                 session: None,
             };
-            tasks.spawn(committer.run());
+            let (supervisor, tracker) = (&tasks.supervisor, &tasks.tracker);
+            supervisor.essential(tracker, "commits", committer.run());
         }
         Self {
             queue: sender,
@@ -85,9 +95,10 @@ impl Writer {
             return Err(WriteError::Unavailable);
         }
         let (pending, result) = pending(write);
-        self.queue
-            .try_send(pending)
-            .map_err(|_| WriteError::Overloaded)?;
+        self.queue.try_send(pending).map_err(|error| match error {
+            TrySendError::Full(_) => WriteError::Overloaded,
+            TrySendError::Closed(_) => WriteError::Stopping,
+        })?;
         answered(result).await
     }
 
@@ -103,7 +114,7 @@ impl Writer {
         }
         let (pending, result) = pending(write);
         let room = self.queue.reserve().await;
-        room.map_err(|_| WriteError::Unavailable)?.send(pending);
+        room.map_err(|_| WriteError::Stopping)?.send(pending);
         answered(result).await
     }
 }

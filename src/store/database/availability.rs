@@ -14,7 +14,10 @@ use tracing::{info, warn};
 use diesel::{QueryableByName, data_types::PgTimestamp, pg::sql_types::Timestamptz, sql_query};
 
 use super::{clock::Clock, connector::Connector, role::Role, session::Session, throttle::Throttle};
-use crate::store::values::from_sql_time;
+use crate::store::{
+    error::{OpenError, ReadError},
+    values::from_sql_time,
+};
 
 const PING_EVERY: Duration = Duration::from_secs(1);
 /// However many ask for it.
@@ -24,6 +27,8 @@ const PING_LIMIT: Duration = Duration::from_secs(2);
 /// A connection that is cut off so soon is tried again at once, so often in all.
 const CUT_OFF_WITHIN: Duration = Duration::from_millis(500);
 const PING_ATTEMPTS: u32 = 3;
+/// Between two lines in the log about a want of connections.
+const SAY_SHORT_EVERY: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
@@ -33,6 +38,7 @@ pub(in crate::store) struct Availability {
     up: watch::Sender<bool>,
     suspected: Arc<Notify>,
     complaints: Throttle,
+    shortages: Throttle,
 }
 
 impl Availability {
@@ -42,6 +48,7 @@ impl Availability {
             up: watch::Sender::new(false),
             suspected: Arc::default(),
             complaints: Throttle::default(),
+            shortages: Throttle::every(SAY_SHORT_EVERY),
         }
     }
 
@@ -59,9 +66,16 @@ impl Availability {
         self.suspected.notify_one();
     }
 
-    /// The same, because there is no connection for what is to be done; why is in the log,
-    /// every now and then.
-    pub(in crate::store) fn no_session(&self, purpose: &str, reason: &str) {
+    /// What to answer when there is no connection for what is to be done; why is in the log,
+    /// every now and then. A database that has none left is there: only a ping says otherwise.
+    pub(in crate::store) fn no_session(&self, purpose: &str, error: OpenError) -> ReadError {
+        if let OpenError::NoConnectionLeft { .. } = error {
+            if let Some(kept_back) = self.shortages.may_say("") {
+                warn!(kept_back, "no connection for {purpose}: {error}");
+            }
+            return ReadError::Overloaded;
+        }
+        let reason = &error.reason();
         if let Some(kept_back) = self.complaints.may_say(reason) {
             warn!(
                 kept_back,
@@ -69,6 +83,7 @@ impl Availability {
             );
         }
         self.suspect();
+        ReadError::Unavailable
     }
 
     pub(in crate::store) fn subscribe(&self) -> watch::Receiver<bool> {
@@ -92,7 +107,12 @@ impl Availability {
         let mut session = None;
         let mut retry_after = FIRST_RETRY;
         loop {
-            let reached = ping(&connector, &clock, &mut session).await;
+            let reached = match ping(&connector, &clock, &mut session).await {
+                Ok(()) => Ok(()),
+                // It is there, but no way to look further: what was true stays true.
+                Err(OpenError::NoConnectionLeft { .. }) if self.is_up() => Ok(()),
+                Err(error) => Err(error.reason()),
+            };
             let was_up = self.up.send_replace(reached.is_ok());
             match (was_up, &reached) {
                 (true, Err(reason)) => {
@@ -120,7 +140,7 @@ async fn ping(
     connector: &Connector,
     clock: &Clock,
     session: &mut Option<Session>,
-) -> Result<(), String> {
+) -> Result<(), OpenError> {
     let mut was_silent = false;
     if let Some(open) = session.take() {
         match answer(&open, clock).await {
@@ -135,7 +155,7 @@ async fn ping(
     let mut attempts = 1;
     loop {
         let started = Instant::now();
-        let reason = match connect(connector, clock).await {
+        let error = match connect(connector, clock).await {
             Ok(open) => {
                 if was_silent {
                     // What is lost on its connection may be lost on all that are as old.
@@ -144,23 +164,25 @@ async fn ping(
                 *session = Some(open);
                 return Ok(());
             }
-            Err(reason) => reason,
+            Err(error) => error,
         };
         // Cut off rather than not there.
         if attempts == PING_ATTEMPTS || started.elapsed() > CUT_OFF_WITHIN {
-            return Err(reason);
+            return Err(error);
         }
         attempts += 1;
     }
 }
 
-async fn connect(connector: &Connector, clock: &Clock) -> Result<Session, String> {
-    let session = connector.connect(Role::Maintain).await;
-    let session = session.map_err(|error| error.reason())?;
+async fn connect(connector: &Connector, clock: &Clock) -> Result<Session, OpenError> {
+    let session = connector.connect(Role::Maintain).await?;
     match answer(&session, clock).await {
         Ok(()) => Ok(session),
-        Err(Silence::Ended(reason)) => Err(reason),
-        Err(Silence::Lasting) => Err(format!("no response within {} s", PING_LIMIT.as_secs())),
+        Err(Silence::Ended(reason)) => Err(OpenError::Connect(reason)),
+        Err(Silence::Lasting) => Err(OpenError::Connect(format!(
+            "no response within {} s",
+            PING_LIMIT.as_secs()
+        ))),
     }
 }
 

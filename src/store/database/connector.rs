@@ -14,10 +14,15 @@ use std::{
 };
 
 use rand::seq::SliceRandom;
-use tokio::{net::lookup_host, task::AbortHandle, time::timeout};
+use tokio::{
+    net::lookup_host,
+    task::AbortHandle,
+    time::{Instant, sleep, timeout},
+};
 use tokio_postgres::{
     Config,
     config::{Host, LoadBalanceHosts, SslMode, SslNegotiation},
+    error::SqlState,
 };
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -25,6 +30,7 @@ use tracing::warn;
 use super::{
     role::Role,
     session::{Session, SessionError},
+    slots::Slots,
     tls::{self, Tls},
     url::Parameters,
 };
@@ -36,6 +42,9 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 const MIN_SHARE: Duration = Duration::from_secs(1);
 /// After how long without an acknowledgement a connection is given up.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long something that comes first waits for a connection, and how often it asks.
+const SLOT_TIME: Duration = Duration::from_secs(2);
+const ASK_EVERY: Duration = Duration::from_millis(20);
 const DEFAULT_PORT: u16 = 5432;
 
 /// Makes sessions with one database. Clones share what was learnt of its servers.
@@ -57,6 +66,32 @@ struct Inner {
     tasks: TaskTracker,
     /// What drives them, to end all at once.
     drivers: Mutex<Vec<AbortHandle>>,
+    slots: Slots,
+}
+
+/// Why a server gave no session.
+struct Unreached {
+    reason: String,
+    /// It has no connection left.
+    full: bool,
+}
+
+impl From<String> for Unreached {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            full: false,
+        }
+    }
+}
+
+impl From<&tokio_postgres::Error> for Unreached {
+    fn from(error: &tokio_postgres::Error) -> Self {
+        Self {
+            reason: explanation(error),
+            full: error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS),
+        }
+    }
 }
 
 /// One of the servers that the URL names.
@@ -95,6 +130,7 @@ impl Connector {
             last_good: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
             drivers: Mutex::default(),
+            slots: Slots::default(),
         })))
     }
 
@@ -115,14 +151,21 @@ impl Connector {
     ///
     /// # Errors
     /// [`OpenError::Connect`]: each server that was tried, and why it would not do.
+    /// [`OpenError::NoConnectionLeft`]: one of them would, but has no connection left, or
+    /// only for what comes first (see `slots`).
     pub(in crate::store) async fn connect(&self, role: Role) -> Result<Session, OpenError> {
+        if role.gives_way() && self.0.slots.are_short() {
+            return Err(self.no_connection_left("writes and look-ups come first"));
+        }
         let mut failures = Vec::new();
+        let mut is_full = false;
         for place in self.order() {
             let server = &self.0.servers[place];
             let share = self.share();
             let attempt = timeout(share, self.connect_to(server, role)).await;
-            let attempt = attempt
-                .unwrap_or_else(|_| Err(format!("no session within {} ms", share.as_millis())));
+            let attempt = attempt.unwrap_or_else(|_| {
+                Err(format!("no session within {} ms", share.as_millis()).into())
+            });
             match attempt {
                 Ok(session) => {
                     let before = self.0.last_good.swap(place, Ordering::AcqRel);
@@ -135,10 +178,55 @@ impl Connector {
                     }
                     return Ok(session);
                 }
-                Err(reason) => failures.push(format!("{}: {reason}", server.name())),
+                Err(Unreached { reason, full }) => {
+                    is_full |= full;
+                    failures.push(format!("{}: {reason}", server.name()));
+                }
             }
         }
-        Err(OpenError::Connect(failures.join("; ")))
+        let failures = failures.join("; ");
+        Err(if is_full {
+            self.no_connection_left(&failures)
+        } else {
+            OpenError::Connect(failures)
+        })
+    }
+
+    /// The same for what comes first: what gives way gives up what it does not use, and makes
+    /// nothing new meanwhile.
+    pub(in crate::store) async fn connect_first(&self, role: Role) -> Result<Session, OpenError> {
+        let session = self.connect(role).await;
+        if !matches!(session, Err(OpenError::NoConnectionLeft { .. })) {
+            return session;
+        }
+        let _waiting = self.0.slots.wait();
+        let give_up = Instant::now() + SLOT_TIME;
+        loop {
+            self.0.slots.close_idle();
+            sleep(ASK_EVERY).await;
+            let session = self.connect(role).await;
+            let is_full = matches!(session, Err(OpenError::NoConnectionLeft { .. }));
+            if !is_full || Instant::now() >= give_up {
+                return session;
+            }
+        }
+    }
+
+    /// Who gets connections when there are none left.
+    pub(in crate::store) fn slots(&self) -> &Slots {
+        &self.0.slots
+    }
+
+    fn no_connection_left(&self, reason: &str) -> OpenError {
+        let drivers = self.drivers();
+        OpenError::NoConnectionLeft {
+            had: drivers
+                .iter()
+                .filter(|driver| !driver.is_finished())
+                .count(),
+            wanted: self.0.slots.wanted(),
+            reason: reason.to_owned(),
+        }
     }
 
     /// Ends all sessions but this one: they are lost to whatever waits for them. For when
@@ -188,7 +276,7 @@ impl Connector {
     }
 
     /// Connects to one server, by any of its addresses.
-    async fn connect_to(&self, server: &Server, role: Role) -> Result<Session, String> {
+    async fn connect_to(&self, server: &Server, role: Role) -> Result<Session, Unreached> {
         let Host::Tcp(host) = &server.host else {
             return self.connect_at(server, None, role).await;
         };
@@ -201,11 +289,15 @@ impl Connector {
         let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         let share = self.share() / count.max(1);
         let mut failures = Vec::new();
+        let mut is_full = false;
         for address in addresses {
             match timeout(share, self.connect_at(server, Some(address), role)).await {
                 Ok(Ok(session)) => return Ok(session),
-                Ok(Err(reason)) if count == 1 => return Err(reason),
-                Ok(Err(reason)) => failures.push(format!("at {address}: {reason}")),
+                Ok(Err(unreached)) if count == 1 => return Err(unreached),
+                Ok(Err(Unreached { reason, full })) => {
+                    is_full |= full;
+                    failures.push(format!("at {address}: {reason}"));
+                }
                 Err(_) => failures.push(format!(
                     "at {address}: no session within {} ms",
                     share.as_millis()
@@ -215,7 +307,10 @@ impl Connector {
         if failures.is_empty() {
             failures.push("the name has no address".to_owned());
         }
-        Err(failures.join("; "))
+        Err(Unreached {
+            reason: failures.join("; "),
+            full: is_full,
+        })
     }
 
     async fn connect_at(
@@ -223,7 +318,7 @@ impl Connector {
         server: &Server,
         address: Option<IpAddr>,
         role: Role,
-    ) -> Result<Session, String> {
+    ) -> Result<Session, Unreached> {
         let mut config = self.0.config.clone();
         config
             .application_name(role.application_name())
@@ -246,14 +341,14 @@ impl Connector {
             // Where neither way works, the first error tells more.
             result = plain.or(result);
         }
-        let (client, connection) = result.map_err(|error| explanation(&error))?;
+        let (client, connection) = result.map_err(|error| Unreached::from(&error))?;
         let start = Session::start(client, connection, role, tls(), &self.0.tasks);
         let (session, is_standby) = start.await.map_err(|error| match error {
-            SessionError::Settings(error) => explanation(&error),
-            SessionError::Driver(error) => error.to_string(),
+            SessionError::Settings(error) => Unreached::from(&error),
+            SessionError::Driver(error) => error.to_string().into(),
         })?;
         if is_standby && (role.needs_primary() || !self.0.standbys_will_do) {
-            return Err("the server is a standby".to_owned());
+            return Err("the server is a standby".to_owned().into());
         }
         let mut drivers = self.drivers();
         drivers.retain(|driver| !driver.is_finished());

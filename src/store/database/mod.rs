@@ -7,6 +7,7 @@
 //!   each of them has a limit on our side
 //! - `pool` lends sessions for reads (`lease`), and repeats a read that failed because of its
 //!   session
+//! - `slots` is who gets connections when PostgreSQL has no more of them
 //! - `availability` is whether the database can be reached, `clock` the time with
 //!   evidence, `lock` what is locked; `migrations` bring it to
 //!   this release's schema, and `text_keys` notices when PostgreSQL hashes texts in another
@@ -24,6 +25,7 @@ mod migrations;
 mod pool;
 mod role;
 mod session;
+mod slots;
 mod text_keys;
 mod throttle;
 mod tls;

@@ -94,7 +94,11 @@ impl Manager for Sessions {
     type Error = OpenError;
 
     async fn create(&self) -> Result<Session, OpenError> {
-        self.connector.connect(self.role).await
+        if self.role.gives_way() {
+            self.connector.connect(self.role).await
+        } else {
+            self.connector.connect_first(self.role).await
+        }
     }
 
     async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<OpenError> {
@@ -126,8 +130,18 @@ impl Pool {
         let pool = managed::Pool::builder(sessions)
             .max_size(connections)
             .build();
+        let pool = pool.expect("a pool without timeouts needs no runtime");
+        connector.slots().want(connections);
+        if role.gives_way() {
+            let idle = pool.weak();
+            connector.slots().on_shortage(Box::new(move || {
+                let pool = idle.upgrade();
+                pool.inspect(|pool| drop(pool.retain(|_, _| false)))
+                    .is_some()
+            }));
+        }
         Self {
-            pool: pool.expect("a pool without timeouts needs no runtime"),
+            pool,
             availability: availability.clone(),
         }
     }
@@ -167,7 +181,11 @@ impl Pool {
             };
             let failure = match read {
                 Ok(((), value)) => {
-                    session.give_back();
+                    if self.gives_way() {
+                        session.discard();
+                    } else {
+                        session.give_back();
+                    }
                     return Ok(value);
                 }
                 Err(error) => session.judge(error).await,
@@ -184,6 +202,12 @@ impl Pool {
         }
     }
 
+    /// Whether something that comes first waits for one of the connections.
+    fn gives_way(&self) -> bool {
+        let Sessions { connector, role } = self.pool.manager();
+        role.gives_way() && connector.slots().are_short()
+    }
+
     /// A session; after a failure one that was made since: those that are as old as the one
     /// that failed are dead too, or have the same plans.
     async fn session(
@@ -196,12 +220,11 @@ impl Pool {
                 .await
                 .map_err(|_| ReadError::DeadlineExceeded)?
                 .map_err(|error| {
-                    let reason = match error {
-                        PoolError::Backend(error) => error.reason(),
-                        other => other.to_string(),
+                    let error = match error {
+                        PoolError::Backend(error) => error,
+                        other => OpenError::Connect(other.to_string()),
                     };
-                    self.availability.no_session("reads", &reason);
-                    ReadError::Unavailable
+                    self.availability.no_session("reads", error)
                 })?;
             let created = Object::metrics(&session).created;
             if made_since.is_none_or(|since| created >= since) {

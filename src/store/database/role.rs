@@ -20,8 +20,12 @@ pub(in crate::store) enum Role {
     /// Lists of plain shapes, for each of which one index is right whatever the
     /// values, and gives the order: planned once.
     PlainList,
-    /// Reads the change log.
+    /// Counts calls: statements of many shapes that may read the whole table.
+    Statistics,
+    /// Reads the change log, for whom it is not in memory.
     Log,
+    /// Follows the change log.
+    Follow,
     /// Listens for notifications that there are changes.
     Listen,
     /// Sends them; they are only hints, so their commits need not be durable.
@@ -57,7 +61,9 @@ impl Role {
             Self::Read => "voicecall reader",
             Self::List => "voicecall lists",
             Self::PlainList => "voicecall plain lists",
+            Self::Statistics => "voicecall statistics",
             Self::Log => "voicecall log",
+            Self::Follow => "voicecall follower",
             Self::Listen => "voicecall listener",
             Self::Notify => "voicecall notifier",
             Self::Maintain => "voicecall maintenance",
@@ -71,7 +77,9 @@ impl Role {
         match self {
             Self::Write | Self::Listen | Self::Notify => None,
             Self::Read => Some(Duration::from_secs(10)),
-            Self::List | Self::PlainList | Self::Log => Some(Duration::from_secs(3600)),
+            Self::List | Self::PlainList | Self::Statistics | Self::Log | Self::Follow => {
+                Some(Duration::from_secs(3600))
+            }
             Self::Maintain => Some(Duration::from_secs(60)),
             Self::Vacuum => Some(Duration::from_secs(12 * 3600)),
         }
@@ -87,7 +95,9 @@ impl Role {
             Self::Read
             | Self::List
             | Self::PlainList
+            | Self::Statistics
             | Self::Log
+            | Self::Follow
             | Self::Maintain
             | Self::Vacuum => self.statement_timeout().unwrap_or_default() + Duration::from_secs(2),
         }
@@ -103,6 +113,20 @@ impl Role {
             Self::Vacuum => Duration::from_secs(10),
             _ => Duration::ZERO,
         }
+    }
+
+    /// Whether it leaves the last connections to what comes first.
+    pub(super) fn gives_way(self) -> bool {
+        matches!(
+            self,
+            Self::List
+                | Self::PlainList
+                | Self::Statistics
+                | Self::Log
+                | Self::Listen
+                | Self::Notify
+                | Self::Vacuum
+        )
     }
 
     /// Whether a server that only follows another one will do.
@@ -125,8 +149,10 @@ impl Role {
                  SET enable_hashjoin = off; SET enable_mergejoin = off"
             }
             Self::Read => "; SET enable_seqscan = off",
-            Self::Log => "; SET plan_cache_mode = force_custom_plan; SET enable_seqscan = off",
-            Self::List => "; SET plan_cache_mode = force_custom_plan",
+            Self::Log | Self::Follow => {
+                "; SET plan_cache_mode = force_custom_plan; SET enable_seqscan = off"
+            }
+            Self::List | Self::Statistics => "; SET plan_cache_mode = force_custom_plan",
             Self::PlainList => {
                 "; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
                  SET enable_bitmapscan = off"

@@ -6,12 +6,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Between two lines that say the same.
+/// Between two lines that say the same, by default.
 const EVERY: Duration = Duration::from_secs(10);
 
 /// One kind of line. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub(in crate::store) struct Throttle(Arc<Mutex<ThrottleState>>);
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Throttle {
+    every: Duration,
+    state: Arc<Mutex<ThrottleState>>,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self::every(EVERY)
+    }
+}
 
 #[derive(Debug, Default)]
 struct ThrottleState {
@@ -22,11 +31,18 @@ struct ThrottleState {
 }
 
 impl Throttle {
+    pub(in crate::store) fn every(every: Duration) -> Self {
+        Self {
+            every,
+            state: Arc::default(),
+        }
+    }
+
     /// Whether the line may be said now, and how many of its kind were kept back before.
     pub(in crate::store) fn may_say(&self, line: &str) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let is_recent = |at| now.saturating_duration_since(at) < EVERY;
+        let is_recent = |at| now.saturating_duration_since(at) < self.every;
         if state.said == line && state.said_at.is_some_and(is_recent) {
             state.kept_back += 1;
             return None;

@@ -69,9 +69,13 @@ pub(crate) async fn keep(
                     );
                 }
             }
+            Err(error @ OpenError::NoConnectionLeft { .. }) => {
+                availability.no_session("vacuuming after purges", error);
+            }
             Err(error) => {
                 if availability.is_up() {
-                    warn!(%error, "cannot vacuum the tables after purges; trying again");
+                    let error = error.reason();
+                    warn!(error, "cannot vacuum the tables after purges; trying again");
                 }
             }
         }
@@ -83,10 +87,10 @@ pub(crate) async fn keep(
     }
 }
 
-async fn look(connector: &Connector) -> Result<Look, String> {
-    let session = connector.connect(Role::Vacuum).await;
-    let session = session.map_err(OpenError::reason)?;
-    erase(&session).await.map_err(|error| error.to_string())
+async fn look(connector: &Connector) -> Result<Look, OpenError> {
+    let session = connector.connect(Role::Vacuum).await?;
+    let look = erase(&session).await;
+    look.map_err(|error| OpenError::Connect(error.to_string()))
 }
 
 /// Erases what can be, on a session whose lock goes with it.

@@ -68,6 +68,11 @@ impl Upkeep {
         WriterSessions::new(self.connector.clone(), self.clock.clone())
     }
 
+    /// Takes note of the connections that writers may have.
+    pub(crate) fn want_connections(&self, connections: usize) {
+        self.connector.slots().want(connections);
+    }
+
     /// Takes note of how far the log reaches.
     pub(crate) fn log_reached(&self, revision: Revision) {
         if revision >= self.make_from.load(Ordering::Relaxed) {
@@ -137,7 +142,7 @@ impl Upkeep {
 
     /// One whose locks go with it.
     async fn session(&self) -> Result<Session, String> {
-        let session = self.connector.connect(Role::Maintain).await;
+        let session = self.connector.connect_first(Role::Maintain).await;
         session.map_err(OpenError::reason)
     }
 }

@@ -2,7 +2,10 @@
 //! one query. A read never joins a query that has been sent already, so it sees
 //! every write that was answered before it began.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use diesel::{
     pg::Pg,
@@ -10,35 +13,81 @@ use diesel::{
     query_builder::{AstPass, Query, QueryFragment, QueryId},
     sql_types::{Array, BigInt, Nullable, Uuid as SqlUuid},
 };
+use futures_util::future;
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     task::yield_now,
     time::Instant,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{Call, Revision, Uuid},
     store::{
         change_log::log::HEAD,
-        database::{Attempts, Availability, Connector, Pool, Role, Session},
+        database::{Attempts, Availability, Connector, Role, Session},
         error::ReadError,
         row::CallRow,
         schema::{purged_calls, voice_calls},
+        tasks::Tasks,
     },
 };
 
 /// The most uids in a query; a single read may exceed it.
 const MAX_QUERY_UIDS: usize = 1024;
 
-/// What one caller asks for, and where the answer goes.
+/// Where the answer to a look-up goes.
+type Reply<T> = oneshot::Sender<Result<T, ReadError>>;
+
+/// What one caller asks for.
 #[derive(Debug)]
-struct Lookup {
-    uids: Vec<Uuid>,
-    /// What the log must have reached, as the look-up itself sees it; 0: nothing.
-    min_revision: Revision,
-    reply: oneshot::Sender<Result<Vec<Arc<Call>>, ReadError>>,
+enum Lookup {
+    /// The calls with these uids.
+    Calls {
+        uids: Vec<Uuid>,
+        /// What the log must have reached, as the look-up itself sees it; 0: nothing.
+        min_revision: Revision,
+        reply: Reply<Vec<Arc<Call>>>,
+    },
+    /// Whether the call with this uid was purged.
+    Purged { uid: Uuid, reply: Reply<bool> },
+}
+
+impl Lookup {
+    /// How many uids it asks for.
+    fn len(&self) -> usize {
+        match self {
+            Self::Calls { uids, .. } => uids.len(),
+            Self::Purged { .. } => 1,
+        }
+    }
+
+    fn min_revision(&self) -> Revision {
+        match self {
+            Self::Calls { min_revision, .. } => *min_revision,
+            Self::Purged { .. } => 0,
+        }
+    }
+
+    /// Whether nobody waits for the answer any more.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Calls { reply, .. } => reply.is_closed(),
+            Self::Purged { reply, .. } => reply.is_closed(),
+        }
+    }
+
+    /// Answers it with an error. A caller that has gone wants no answer.
+    fn refuse(self, error: ReadError) {
+        match self {
+            Self::Calls { reply, .. } => drop(reply.send(Err(error))),
+            Self::Purged { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
 }
 
 /// The way into the queue; the reader ends when it is gone.
@@ -49,12 +98,12 @@ pub(crate) struct Lookups {
 }
 
 impl Lookups {
-    /// Starts the reader, which `tasks` owns, on the thread of its callers.
+    /// Starts the reader, which `tasks` owns and whose end ends the process, on the thread of its callers.
     pub(crate) fn start(
         connector: &Connector,
         availability: &Availability,
         queue_len: usize,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
         callers: &Handle,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(queue_len);
@@ -63,7 +112,10 @@ impl Lookups {
             availability: availability.clone(),
             session: None,
         };
-        tasks.spawn_on(reader.run(receiver), callers);
+        connector.slots().want(1);
+        let run = reader.run(receiver, tasks.opened.clone());
+        let (supervisor, tracker) = (&tasks.supervisor, &tasks.tracker);
+        supervisor.essential_on(callers, tracker, "look-ups", run);
         Self {
             queue: sender,
             availability: availability.clone(),
@@ -78,35 +130,34 @@ impl Lookups {
         uids: Vec<Uuid>,
         min_revision: Revision,
     ) -> Result<Vec<Arc<Call>>, ReadError> {
+        self.ask(|reply| Lookup::Calls {
+            uids,
+            min_revision,
+            reply,
+        })
+        .await
+    }
+
+    /// Whether a call with this uid was purged.
+    pub(crate) async fn is_purged(&self, uid: Uuid) -> Result<bool, ReadError> {
+        self.ask(|reply| Lookup::Purged { uid, reply }).await
+    }
+
+    async fn ask<T>(&self, lookup: impl FnOnce(Reply<T>) -> Lookup) -> Result<T, ReadError> {
         if !self.availability.is_up() {
             return Err(ReadError::Unavailable);
         }
         let (reply, result) = oneshot::channel();
-        let lookup = Lookup {
-            uids,
-            min_revision,
-            reply,
-        };
         self.queue
-            .try_send(lookup)
-            .map_err(|_| ReadError::Overloaded)?;
-        // A reader that ends without an answer has panicked.
+            .try_send(lookup(reply))
+            .map_err(|error| match error {
+                TrySendError::Full(_) => ReadError::Overloaded,
+                TrySendError::Closed(_) => ReadError::Stopping,
+            })?;
+        // A reader that ends without an answer has panicked, perhaps because of this one: it
+        // is not to be tried elsewhere.
         result.await.unwrap_or(Err(ReadError::Internal))
     }
-}
-
-/// Whether a call with this uid was purged.
-pub(crate) async fn is_purged(
-    pool: &Pool,
-    uid: Uuid,
-    deadline: Instant,
-) -> Result<bool, ReadError> {
-    let purged = pool
-        .run(deadline, async |session: &Session| {
-            purged(session, &[uid]).await
-        })
-        .await?;
-    Ok(!purged.is_empty())
 }
 
 /// The reader's end of the queue, and its session.
@@ -118,7 +169,13 @@ struct Sessions {
 }
 
 impl Sessions {
-    async fn run(mut self, mut queue: mpsc::Receiver<Lookup>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Lookup>, opened: CancellationToken) {
+        // Its connection is made before there is anything to look up, and before others have
+        // taken the last one.
+        opened.cancelled().await;
+        if self.availability.is_up() {
+            self.session = self.session().await.ok();
+        }
         loop {
             let lookups = take(&mut queue).await;
             if lookups.is_empty() {
@@ -134,12 +191,13 @@ impl Sessions {
         let mut attempts = Attempts::default();
         loop {
             // Cancelled ones cost the database nothing.
-            lookups.retain(|lookup| !lookup.reply.is_closed());
+            lookups.retain(|lookup| !lookup.is_abandoned());
             if lookups.is_empty() {
                 return;
             }
-            let Some(session) = self.session().await else {
-                return refuse(lookups, &ReadError::Unavailable);
+            let session = match self.session().await {
+                Ok(session) => session,
+                Err(error) => return refuse(lookups, &error),
             };
             let started = Instant::now();
             let failure = match found(&session, &lookups).await {
@@ -157,19 +215,14 @@ impl Sessions {
         }
     }
 
-    async fn session(&mut self) -> Option<Session> {
+    async fn session(&mut self) -> Result<Session, ReadError> {
         if let Some(session) = self.session.take()
             && !session.is_lost()
         {
-            return Some(session);
+            return Ok(session);
         }
-        match self.connector.connect(Role::Read).await {
-            Ok(session) => Some(session),
-            Err(error) => {
-                self.availability.no_session("look-ups", &error.reason());
-                None
-            }
-        }
+        let session = self.connector.connect_first(Role::Read).await;
+        session.map_err(|error| self.availability.no_session("look-ups", error))
     }
 }
 
@@ -182,11 +235,11 @@ async fn take(queue: &mut mpsc::Receiver<Lookup>) -> Vec<Lookup> {
     // The runtime runs whoever was woken last first: without a turn for those who
     // are about to ask too, nearly every query would be for one.
     yield_now().await;
-    let mut uids = first.uids.len();
+    let mut uids = first.len();
     let mut taken = vec![first];
     while uids < MAX_QUERY_UIDS {
         let Ok(lookup) = queue.try_recv() else { break };
-        uids += lookup.uids.len();
+        uids += lookup.len();
         taken.push(lookup);
     }
     taken
@@ -196,53 +249,84 @@ async fn take(queue: &mut mpsc::Receiver<Lookup>) -> Vec<Lookup> {
 struct Found {
     calls: HashMap<Uuid, Arc<Call>>,
     head: Option<Revision>,
+    /// Of the uids that somebody asked this for.
+    purged: HashSet<Uuid>,
 }
 
 async fn found(session: &Session, lookups: &[Lookup]) -> QueryResult<Found> {
-    let mut uids: Vec<Uuid> = lookups
-        .iter()
-        .flat_map(|lookup| &lookup.uids)
-        .copied()
-        .collect();
+    let (mut uids, mut purged_uids) = (Vec::new(), Vec::new());
+    for lookup in lookups {
+        match lookup {
+            Lookup::Calls { uids: wanted, .. } => uids.extend_from_slice(wanted),
+            Lookup::Purged { uid, .. } => purged_uids.push(*uid),
+        }
+    }
     uids.sort_unstable();
     uids.dedup();
-    let (calls, head) = if lookups.iter().any(|lookup| lookup.min_revision > 0) {
-        let (calls, head) = load_with_head(session, &uids).await?;
-        (calls, Some(head))
-    } else {
-        (load(session, &uids).await?, None)
+    let calls = async {
+        if lookups.iter().any(|lookup| lookup.min_revision() > 0) {
+            let (calls, head) = load_with_head(session, &uids).await?;
+            Ok((calls, Some(head)))
+        } else if uids.is_empty() {
+            Ok((Vec::new(), None))
+        } else {
+            Ok((load(session, &uids).await?, None))
+        }
     };
+    let purged = async {
+        if purged_uids.is_empty() {
+            return Ok(Vec::new());
+        }
+        purged(session, &purged_uids).await
+    };
+    let ((calls, head), purged) = future::try_join(calls, purged).await?;
     let calls = calls.into_iter().map(|call| (call.uid, Arc::new(call)));
     Ok(Found {
         calls: calls.collect(),
         head,
+        purged: purged.into_iter().collect(),
     })
 }
 
-fn reply(lookups: Vec<Lookup>, Found { calls, head }: Found) {
-    let answers: Vec<Result<Vec<Arc<Call>>, ReadError>> = lookups
-        .iter()
-        .map(|lookup| match head {
-            Some(head) if head < lookup.min_revision => Err(ReadError::RevisionNotReached {
-                current_revision: head,
-            }),
-            _ => {
-                let uids = lookup.uids.iter();
-                Ok(uids.filter_map(|uid| calls.get(uid).cloned()).collect())
+fn reply(lookups: Vec<Lookup>, found: Found) {
+    let Found {
+        calls,
+        head,
+        purged,
+    } = found;
+    let mut answers = Vec::with_capacity(lookups.len());
+    for lookup in lookups {
+        match lookup {
+            Lookup::Calls {
+                uids,
+                min_revision,
+                reply,
+            } => {
+                let answer = match head {
+                    Some(head) if head < min_revision => Err(ReadError::RevisionNotReached {
+                        current_revision: head,
+                    }),
+                    _ => {
+                        let uids = uids.iter();
+                        Ok(uids.filter_map(|uid| calls.get(uid).cloned()).collect())
+                    }
+                };
+                answers.push((reply, answer));
             }
-        })
-        .collect();
+            // A caller that has gone wants no answer.
+            Lookup::Purged { uid, reply } => drop(reply.send(Ok(purged.contains(&uid)))),
+        }
+    }
     // Ours are gone first, so that a caller alone with a call owns it.
     drop(calls);
-    for (lookup, answer) in lookups.into_iter().zip(answers) {
-        // A caller that has gone wants no answer.
-        let _ = lookup.reply.send(answer);
+    for (reply, answer) in answers {
+        let _ = reply.send(answer);
     }
 }
 
 fn refuse(lookups: Vec<Lookup>, error: &ReadError) {
     for lookup in lookups {
-        let _ = lookup.reply.send(Err(error.clone()));
+        lookup.refuse(error.clone());
     }
 }
 

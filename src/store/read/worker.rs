@@ -1,15 +1,17 @@
-//! What each thread of callers has of its own: a reader, and connections for lists
-//! and counts. Who asks, who fetches and who is answered then run on one thread, and
-//! none of them waits for another one to wake.
+//! What each thread of callers has of its own: a reader, and connections for lists. Who
+//! asks, who fetches and who is answered then run on one thread, and none of them waits for
+//! another one to wake.
 
 use std::sync::Arc;
 
 use tokio::runtime::{Handle, Id};
-use tokio_util::task::TaskTracker;
 
-use super::{lists::Lists, lookups::Lookups, statistics::Statistics};
+use super::{lists::Lists, lookups::Lookups};
 use crate::domain::Revision;
-use crate::store::database::{Availability, Connector, Pool, Role};
+use crate::store::{
+    database::{Availability, Connector, Pool, Role},
+    tasks::Tasks,
+};
 
 /// See [`ReadLimits::planned_once_from`].
 pub const PLANNED_ONCE_FROM: Revision = 100_000;
@@ -22,6 +24,8 @@ pub struct ReadLimits {
     /// Connections for lists, and as many for lists with simple filters; at least one of
     /// each for a thread.
     pub list_connections: usize,
+    /// Connections for statistics, of all threads.
+    pub statistics_connections: usize,
     /// How far the log must reach for lists with simple filters to be planned once and not
     /// for each page: a log of [`PLANNED_ONCE_FROM`] changes tells of a table on which the
     /// right index wins by far; a plan made while the table was next to empty might be
@@ -34,9 +38,6 @@ pub(crate) struct ReadWorker {
     thread: Id,
     pub(crate) lookups: Lookups,
     pub(crate) lists: Lists,
-    pub(crate) statistics: Statistics,
-    /// For the reads that need no more than a statement.
-    pub(crate) pool: Pool,
 }
 
 /// What all threads have. Clones share it.
@@ -51,29 +52,18 @@ impl ReadWorkers {
         connector: &Connector,
         availability: &Availability,
         limits: ReadLimits,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
     ) -> Self {
         let connections = limits.list_connections.div_ceil(callers.len().max(1));
         let pool = |role| Pool::new(connector, availability, role, connections);
-        let worker = |caller: &Handle| {
-            let lists = pool(Role::List);
-            ReadWorker {
-                thread: caller.id(),
-                lookups: Lookups::start(
-                    connector,
-                    availability,
-                    limits.lookup_queue,
-                    tasks,
-                    caller,
-                ),
-                lists: Lists::new(
-                    lists.clone(),
-                    pool(Role::PlainList),
-                    limits.planned_once_from,
-                ),
-                statistics: Statistics::new(lists.clone()),
-                pool: lists,
-            }
+        let worker = |caller: &Handle| ReadWorker {
+            thread: caller.id(),
+            lookups: Lookups::start(connector, availability, limits.lookup_queue, tasks, caller),
+            lists: Lists::new(
+                pool(Role::List),
+                pool(Role::PlainList),
+                limits.planned_once_from,
+            ),
         };
         Self(callers.iter().map(worker).collect())
     }

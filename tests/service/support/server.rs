@@ -44,6 +44,7 @@ pub(crate) fn settings() -> Settings {
             reads: store::ReadLimits {
                 lookup_queue: 4096,
                 list_connections: 4,
+                statistics_connections: 2,
                 planned_once_from: store::PLANNED_ONCE_FROM,
             },
             retention: store::Retention {
@@ -53,6 +54,7 @@ pub(crate) fn settings() -> Settings {
         },
         feed: feed::Limits {
             memory_bytes: 64 * 1024 * 1024,
+            max_snapshots: 16,
         },
         workers: NonZeroUsize::new(2).expect("not zero"),
         connections: server::ConnectionLimits {
@@ -103,6 +105,15 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
+        Self::launch_on(listener, database_url, settings)
+    }
+
+    /// The same on a listener of the test's.
+    pub(crate) fn launch_on(
+        listener: TcpListener,
+        database_url: &str,
+        settings: Settings,
+    ) -> (Self, oneshot::Receiver<()>) {
         let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
         let connector = Connector::new(database_url).expect("a valid URL");
         let shutdown = CancellationToken::new();
