@@ -8,6 +8,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -72,27 +73,11 @@ pub(super) async fn serve(
     limits: Limits,
     draining: CancellationToken,
 ) {
-    let stream = stream
-        .set_nodelay(true)
-        .and_then(|()| TcpStream::from_std(stream));
-    let stream = match stream {
-        Ok(stream) => stream,
-        Err(error) => {
-            debug!(%error, "cannot set up an accepted connection");
-            return;
-        }
+    let Some(stream) = establish(stream, &place, limits).await else {
+        return;
     };
     let place = Arc::new(place);
     let activity = &place.activity;
-    let handshake = timeout(limits.handshake_timeout, handshake::read(stream));
-    let stream = tokio::select! {
-        () = activity.connection.ending().cancelled() => return,
-        shaken = handshake => match shaken {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(_)) | Err(_) => return,
-        }
-    };
-    place.established();
     let known = Arc::clone(&activity.connection);
     let service = api.map_request(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(Arc::clone(&known));
@@ -135,6 +120,32 @@ pub(super) async fn serve(
     // The connection is gone, and its streams end with it.
     activity.streams.close();
     activity.streams.wait().await;
+}
+
+/// The socket after the client's part of the handshake; `None` if that was not in time, or the
+/// connection has to end.
+async fn establish(
+    stream: net::TcpStream,
+    place: &Place,
+    limits: Limits,
+) -> Option<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+    let stream = stream
+        .set_nodelay(true)
+        .and_then(|()| TcpStream::from_std(stream));
+    let stream = match stream {
+        Ok(stream) => stream,
+        Err(error) => {
+            debug!(%error, "cannot set up an accepted connection");
+            return None;
+        }
+    };
+    let handshake = timeout(limits.handshake_timeout, handshake::read(stream));
+    let stream = tokio::select! {
+        () = place.activity.connection.ending().cancelled() => return None,
+        read = handshake => read.ok()?.ok()?,
+    };
+    place.established();
+    Some(stream)
 }
 
 /// Waits until the connection has to end, and ends its streams. Returns when its requests must
