@@ -118,7 +118,8 @@ where
             let response = self.rest.call(request);
             return Box::pin(async move { Ok(finish(response.await?, &method, request_id)) });
         }
-        // This comes first, because under overload most requests get no further.
+        // This comes before all that costs more, because under overload most requests get no
+        // further.
         let permit = match self.shared.admit() {
             Ok(permit) => permit,
             Err(error) => {

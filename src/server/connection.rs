@@ -13,7 +13,7 @@ use tonic::body::Body;
 use tower::ServiceExt;
 use tracing::debug;
 
-use super::WriteCoalescer;
+use super::{WriteCoalescer, read_turns::ReadTurns};
 use crate::api::Api;
 
 /// How long a client may take to send its first byte.
@@ -28,11 +28,10 @@ const MAX_STREAMS: u32 = 1024;
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const STREAM_SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// Requests that the client may have cancelled before they were accepted; one more ends the
-/// connection. As many as it may have open: a client that keeps to that limit may cancel all
-/// its requests at once. What a cancelled request has begun ends with it, so a client that
-/// floods the server with them gains no more than the other limits give it.
-const MAX_RESETS: usize = MAX_STREAMS as usize;
+/// Requests that the client has cancelled before they were taken up; one more ends the
+/// connection. It is more than a turn of reading can bring, so that whoever cancels many
+/// requests at once keeps the connection.
+const MAX_RESETS: usize = 1024;
 /// Beyond this a request is refused with HTTP's status 431, without a gRPC status. The API's
 /// own limit is a quarter of it, and its error has a reason.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
@@ -66,6 +65,7 @@ pub(super) async fn serve(
         }
     }
     let service = api.map_request(|request: http::Request<Incoming>| request.map(Body::new));
+    let turns = ReadTurns::default();
     let connection = http2::Builder::new(Tasks(tasks))
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -77,17 +77,20 @@ pub(super) async fn serve(
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .serve_connection(
-            TokioIo::new(WriteCoalescer::new(stream)),
+            TokioIo::new(WriteCoalescer::new(turns.limit(stream))),
             TowerToHyperService::new(service),
         );
     let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = draining.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let ended = turns.run(async {
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = draining.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
-    };
+    });
+    let ended = ended.await;
     if let Err(error) = ended {
         debug!(%error, "a connection was lost");
     }

@@ -1,12 +1,14 @@
 //! The process around the API: sockets, health, and graceful shutdown.
 //!
 //! - [`run`] puts the layers together, serves until shutdown, then drains
-//! - `workers` are the threads that serve the connections; `connection` is one client's, and
-//!   `write_coalescing` combines its small writes
+//! - `workers` are the threads that serve the connections; `connection` is one client's,
+//!   `read_turns` limits what it reads at once, and `write_coalescing` combines its small
+//!   writes
 //!
 //! It owns every task that it starts. It deliberately knows nothing of what the API does.
 
 mod connection;
+mod read_turns;
 mod workers;
 mod write_coalescing;
 
