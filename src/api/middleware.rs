@@ -121,7 +121,8 @@ where
                 Ok(ending_body::end_with(connection, response))
             });
         }
-        // This comes first, because under overload most requests get no further.
+        // This comes before all that costs more, because under overload most requests get no
+        // further.
         let place = match self.shared.admit(&request) {
             Ok(place) => place,
             Err(error) => {

@@ -17,7 +17,7 @@ use tonic::body::Body;
 use tower::ServiceExt;
 use tracing::debug;
 
-use super::{WriteCoalescer, connections::Place, handshake};
+use super::{WriteCoalescer, connections::Place, handshake, read_turns::ReadTurns};
 use crate::api::Api;
 
 /// How long a connection may be silent before the client is pinged, and how long its response
@@ -39,11 +39,10 @@ const MAX_STREAMS: u32 = 1024;
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const STREAM_SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// Requests that the client may have cancelled before they were accepted; one more ends the
-/// connection. As many as it may have open: a client that keeps to that limit may cancel all
-/// its requests at once. What a cancelled request has begun ends with it, so a client that
-/// floods the server with them gains no more than the other limits give it.
-const MAX_RESETS: usize = MAX_STREAMS as usize;
+/// Requests that the client has cancelled before they were taken up; one more ends the
+/// connection. It is more than a turn of reading can bring, so that whoever cancels many
+/// requests at once keeps the connection.
+const MAX_RESETS: usize = 1024;
 /// Beyond this a request is refused with HTTP's status 431, without a gRPC status. The API's
 /// own limit is a quarter of it, and its error has a reason.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
@@ -83,6 +82,7 @@ pub(super) async fn serve(
         request.extensions_mut().insert(Arc::clone(&known));
         request.map(Body::new)
     });
+    let turns = ReadTurns::default();
     let connection = http2::Builder::new(Streams(Arc::clone(&place)))
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -94,26 +94,28 @@ pub(super) async fn serve(
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .serve_connection(
-            TokioIo::new(WriteCoalescer::new(stream)),
+            TokioIo::new(WriteCoalescer::new(turns.limit(stream))),
             TowerToHyperService::new(service),
         );
     {
         let mut connection = pin!(connection);
-        let ended = tokio::select! {
-            // HTTP/2 writes GOAWAY before anything else, so what the streams ended with is
-            // written first.
-            biased;
-            ended = connection.as_mut() => ended,
-            latest = end_streams(&place, limits, &draining) => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    () = unacknowledged(&place) => Ok(()),
-                    () = until(latest) => Ok(()),
+        let ended = turns.run(async {
+            tokio::select! {
+                // HTTP/2 writes GOAWAY before anything else, so what the streams ended with is
+                // written first.
+                biased;
+                ended = connection.as_mut() => ended,
+                latest = end_streams(&place, limits, &draining) => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::select! {
+                        ended = connection.as_mut() => ended,
+                        () = unacknowledged(&place) => Ok(()),
+                        () = until(latest) => Ok(()),
+                    }
                 }
             }
-        };
-        if let Err(error) = ended {
+        });
+        if let Err(error) = ended.await {
             debug!(%error, "a connection was lost");
         }
     }

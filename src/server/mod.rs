@@ -2,7 +2,8 @@
 //!
 //! - [`run`] puts the layers together, serves until shutdown, then drains
 //! - `workers` are the threads that serve the connections; `connection` is one client's,
-//!   `handshake` its beginning, and `write_coalescing` combines its small writes
+//!   `handshake` its beginning; `read_turns` limits what it reads at once, and
+//!   `write_coalescing` combines its small writes
 //! - `connections` are all that are open, and which of them make room for another
 //!
 //! It owns every task that it starts. It deliberately knows nothing of what the API does.
@@ -10,6 +11,7 @@
 mod connection;
 mod connections;
 mod handshake;
+mod read_turns;
 #[cfg(test)]
 mod tests;
 mod workers;

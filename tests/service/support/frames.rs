@@ -28,6 +28,8 @@ const CANCEL: u32 = 8;
 pub(crate) struct Frame {
     pub(crate) kind: u8,
     pub(crate) stream: u32,
+    /// For the message of a test that fails.
+    #[expect(dead_code, reason = "only shown")]
     pub(crate) payload: Vec<u8>,
 }
 
