@@ -120,7 +120,8 @@ impl Committer {
     /// Makes a session ahead, while the database is there; whether there is one.
     async fn is_ready(&mut self) -> bool {
         if self.session.is_none() && self.availability.is_up() {
-            self.session = self.session().await.ok();
+            let comes_first = !self.others_are_ready();
+            self.session = self.session(comes_first).await.ok();
         }
         self.tell_ready(self.session.is_some());
         self.session.is_some()
@@ -164,7 +165,7 @@ impl Committer {
     async fn write(&mut self, mut group: Vec<Pending>, queue: &mut Queue) -> GroupOutcome {
         let mut effort = Effort::default();
         loop {
-            let mut session = match self.session().await {
+            let mut session = match self.session(true).await {
                 Ok(session) => session,
                 Err(error) => {
                     answer_all(group, &error);
@@ -405,13 +406,13 @@ impl Committer {
         }
     }
 
-    async fn session(&mut self) -> Result<WriterSession, WriteError> {
+    /// A session; `comes_first` as [`WriterSessions::open`] has it.
+    async fn session(&mut self, comes_first: bool) -> Result<WriterSession, WriteError> {
         match self.session.take() {
             Some(session) if session.session.is_lost() => self.sessions.give_up(session.backend),
             Some(session) => return Ok(session),
             None => {}
         }
-        let comes_first = !self.others_are_ready();
         let session = self.sessions.open(comes_first).await;
         session.map_err(|error| self.availability.no_session("writes", error).into())
     }

@@ -143,7 +143,12 @@ impl WriterSessions {
             self.former = None;
         }
         let text = |error: Error| OpenError::Connect(error.to_string());
-        let session = self.connect(Role::Write, comes_first).await?;
+        let session = self.connect(Role::Write, comes_first).await;
+        if let Err(OpenError::NoConnectionLeft { .. }) = session {
+            // The other committer may have its place.
+            self.watch = None;
+        }
+        let session = session?;
         let backend = backend(&session).await.map_err(text)?;
         self.clock.database_says(from_sql_time(backend.clock));
         // Whatever happens from here on, it may wait for a standby.
