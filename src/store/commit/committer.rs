@@ -275,7 +275,7 @@ impl Committer {
 
     /// Whether the database commits a batch without changes now.
     async fn commits(&mut self, queue: &mut Queue) -> bool {
-        let Ok(mut session) = self.session().await else {
+        let Ok(mut session) = self.session(true).await else {
             return false;
         };
         session.learn(queue.last_commit.as_ref());
