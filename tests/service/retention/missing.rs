@@ -301,7 +301,6 @@ async fn a_repeated_purge_is_answered_the_same_after_its_change_has_left_the_log
     let purge = PurgeVoiceCallRequest {
         uid: call.uid,
         request_id: request_id(),
-        ..Default::default()
     };
     let first = client.purge_voice_call(purge.clone()).await;
     let first = first.expect("it is there").into_inner();
