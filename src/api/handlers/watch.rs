@@ -1,7 +1,7 @@
 //! The stream of WatchVoiceCalls: a snapshot if the client asks for one, then events and
 //! checkpoints until either side ends the stream.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -14,12 +14,12 @@ use crate::{
         context::StopSignals,
         error::Error,
         request::filter,
-        response::{budget::ResponseBudget, calls, changes},
+        response::{calls, changes, chunk::next_chunk},
         tokens::resume_token::ResumeToken,
         violations::Violations,
     },
-    domain::{Call, Filter, Timestamp},
-    feed::{Cursor, Feed, Point, QueuedSnapshot, SharedBatch},
+    domain::{Filter, Timestamp},
+    feed::{Cursor, Feed, Point, QueuedSnapshot, SharedBatch, UnsentCalls},
     proto::{
         self, EventBatch, put_event, watch_voice_calls_request::Start,
         watch_voice_calls_response::Message,
@@ -98,7 +98,7 @@ pub(crate) async fn start(
     let phase = match query.start {
         Start::Snapshot(_) => Phase::Snapshot(Box::new(SnapshotReader {
             snapshot: feed.queued_snapshot(Arc::clone(&query.filter), SNAPSHOT_PAGE),
-            unsent: VecDeque::new(),
+            unsent: UnsentCalls::default(),
         })),
         Start::Live(_) => Phase::live(feed, &query, tail.head, &tail),
         Start::AfterRevision(revision) => {
@@ -147,7 +147,7 @@ impl Phase {
 struct SnapshotReader {
     snapshot: QueuedSnapshot,
     /// Calls that have been read, and not sent yet.
-    unsent: VecDeque<Call>,
+    unsent: UnsentCalls,
 }
 
 impl SnapshotReader {
@@ -165,7 +165,11 @@ impl SnapshotReader {
             () = stop.deadline() => return Err(Error::DeadlineExceeded),
             () = sleep(interval) => return Ok(Some(proto::SnapshotChunk::default())),
         }
-        while self.unsent.is_empty() {
+        loop {
+            let voice_calls = next_chunk(&mut self.unsent)?;
+            if !voice_calls.is_empty() {
+                return Ok(Some(proto::SnapshotChunk { voice_calls }));
+            }
             let deadline = Instant::now() + SNAPSHOT_PAGE_TIMEOUT;
             let deadline = stop.deadline.map_or(deadline, |end| end.min(deadline));
             let page = tokio::select! {
@@ -173,21 +177,10 @@ impl SnapshotReader {
                 () = stop.ending.cancelled() => return Err(Error::Draining),
             };
             match page {
-                Some(page) => self.unsent.extend(page.calls),
+                Some(page) => self.unsent = page.calls,
                 None => return Ok(None),
             }
         }
-        let mut budget = ResponseBudget::new();
-        let mut voice_calls = Vec::new();
-        while let Some(call) = self.unsent.pop_front() {
-            let message = calls::call(call);
-            let fits = budget.reserve(&message);
-            voice_calls.push(message);
-            if !fits {
-                break;
-            }
-        }
-        Ok(Some(proto::SnapshotChunk { voice_calls }))
     }
 }
 
