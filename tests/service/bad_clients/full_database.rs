@@ -10,12 +10,13 @@ use voicecall::proto::{CreateVoiceCallRequest, GetVoiceCallStatsRequest, ListVoi
 
 use crate::support::{
     Client, Server, assert_refused, create, eventually, facts, get, inbound,
-    postgres::{Cluster, Durability, connect},
+    postgres::{Cluster, Durability, connect, running},
     retry_after,
     server::{Process, SERVING, channel, health, settings},
     watcher::{Watcher, from, live, outline},
 };
 
+const UNKNOWN: &str = "01a21d1b-9d8d-7346-8c84-94cba58986b2";
 /// Longer than anything takes that is not broken.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What a server with two threads may have at once, by the README.
@@ -48,7 +49,7 @@ async fn take_the_rest(url: &str) -> Vec<Database> {
 async fn write_and_read(client: &mut Client) {
     let uid = create(client, inbound()).await.uid;
     get(client, &uid).await.expect("it is there");
-    let unknown = get(client, "01a21d1b-9d8d-7346-8c84-94cba58986b2").await;
+    let unknown = get(client, UNKNOWN).await;
     assert_refused(unknown, Code::NotFound, "CALL_NOT_FOUND", &[]);
 }
 
@@ -211,5 +212,35 @@ async fn writes_and_look_ups_take_the_place_of_connections_that_are_never_idle()
         let codes: Vec<Code> = refused.iter().map(Status::code).collect();
         assert!(!codes.contains(&Code::ResourceExhausted), "{codes:?}");
     }
+    assert!(reading.try_join_next().is_none(), "a read was no overload");
+}
+
+#[tokio::test]
+async fn a_look_up_takes_the_place_of_statistics_that_follow_each_other() {
+    let cluster = cluster(20).await;
+    let url = cluster.database().await;
+    let server = Server::start_on(&url, settings()).await;
+    write_and_read(&mut server.client()).await;
+    let control = connect(&url).await;
+    let slow = "ALTER TABLE voice_calls RENAME TO stored_calls; \
+        CREATE VIEW voice_calls AS SELECT * FROM stored_calls WHERE pg_sleep(0.2) IS NOT NULL";
+    control.batch_execute(slow).await.expect("it is the owner");
+    let mut reading = JoinSet::new();
+    for _ in 0..12 {
+        reading.spawn(read_for_ever(server.client(), false));
+    }
+    eventually("statistics have their connections", async || {
+        running(&control, "voicecall statistics", false).await == 2
+    })
+    .await;
+    let _taken = take_the_rest(&url).await;
+    let end = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity \
+        WHERE application_name IN \
+            ('voicecall reader', 'voicecall listener', 'voicecall notifier') \
+        AND datname = current_database()";
+    control.query(end, &[]).await.expect("they end");
+    let _more = take_the_rest(&url).await;
+    let unknown = get(&mut server.client(), UNKNOWN).await;
+    assert_refused(unknown, Code::NotFound, "CALL_NOT_FOUND", &[]);
     assert!(reading.try_join_next().is_none(), "a read was no overload");
 }
