@@ -1,5 +1,5 @@
 //! Strings with rules. Each type holds only what its rule allows, so nothing
-//! after the edge of the service needs to check again.
+//! behind the API needs to check again.
 //!
 //! The empty string is no value of any of them: where a field may be absent,
 //! empty means absent, and the caller makes it so before it gets here.

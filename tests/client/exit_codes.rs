@@ -43,7 +43,7 @@ async fn what_the_service_refuses_has_a_line_a_reason_and_a_code() {
         (
             &["delete", uid, "--expected-revision=7"],
             4,
-            format!("call {uid} is at revision 1, not at the expected one (REVISION_MISMATCH)"),
+            format!("call {uid} is at revision 1, not at the expected revision (REVISION_MISMATCH)"),
         ),
         (
             &[

@@ -63,7 +63,7 @@ impl Upkeep {
         }
     }
 
-    /// Sessions to write to the tables, for one lane.
+    /// Sessions to write to the tables, for one committer.
     pub(crate) fn writer_sessions(&self) -> WriterSessions {
         WriterSessions::new(self.connector.clone(), self.clock.clone())
     }

@@ -106,10 +106,13 @@ async fn requests_without_bodies_give_their_places_back() {
     let server = Server::start_with(narrow).await;
     let mut client = server.client();
     let call = create(&mut client, inbound()).await;
-    let mut connection = Connection::open(&server.endpoint).await;
+    // None of which has more than its share.
+    let mut connections = Vec::new();
     let mut open = JoinSet::new();
     for _ in 0..8 {
+        let mut connection = Connection::open(&server.endpoint).await;
         open.spawn(connection.send("GetVoiceCall", never()));
+        connections.push(connection);
     }
     eventually_within(PATIENCE, "they have all places", async || {
         let refused = get(&mut client, &call.uid).await;
@@ -132,10 +135,11 @@ async fn responses_that_nobody_takes_give_their_places_back() {
     let mut client = server.client();
     create_large_calls(&mut client).await;
     let call = create(&mut client, inbound()).await;
-    let mut connection = Connection::open(&server.endpoint).await;
     let mut unread = Vec::new();
     for _ in 0..4 {
-        unread.push(connection.send("ListVoiceCalls", list_all()).await);
+        let mut connection = Connection::open(&server.endpoint).await;
+        let response = connection.send("ListVoiceCalls", list_all()).await;
+        unread.push((connection, response));
     }
     let refused = get(&mut client, &call.uid).await;
     assert_refused(refused, Code::ResourceExhausted, "OVERLOADED", &[]);
