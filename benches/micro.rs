@@ -1,5 +1,5 @@
-//! Micro benchmarks of what every request or every event passes: the state
-//! machine, the filter, and a call's encoding. `cargo bench --bench micro`.
+//! Micro benchmarks of the code on the path of every request or event: the state machine, the
+//! filter, and the encoding of a call. `cargo bench --bench micro`.
 
 use std::{error::Error, hint::black_box};
 

@@ -10,6 +10,11 @@ use crate::{api, cli, feed, postgres, server, store};
 /// processors of PostgreSQL busy.
 const MAX_DEFAULT_WORKERS: usize = 8;
 
+/// How long a client may take for the HTTP/2 preface and its SETTINGS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long requests may take to end on a connection that has reached its maximum age.
+const CONNECTION_GRACE: Duration = Duration::from_secs(30);
+
 /// The command line; its `--help` begins with the package's description.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100, after_help = cli::EXIT_CODES)]
@@ -59,7 +64,13 @@ pub struct Serve {
     #[arg(long, env = "VOICECALL_MAX_REQUEST_BYTES", default_value_t = 4 * 1024 * 1024, value_name = "BYTES")]
     pub max_request_bytes: usize,
 
-    /// Concurrent requests; more are refused with RESOURCE_EXHAUSTED.
+    /// Compress responses with gzip for clients that accept it: less traffic for more
+    /// processor time. Compressed requests are always accepted.
+    #[arg(long, env = "VOICECALL_COMPRESS_RESPONSES")]
+    pub compress_responses: bool,
+
+    /// Concurrent requests, of which one connection may have a quarter; more are refused with
+    /// RESOURCE_EXHAUSTED.
     #[arg(
         long,
         env = "VOICECALL_MAX_CONCURRENT_REQUESTS",
@@ -111,7 +122,8 @@ pub struct Serve {
     #[arg(long, env = "VOICECALL_WORKERS", value_name = "COUNT")]
     pub workers: Option<NonZeroUsize>,
 
-    /// Concurrent client connections; more wait to be accepted.
+    /// Concurrent client connections. When there are more, the address with the most loses
+    /// idle ones first; if it has none, its new connections are closed at once.
     #[arg(
         long,
         env = "VOICECALL_MAX_CONNECTIONS",
@@ -119,6 +131,17 @@ pub struct Serve {
         value_name = "COUNT"
     )]
     pub max_connections: usize,
+
+    /// Age at which a client connection is closed, in seconds, give or take 10 %; 0: never.
+    /// Its watches end with a checkpoint, to be resumed on another connection, and other
+    /// requests have 30 s to end.
+    #[arg(
+        long,
+        env = "VOICECALL_MAX_CONNECTION_AGE",
+        default_value_t = 30 * 60,
+        value_name = "SECONDS"
+    )]
+    pub max_connection_age: u64,
 
     /// Writes waiting for a commit; more are refused with RESOURCE_EXHAUSTED.
     #[arg(
@@ -175,7 +198,7 @@ pub struct Serve {
         env = "VOICECALL_LOG_PARTITION",
         default_value_t = 20_000_000,
         value_name = "COUNT",
-        value_parser = clap::value_parser!(i64).range(1_000..)
+        value_parser = clap::value_parser!(i64).range(1_000..=1_000_000_000_000)
     )]
     pub log_partition: i64,
 
@@ -265,6 +288,7 @@ impl Serve {
         server::Settings {
             api: api::Limits {
                 max_request_bytes: self.max_request_bytes,
+                compress_responses: self.compress_responses,
                 max_concurrent_requests: self.max_concurrent_requests,
                 max_watches: self.max_watches,
                 max_transfers: self.max_transfers,
@@ -287,7 +311,13 @@ impl Serve {
                 },
             },
             workers: self.workers.unwrap_or_else(default_workers),
-            max_connections: self.max_connections.max(1),
+            connections: server::ConnectionLimits {
+                max: self.max_connections.max(1),
+                handshake_timeout: HANDSHAKE_TIMEOUT,
+                max_age: (self.max_connection_age > 0)
+                    .then(|| Duration::from_secs(self.max_connection_age)),
+                grace: CONNECTION_GRACE,
+            },
             migrate: !self.no_migrate,
             drain_timeout: Duration::from_secs(self.drain_timeout),
         }

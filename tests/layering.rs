@@ -38,11 +38,10 @@ const HOMES: [(&str, &[&str]); 7] = [
 
 /// What layers name of a crate whose home is elsewhere: the server serves the
 /// API's bodies and tells its health, and the command line reads times.
-const EXCEPTIONS: [(&str, &str); 4] = [
+const EXCEPTIONS: [(&str, &str); 3] = [
     ("cli", "prost_types"),
     ("server", "tonic::body::Body"),
     ("server", "tonic_health"),
-    ("server", "tonic_reflection::server::Error"),
 ];
 
 /// Where statements are run, and where the driver's own migrations are.

@@ -1,5 +1,5 @@
-//! Tonic and nothing else: what generated code does, for services whose messages
-//! are not generated, and a codec that leaves messages as the bytes they are.
+//! Bare tonic: what generated code does, for services without generated messages, and a codec
+//! that leaves messages as bytes.
 
 use std::{
     convert::Infallible,
@@ -21,10 +21,10 @@ use tonic_prost::ProstCodec;
 
 use crate::Result;
 
-/// What routing a request comes to.
+/// The result of routing a request.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
-/// A service by its routes: from the path's last part to the answer.
+/// A service, given as a function from a method's name to the response.
 pub(crate) trait Routes: Clone + Send + Sync + 'static {
     fn route(&self, method: &str, request: Request<Body>) -> Answer;
 }
@@ -53,7 +53,7 @@ impl<R: Routes> tower::Service<Request<Body>> for Named<R> {
     }
 }
 
-/// Answers a unary request by a function.
+/// Handles a unary request by a function.
 pub(crate) fn unary<Q, A, F, W>(request: Request<Body>, function: F) -> Answer
 where
     Q: prost::Message + Default + Send + Sync + 'static,
@@ -83,12 +83,12 @@ where
     }
 }
 
-/// What nobody answers.
+/// The response to an unknown method.
 pub(crate) fn unimplemented() -> Answer {
     Box::pin(async { Status::unimplemented("not measured").into_http() })
 }
 
-/// Serves on a free port, for ever; tells where on standard error.
+/// Serves on a free port until the process is killed; writes the address to standard error.
 pub(crate) async fn serve<R: Routes>(routes: R) -> Result<()> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     eprintln!("listening on {}", listener.local_addr()?);
@@ -97,7 +97,7 @@ pub(crate) async fn serve<R: Routes>(routes: R) -> Result<()> {
     Ok(server.serve_with_incoming(incoming).await?)
 }
 
-/// Messages as the bytes that they are.
+/// The codec that leaves messages as bytes.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Raw;
 

@@ -1,6 +1,6 @@
-//! The baseline: the service as it is usually written, with tonic and
-//! diesel-async. Each request takes a connection from a pool; each write is a
-//! transaction of its own. No change log, no idempotency records, no batches.
+//! The baseline: the service as it is usually written with tonic and diesel-async. Each request
+//! uses a connection of a pool, and each write is a transaction of its own. There is no change
+//! log, no idempotency record, and no batch.
 
 use diesel::{ExpressionMethods, QueryDsl, SelectableHelper};
 use diesel_async::{
@@ -31,7 +31,7 @@ CREATE INDEX ON voice_calls (from_number, created_at, uid);
 CREATE INDEX ON voice_calls (to_number, created_at, uid);
 ";
 
-/// Serves for ever.
+/// Serves until the process is killed.
 pub(crate) async fn serve(database_url: &str) -> Result<()> {
     let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(database_url);
     let pool = deadpool::Pool::builder(manager)

@@ -1,4 +1,4 @@
-//! The table of calls as diesel is usually taught it, for the baseline.
+//! The table of calls as it is usually mapped in diesel, for the baseline.
 
 use std::io::Write;
 
@@ -129,7 +129,7 @@ pub(crate) struct CallRow {
     revision: i64,
 }
 
-/// What an update sets.
+/// The columns that an update sets.
 #[derive(AsChangeset)]
 #[diesel(table_name = voice_calls)]
 pub(crate) struct Changes {
@@ -156,7 +156,7 @@ fn from_sql(time: PgTimestamp) -> Timestamp {
     }
 }
 
-/// A call that is created.
+/// A call to create.
 impl From<VoiceCall> for CallRow {
     fn from(call: VoiceCall) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Starts everybody who is measured, and takes the figures one at a time.
+//! Starts everything that is measured, and measures one figure at a time.
 
 use std::{collections::BTreeMap, path::Path, process::Command};
 
@@ -20,28 +20,29 @@ use crate::{
     startup, warm,
 };
 
-/// Seeded calls in etcd, and in the database that is next to empty.
+/// Seeded calls in etcd, and in the nearly empty database.
 const FEW: u64 = 10_000;
-/// Who watches while ages are measured.
+/// The watchers while ages are measured.
 const AGE_WATCHERS: usize = 100;
-/// Writes a second beside a watcher that does not read, and watchers that do.
+/// Writes per second beside a watcher that does not read, and the number of watchers that do.
 const STALLED_RATE: u32 = 2_000;
 const STALLED_BESIDE: usize = 10;
-/// How much more than the capacity an overload offers.
+/// The load of an overload, as a multiple of the capacity.
 const OVERLOAD: f64 = 3.0;
 /// How long calls are created to warm a database.
 const WARM_SECONDS: f64 = 10.0;
 
-/// Everybody. Services end before what they need: fields drop in order.
+/// Everything that is measured. Fields are dropped in order, so services end before what they
+/// depend on.
 pub(crate) struct Bench {
     options: Options,
     services: BTreeMap<Server, Service>,
     etcd: Option<Etcd>,
     postgres: Postgres,
-    /// Which build is measured as ours.
+    /// The build of the service that is measured.
     build: Build,
-    /// What was measured along with another: the capacity before an overload, the first
-    /// page in turn with the last.
+    /// What was measured together with another figure: the capacity before an overload, the
+    /// first page in turn with the last.
     along: Sample,
 }
 
@@ -137,7 +138,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Who takes part, in which version.
+    /// The contenders and their versions.
     pub(crate) fn versions(&self) -> Result<String> {
         let mut versions = format!("PostgreSQL {}", self.postgres.version()?);
         if self.etcd.is_some() {
@@ -146,7 +147,7 @@ impl Bench {
         Ok(versions)
     }
 
-    /// Takes one figure of this build.
+    /// Measures one figure of this build.
     pub(crate) fn measure(&mut self, measure: Measure, build: Build) -> Result<Sample> {
         self.build = build;
         let seconds = self.options.seconds;
@@ -189,7 +190,7 @@ impl Bench {
         }
     }
 
-    /// Creates while somebody else is there.
+    /// Creates beside a companion.
     fn beside(&self, companion: Companion) -> Result<Sample> {
         let running = companion.start(self.endpoint(Server::Ours)?, &self.postgres, "ours")?;
         let sample = self.drive(Server::Ours, Load::Create, 256, &[]);
@@ -312,7 +313,7 @@ impl Bench {
 }
 
 impl Measure {
-    /// Who has to run for it.
+    /// The servers that it needs.
     fn servers(self) -> Vec<Server> {
         match self {
             Self::Drive(server, ..) => vec![server],
@@ -335,13 +336,13 @@ impl Measure {
     }
 }
 
-/// The word of an option's value.
+/// The name of an option's value.
 fn word(value: impl clap::ValueEnum) -> Result<String> {
     let value = value.to_possible_value().ok_or("no such word")?;
     Ok(value.get_name().to_owned())
 }
 
-/// A database with the present schema and this many calls.
+/// A database with the current schema and this many calls.
 fn make_database(postgres: &Postgres, name: &str, calls: u64) -> Result<()> {
     let program = Path::new(env!("CARGO_BIN_EXE_voicecall"));
     make_database_with(program, postgres, name, calls)
@@ -361,7 +362,7 @@ fn make_database_with(program: &Path, postgres: &Postgres, name: &str, calls: u6
     seed::seed(postgres, name, calls)
 }
 
-/// Runs this program as a driver, and reads what it has seen.
+/// Runs this program as a driver, and parses its sample.
 pub(crate) fn driver<const N: usize>(
     role: &str,
     options: [(&str, String); N],
@@ -370,7 +371,7 @@ pub(crate) fn driver<const N: usize>(
     Sample::from_json(&drive_with(role, options, more)?)
 }
 
-/// The same; answers its lines as they are.
+/// The same, and returns its lines as they are.
 fn drive_with<const N: usize>(
     role: &str,
     options: [(&str, String); N],

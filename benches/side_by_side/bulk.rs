@@ -1,4 +1,4 @@
-//! Imports and exports, and COPY of the same rows beside them.
+//! Imports and exports, compared with COPY of the same rows.
 
 use std::{path::PathBuf, time::Instant};
 
@@ -15,8 +15,8 @@ const EMPTY: &str = "empty";
 const IMPORTED: &str = "imported";
 const COPIED: &str = "copied";
 
-/// Imports so many calls into an empty database. How much memory the service needed
-/// for it is in the sample.
+/// Imports this many calls into an empty database. The sample includes the memory that the
+/// service needed.
 pub(crate) fn import(postgres: &Postgres, calls: u64) -> Result<Sample> {
     fresh(postgres, IMPORTED)?;
     let service = Service::on(&postgres.url(IMPORTED))?;
@@ -47,7 +47,7 @@ pub(crate) fn copy_in(postgres: &Postgres) -> Result<Sample> {
     Ok(Sample::of(Metric::Rate, rate))
 }
 
-/// Exports all calls of a service that has just begun.
+/// Exports all calls of a service that has just started.
 pub(crate) fn export(postgres: &Postgres, database: &str) -> Result<Sample> {
     let service = Service::on(&postgres.url(database))?;
     let options = [
@@ -104,7 +104,7 @@ fn rows_file(postgres: &Postgres) -> PathBuf {
     postgres.dir().join("rows")
 }
 
-/// The name of the empty database, which has to be made first.
+/// The name of the empty database, which must exist.
 pub(crate) const fn empty() -> &'static str {
     EMPTY
 }

@@ -1,12 +1,12 @@
-//! The calls that are written and looked up: number `n` looks the same here as
-//! in the database (`seed`).
+//! The calls that are written and looked up. Call `n` is the same here as in the database
+//! (`seed`).
 
 use prost::bytes::Bytes;
 use uuid::Uuid;
 use voicecall::proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus};
 
-/// Members of staff, clients, and numbers on either side, that calls are spread
-/// over.
+/// The number of staff, of clients, and of phone numbers on either side, among which calls are
+/// distributed.
 pub(crate) const STAFF: u64 = 1_000;
 pub(crate) const CLIENTS: u64 = 100_000;
 pub(crate) const FROM_NUMBERS: u64 = 50_000;
@@ -38,7 +38,7 @@ pub(crate) fn to_number(n: u64) -> String {
     format!("+1628{:07}", n % TO_NUMBERS)
 }
 
-/// A call to create, as any of the seeded ones.
+/// A call to create, like the seeded ones.
 pub(crate) fn new() -> VoiceCall {
     let n = rand::random_range(0..1_000_000_000);
     VoiceCall {
@@ -56,7 +56,7 @@ pub(crate) fn new() -> VoiceCall {
     }
 }
 
-/// A call as it is answered: with what the server adds.
+/// A call as in a response, with the fields that the server adds.
 pub(crate) fn stored() -> VoiceCall {
     let now = Some(std::time::SystemTime::now().into());
     VoiceCall {
@@ -68,7 +68,7 @@ pub(crate) fn stored() -> VoiceCall {
     }
 }
 
-/// The bytes of a stored call, for those who carry values that they cannot read.
+/// The bytes of a stored call, for servers that do not interpret values.
 pub(crate) fn value() -> Bytes {
     prost::Message::encode_to_vec(&stored()).into()
 }

@@ -1,5 +1,5 @@
-//! Who is there while others are measured: a driver of its own that watches or reads
-//! slowly, or psql in a transaction. It ends with its standard input.
+//! What runs beside a measurement: another driver that watches or reads slowly, or psql in a
+//! transaction. It ends with its standard input.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -8,20 +8,20 @@ use std::{
 
 use crate::{Result, postgres::Postgres};
 
-/// Who is there.
+/// The kind of companion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Companion {
-    /// Nobody.
+    /// None.
     Nobody,
     /// One watcher of everything.
     Watcher,
     /// 10,000 watchers, each of one member of staff, 100 on a connection.
     StaffWatchers,
-    /// A client that takes a snapshot, a chunk a second.
+    /// A client that reads a snapshot, one chunk per second.
     SlowSnapshot,
-    /// A client that exports, a chunk a second.
+    /// A client that reads an export, one chunk per second.
     SlowExport,
-    /// A transaction of somebody else's that stays open, with its snapshot.
+    /// A foreign transaction that stays open, with its snapshot.
     OpenTransaction,
 }
 
@@ -50,7 +50,7 @@ impl Companion {
 /// A driver, or psql, at work.
 pub(crate) struct Running {
     process: Child,
-    /// Read no further, but open as long as the process writes.
+    /// Not read any further, but kept open for as long as the process writes.
     output: BufReader<ChildStdout>,
 }
 
@@ -65,7 +65,7 @@ impl Running {
         Self::when_it_says(&mut driver, "", "watching")
     }
 
-    /// Begins a transaction that has a number and a snapshot, and leaves it open.
+    /// Begins a transaction that has an id and a snapshot, and leaves it open.
     fn transaction(mut psql: Command) -> Result<Self> {
         let sql = "BEGIN ISOLATION LEVEL REPEATABLE READ;\n\
             SELECT 'open' FROM pg_current_xact_id();\n";

@@ -1,6 +1,6 @@
-//! The load driver: a process of its own that sends one kind of request and
-//! tells how long the answers took. One thread drives as much as two, and leaves
-//! the others more of the machine.
+//! The load driver: a separate process that sends one kind of request and measures the latency
+//! of the responses. One thread drives as much load as two, and leaves more of the machine to
+//! the servers.
 
 use std::{
     sync::{
@@ -24,10 +24,10 @@ use crate::{
     sample::{Metric, Sample},
 };
 
-/// What to drive, and how.
+/// The options of the load driver.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Drive {
-    /// Which API to speak.
+    /// The API to use.
     #[arg(long)]
     pub(crate) target: Target,
     /// Where the server listens.

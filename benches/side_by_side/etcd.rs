@@ -1,5 +1,4 @@
-//! etcd, and as much of its API as is measured, written down from its
-//! documentation.
+//! etcd, and the part of its API that is measured, written from its documentation.
 
 use std::{process::Command, time::Duration};
 
@@ -13,9 +12,9 @@ use crate::{
     guardian::{As, Guarded, directory},
 };
 
-/// All keys begin with it.
+/// The prefix of all keys.
 const PREFIX: &[u8] = b"calls/";
-/// The first key that does not.
+/// The first key behind the prefix.
 pub(crate) const PREFIX_END: &[u8] = b"calls0";
 /// The most writes in a transaction, by etcd's default.
 pub(crate) const MAX_OPERATIONS: usize = 128;
@@ -33,7 +32,7 @@ pub(crate) struct Etcd {
 }
 
 impl Etcd {
-    /// Starts one as it is by default, but for room.
+    /// Starts a server with default settings, except for the quota of its size.
     pub(crate) fn start() -> Result<Self> {
         let dir = directory(As::Us)?;
         let endpoint = format!("http://127.0.0.1:{}", free_port()?);
@@ -69,20 +68,20 @@ impl Etcd {
     }
 }
 
-/// A port of this machine's that nobody listens on.
+/// A free port of this machine.
 fn free_port() -> Result<u16> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     Ok(listener.local_addr()?.port())
 }
 
-/// The version of the one that is installed.
+/// The version that is installed.
 pub(crate) fn version() -> Result<String> {
     let text = crate::postgres::run(Command::new("etcd").arg("--version"))?;
     let line = text.lines().next().unwrap_or_default();
     Ok(line.replace("etcd Version: ", ""))
 }
 
-/// A client of it.
+/// A client of etcd.
 #[derive(Clone)]
 pub(crate) struct Client(Grpc<Channel>);
 

@@ -1,5 +1,5 @@
-//! The floor: a bare tonic service. It answers every request with one prepared
-//! call and tells it to every watcher, without a thought and without a database.
+//! The floor: a bare tonic service. It responds to every request with one prepared call and
+//! sends that to every watcher, without any logic or database.
 
 use std::{
     pin::Pin,
@@ -41,7 +41,7 @@ struct Floor {
     watchers: Arc<Mutex<Vec<mpsc::Sender<Bytes>>>>,
 }
 
-/// Every answer that has a call as its first field, the call encoded already.
+/// Any response that has a call as its first field, with the call already encoded.
 #[derive(Clone, PartialEq, Message)]
 struct Prepared {
     #[prost(bytes = "bytes", tag = "1")]

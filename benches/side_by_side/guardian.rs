@@ -1,4 +1,4 @@
-//! Processes and directories that end with this process, however it ends.
+//! Processes and directories that are removed when this process ends, however it ends.
 
 use std::{
     fs::{self, File},
@@ -16,12 +16,12 @@ use std::{
 
 use crate::Result;
 
-/// Where directories are made: not in a file system that is only memory, which
-/// would make every sync free.
+/// Where directories are created: not in a file system in memory, where every sync would be
+/// free.
 static ROOT: OnceLock<PathBuf> = OnceLock::new();
 static DIRS: AtomicU32 = AtomicU32::new(0);
 
-/// Decides where directories are made, once.
+/// Sets where directories are created, once.
 pub(crate) fn set_root(root: PathBuf) {
     // The first caller decides.
     let _ = ROOT.set(root);
@@ -71,8 +71,8 @@ pub(crate) struct Guarded {
 }
 
 impl Guarded {
-    /// Starts a command that is stopped by `signal`. What it says on standard
-    /// error goes into a file in `dir`, or to us when there is none.
+    /// Starts a command that is stopped by `signal`. Its standard error goes to a file in `dir`,
+    /// or to this process if there is no directory.
     pub(crate) fn start(command: &Command, who: As, signal: &str, dir: &Path) -> Result<Self> {
         let says = match dir.as_os_str().is_empty() {
             true => Stdio::piped(),
@@ -118,7 +118,7 @@ impl Drop for Guarded {
     }
 }
 
-/// The account for PostgreSQL when we are root.
+/// The account for PostgreSQL if the benchmark runs as root.
 fn ordinary_account() -> Result<Option<(u32, u32)>> {
     if !nix::unistd::Uid::effective().is_root() {
         return Ok(None);

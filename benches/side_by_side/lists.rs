@@ -1,4 +1,4 @@
-//! The pages that lists are measured by: the first and the last of each kind.
+//! The pages by which lists are measured: the first and the last of each kind.
 
 use tonic::transport::Channel;
 use voicecall::{
@@ -26,7 +26,7 @@ pub(crate) enum List {
 /// Calls on a page.
 const PAGE: i32 = 100;
 
-/// How many staff, clients or numbers are asked for.
+/// The number of different staff, clients or numbers in the requests.
 const KEYS: u64 = 16;
 
 /// Requests for the first or the last page of a kind of list, of different keys
@@ -81,8 +81,8 @@ fn first_page(list: List, n: u64) -> proto::ListVoiceCallsRequest {
     request
 }
 
-/// The token by which turning all the pages would end: made of the call before
-/// the last page, which is found from the other end.
+/// The token of the last page, without reading all the pages before: it is made from the call
+/// before the last page, which is found from the other end.
 async fn token_of_last(
     client: &mut client::VoiceCallServiceClient<Channel>,
     request: &proto::ListVoiceCallsRequest,

@@ -1,4 +1,4 @@
-//! What one request is, of each kind of load, to voicecall and its like or to etcd.
+//! The requests of each kind of load, to servers with voicecall's API and to etcd.
 
 use std::{
     sync::{
@@ -31,16 +31,16 @@ use crate::{
     lists::{self, List},
 };
 
-/// Which API is spoken.
+/// The API of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Target {
-    /// Ours: the service, the floor and the baseline.
+    /// voicecall's: the service, the floor and the baseline.
     Voicecall,
     /// etcd's.
     Etcd,
 }
 
-/// What is asked for.
+/// The kind of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Load {
     /// A new call each.
@@ -59,15 +59,15 @@ pub(crate) enum Load {
     ListByClient,
     /// A page of 100 with one number on either side.
     ListByNumber,
-    /// A page of 100 of what is missed and not handled.
+    /// A page of 100 missed calls that are not handled.
     ListToHandle,
-    /// A page of 100 of what was updated last.
+    /// A page of the 100 calls that were updated last.
     ListByUpdate,
     /// All calls counted, by status and day in Europe/Berlin.
     Stats,
 }
 
-/// Calls whose status is changed.
+/// The number of calls whose status is changed.
 const UPDATED: u64 = 100_000;
 
 /// The statuses that updates go through.
@@ -77,16 +77,16 @@ const STATUSES: [VoiceCallStatus; 3] = [
     VoiceCallStatus::AnsweredByVonage,
 ];
 
-/// What all requests of a run share.
+/// The state that all requests of a run share.
 pub(crate) struct Workload {
     load: Load,
     /// Seeded calls, to look up.
     calls: u64,
-    /// The value that etcd gets.
+    /// The value that is written to etcd.
     value: Bytes,
-    /// The status of each call that is updated, so that each update is one.
+    /// The status of each call that is updated, so that each update changes it.
     statuses: Vec<AtomicU8>,
-    /// The pages to ask for, in turn.
+    /// The pages to request, in turn.
     lists: Vec<proto::ListVoiceCallsRequest>,
 }
 
@@ -109,7 +109,8 @@ pub(crate) enum Client {
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// A driver that writes each request by itself costs more than what it measures.
+/// Combines writes: a driver that writes each request separately costs more than what it
+/// measures.
 pub(crate) async fn socket(uri: &http::Uri) -> std::io::Result<WriteCoalescer<TcpStream>> {
     let address = uri.authority().map(ToString::to_string).unwrap_or_default();
     let socket = TcpStream::connect(address).await?;
@@ -134,7 +135,7 @@ impl Client {
         }
     }
 
-    /// Waits for the answer to one request.
+    /// Sends one request, and waits for the response.
     pub(crate) async fn one(&mut self, work: &Workload) -> Result<(), Status> {
         match self {
             Self::Voicecall(client) => work.next().send(client).await,
@@ -212,8 +213,8 @@ impl Workload {
         })
     }
 
-    /// An update that changes nothing would cost less than one: each gives the
-    /// call another status than the one it has.
+    /// Gives the call another status than it has, because an update that changes nothing would
+    /// cost less.
     fn update_status(&self) -> Ask {
         let index = rand::random_range(0..self.statuses.len());
         let status = self.statuses[index].fetch_add(1, Ordering::Relaxed);
@@ -250,7 +251,7 @@ fn update(call: proto::VoiceCall) -> Ask {
 }
 
 impl Ask {
-    /// Waits for the answer.
+    /// Waits for the response.
     async fn send(self, client: &mut VoiceCalls<Channel>) -> Result<(), Status> {
         match self {
             Self::Create(request) => client.create_voice_call(request).await.map(drop),
@@ -261,7 +262,7 @@ impl Ask {
         }
     }
 
-    /// Its method, and its message as gRPC has it on the wire.
+    /// The method, and the message with its gRPC prefix.
     pub(crate) fn encode(&self) -> (&'static str, Bytes) {
         match self {
             Self::Create(request) => ("CreateVoiceCall", framed(request)),
@@ -273,7 +274,7 @@ impl Ask {
     }
 }
 
-/// Behind the prefix: not compressed, and the length.
+/// The message behind its gRPC prefix: the flag for no compression, and the length.
 fn framed(message: &impl Message) -> Bytes {
     let encoded = message.encode_to_vec();
     let mut framed = BytesMut::with_capacity(5 + encoded.len());
@@ -297,7 +298,7 @@ impl Load {
     }
 }
 
-/// Where the seeded calls 1 to `count` are in the order of `STATUSES`.
+/// The position in `STATUSES` of each of the seeded calls 1 to `count`.
 async fn statuses(client: &mut VoiceCalls<Channel>, count: u64) -> Result<Vec<AtomicU8>> {
     let uids: Vec<String> = (1..=count).map(calls::uid).collect();
     let mut statuses = Vec::new();
@@ -319,7 +320,7 @@ async fn statuses(client: &mut VoiceCalls<Channel>, count: u64) -> Result<Vec<At
     }
 }
 
-/// Waits until a server that has just started answers.
+/// Waits until a server that has just started responds.
 pub(crate) async fn await_answer(endpoint: &str) -> Result<()> {
     let mut client = VoiceCalls::new(channel(endpoint).await?);
     loop {

@@ -47,12 +47,12 @@ struct Cli {
     role: Option<Role>,
     #[command(flatten)]
     options: options::Options,
-    /// Cargo says so.
+    /// Passed by Cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// The processes that this program is, besides the one that starts them.
+/// The processes that this program can be, besides the one that starts them.
 #[derive(Subcommand)]
 enum Role {
     /// Drive requests.
@@ -67,7 +67,7 @@ enum Role {
     Floor,
     /// Serve as the baseline.
     Baseline {
-        /// Where the calls are.
+        /// The URL of the database.
         database_url: String,
     },
 }
@@ -139,7 +139,7 @@ fn side_by_side(options: &options::Options) -> Result<()> {
     }
 }
 
-/// Takes all figures in turn, several times.
+/// Measures all figures in turn, several times.
 fn rounds(count: usize, rows: &[plan::Row], bench: &mut bench::Bench) -> Vec<Vec<report::Seen>> {
     let nothing = |row: &plan::Row| row.entries.iter().map(|_| Vec::new()).collect();
     let mut seen: Vec<Vec<report::Seen>> = rows.iter().map(nothing).collect();
@@ -166,7 +166,7 @@ fn driving(work: impl Future<Output = Result<()>>) -> Result<()> {
     runtime.block_on(work)
 }
 
-/// Runs a server: on as many threads as ours has.
+/// Runs a server, on as many threads as the service has.
 fn serving(work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

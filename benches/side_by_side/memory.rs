@@ -1,4 +1,4 @@
-//! Memory that the service occupies, in a process that has done nothing else.
+//! The memory that the service uses, in a process that has done nothing else.
 
 use crate::{
     Result,
@@ -9,17 +9,17 @@ use crate::{
     service::Service,
 };
 
-/// Watchers at once.
+/// Concurrent watchers.
 const WATCHERS: u32 = 10_000;
 
-/// Of the service, when it has answered once.
+/// The memory of the service after its first response.
 pub(crate) fn idle(database_url: &str) -> Result<Sample> {
     let service = Service::on(database_url)?;
     driving(await_answer(&service.endpoint))?;
     Ok(Sample::of(Metric::Mib, service.resident_mib()?))
 }
 
-/// Of one watcher that nothing happens to.
+/// The memory of one idle watcher.
 pub(crate) fn of_watchers(database_url: &str) -> Result<Sample> {
     let service = Service::on(database_url)?;
     driving(await_answer(&service.endpoint))?;

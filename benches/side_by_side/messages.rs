@@ -1,5 +1,5 @@
-//! What watch streams send, as far as it is read: how many events, and when they
-//! were sent.
+//! The messages of watch streams, decoded only as far as needed: the number of events, and when
+//! they were sent.
 
 use prost::{
     Message,
@@ -11,10 +11,10 @@ use voicecall::proto::{self, watch_voice_calls_request};
 
 use crate::{etcd, load::Target, plan::Server};
 
-/// What a watched server speaks.
+/// The API of a watched server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Protocol {
-    /// Ours.
+    /// The service's.
     Voicecall,
     /// The bare tonic service: each message is an event.
     Floor,
@@ -29,7 +29,7 @@ const EVENTS: u32 = 1;
 const ETCD_EVENTS: u32 = 11;
 
 impl Protocol {
-    /// How it is written to.
+    /// The API that it is written to with.
     pub(crate) const fn target(self) -> Target {
         match self {
             Self::Voicecall | Self::Floor => Target::Voicecall,
@@ -37,7 +37,7 @@ impl Protocol {
         }
     }
 
-    /// Who serves it.
+    /// The server that is watched.
     pub(crate) const fn server(self) -> Server {
         match self {
             Self::Voicecall => Server::Ours,
@@ -53,7 +53,7 @@ impl Protocol {
         }
     }
 
-    /// The request for everything from now on, or for what is of one member of staff.
+    /// The request for all new changes, or for those of one member of staff.
     pub(crate) fn request(self, staff: Option<String>) -> Bytes {
         match self {
             Self::Voicecall | Self::Floor => {
@@ -72,7 +72,7 @@ impl Protocol {
         }
     }
 
-    /// Whether a first message says that the watch has begun.
+    /// Whether the first message reports that the watch has begun.
     pub(crate) const fn confirms(self) -> bool {
         match self {
             Self::Floor => false,
@@ -80,7 +80,7 @@ impl Protocol {
         }
     }
 
-    /// How many events are in a message.
+    /// The number of events in a message.
     pub(crate) fn events(self, message: &Bytes) -> u64 {
         match self {
             Self::Voicecall => fields(message, EVENT_BATCH)
@@ -115,7 +115,7 @@ fn fields(message: &[u8], wanted: u32) -> impl Iterator<Item = &[u8]> {
 const MARK: &[u8] = b"sent at microsecond ";
 const DIGITS: usize = 16;
 
-/// A summary that tells when it was sent; as long as the others.
+/// A summary that contains the time at which it is sent, as long as other summaries.
 pub(crate) fn marker(micros: u64) -> String {
     format!("sent at microsecond {micros:016} of the run")
 }

@@ -1,6 +1,6 @@
-//! Requests that begin when they are due, whatever becomes of those before: what an
-//! overload is. They go over bare HTTP/2 and their answers are not decoded, because a
-//! driver that takes a core of its own for what it sends measures itself.
+//! An open loop: requests begin when they are due, whether or not earlier ones have ended, as in
+//! an overload. They use bare HTTP/2, and their responses are not decoded, because a driver that
+//! needs a whole core would measure itself.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,17 +31,17 @@ const CONNECTIONS: usize = 16;
 /// Requests that are not begun for this reason are missing from the measured rate.
 const MAX_IN_PROGRESS: usize = CONNECTIONS * 1024;
 
-/// What was seen.
+/// The measurement so far.
 struct Seen {
-    /// When counting begins. Latencies are of what was due since, rates of what
-    /// was answered since.
+    /// When counting begins. Latencies are those of requests that were due since, rates count
+    /// the responses since.
     counted: Instant,
     answered: Histogram<u64>,
     refused: Histogram<u64>,
     answers: u64,
     refusals: u64,
     failed: u64,
-    /// Of those the first.
+    /// The first failure.
     failure: Option<String>,
 }
 
@@ -53,8 +53,8 @@ struct Ended {
     outcome: Result<Code>,
 }
 
-/// Drives at this rate. The latency of answers counts from when they were due: what
-/// waits, in the driver too, is not hidden.
+/// Sends requests at this rate. Latencies count from when a request was due, so they include any
+/// wait, also in the driver.
 pub(crate) async fn run(
     endpoint: &str,
     work: &Arc<Workload>,
@@ -117,7 +117,7 @@ pub(crate) async fn run(
 }
 
 impl Seen {
-    /// Nothing yet.
+    /// An empty measurement.
     fn since(counted: Instant) -> Self {
         Self {
             counted,
@@ -172,7 +172,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// Opens one, which is served among `open`.
+    /// Opens a connection, which is driven by a task in `open`.
     async fn open(endpoint: &str, open: &mut JoinSet<Result<(), h2::Error>>) -> Result<Self> {
         let endpoint: Uri = endpoint.parse()?;
         let (requests, connection) = Builder::new()
@@ -185,7 +185,7 @@ impl Connection {
         Ok(Self { requests, endpoint })
     }
 
-    /// Asks what was due, and tells what became of it.
+    /// Sends a request that is due, and returns its outcome.
     async fn ask(self, ask: Ask, due: Instant) -> Ended {
         let sent = Instant::now();
         let outcome = self.status(&ask).await;
@@ -197,7 +197,7 @@ impl Connection {
         }
     }
 
-    /// Waits for the answer, and tells its status.
+    /// Waits for the response, and returns its status.
     async fn status(self, ask: &Ask) -> Result<Code> {
         let (request, message) = self.request(ask)?;
         let mut requests = self.requests.ready().await?;

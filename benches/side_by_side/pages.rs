@@ -1,6 +1,6 @@
-//! The driver of lists: the first page and the last in turn, one request at a time. How
-//! long one takes on the same machine changes by half, and stays so for seconds, so pages
-//! that are asked for one kind after the other do not compare.
+//! The driver of lists: the first page and the last in turn, one request at a time. Latencies on
+//! one machine vary by half for seconds at a time, so pages that are not requested in turn cannot
+//! be compared.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     sample::{Metric, Sample},
 };
 
-/// Which list.
+/// The options of the list driver.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Pages {
     /// Where the server listens.
@@ -31,13 +31,13 @@ pub(crate) struct Pages {
     pub(crate) seconds: f64,
 }
 
-/// What was seen of the two.
+/// The samples of the two pages.
 pub(crate) struct Seen {
     pub(crate) first: Sample,
     pub(crate) last: Sample,
 }
 
-/// Drives, and answers what was seen.
+/// Sends the requests, and returns the samples.
 pub(crate) async fn pages(options: &Pages) -> Result<Seen> {
     let mut client = Client::new(Target::Voicecall, channel(&options.endpoint).await?);
     let first = Workload::prepare(options.load, false, options.calls, &client).await?;
@@ -58,7 +58,7 @@ pub(crate) async fn pages(options: &Pages) -> Result<Seen> {
     Ok(Seen { first, last })
 }
 
-/// The rate is that of one who asks for this page only.
+/// The rate is that of a client that requests only this page.
 fn sample(latencies: &Histogram<u64>) -> Sample {
     let mut sample = Sample::latencies(latencies);
     sample.set(Metric::Rate, 1e6 / latencies.mean());

@@ -1,4 +1,4 @@
-//! pgbench doing with one row what a request does, on the same schema.
+//! pgbench, which does with one row what a request does, on the same schema.
 
 use crate::{
     Result,
@@ -8,7 +8,7 @@ use crate::{
     seed,
 };
 
-/// What it runs.
+/// The script that it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Script {
     /// The row that a create writes, without a change log or an idempotency record.
@@ -52,7 +52,7 @@ FROM voice_calls WHERE uid = ('00000000-0000-4000-8000-' || lpad(:n::text, 12, '
 COMMIT;
 ";
 
-/// Makes ready for updates.
+/// Prepares updates.
 pub(crate) fn prepare(postgres: &Postgres, database: &str, calls: u64) -> Result<()> {
     let sql = format!(
         "CREATE SEQUENCE pgbench_revision START {}; \

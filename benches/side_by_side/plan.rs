@@ -1,12 +1,11 @@
-//! What is measured: the rows of the table, who stands beside us in each, and
-//! the goals.
+//! What is measured: the rows of the table, the peers in each, and the goals.
 
 use crate::{
     companion::Companion, load::Load, messages::Protocol, options::Options, pgbench::Script,
     sample::Metric, startup::Start,
 };
 
-/// A row of the table. The first entry is ours.
+/// A row of the table. The first entry is the service.
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) entries: Vec<Entry>,
@@ -16,14 +15,13 @@ pub(crate) struct Row {
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
     pub(crate) measure: Measure,
-    /// Whose program is measured as ours.
+    /// The build of the service that is measured.
     pub(crate) build: Build,
-    /// What is wanted of ours: in comparison with this, or (in the first entry)
-    /// by itself.
+    /// The goal of the service: relative to this entry, or (in the first entry) absolute.
     pub(crate) goals: Vec<Goal>,
 }
 
-/// A bound for ours: at least, for rates; at most, for all else.
+/// A bound for the service: a minimum for rates, a maximum for everything else.
 #[derive(Clone, Copy)]
 pub(crate) struct Goal {
     pub(crate) metric: Metric,
@@ -33,13 +31,13 @@ pub(crate) struct Goal {
 /// A build of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Build {
-    /// This one.
+    /// The current one.
     Present,
     /// The one that `--before` names.
     Before,
 }
 
-/// Whose server is asked.
+/// The server that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Server {
     /// voicecall on the seeded database.
@@ -48,14 +46,14 @@ pub(crate) enum Server {
     Before,
     /// Another voicecall on the same database.
     Replica,
-    /// voicecall on a database of its own with next to nothing in it.
+    /// voicecall on a nearly empty database of its own.
     Small,
     Floor,
     Baseline,
     Etcd,
 }
 
-/// How a figure is taken.
+/// How a figure is measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Measure {
     Drive(Server, Load, usize),
@@ -72,15 +70,15 @@ pub(crate) enum Measure {
     ReplicaAge,
     Start(Start),
     Memory,
-    /// What each of 10,000 watchers adds.
+    /// The memory of each of 10,000 watchers.
     WatcherMemory,
-    /// The mixed load, three times as much as can be answered.
+    /// The mixed load, at three times the capacity.
     Overload,
-    /// The mixed load, as much as can be answered; measured before the overload.
+    /// The mixed load, at capacity; measured before the overload.
     Capacity,
-    /// Creates while somebody else is there.
+    /// Creates beside a companion.
     Beside(Companion),
-    /// Ages for ten watchers, maybe beside one that does not read.
+    /// Ages of events at ten watchers, possibly beside one that does not read.
     StalledAge(bool),
     Import,
     CopyIn,
@@ -125,7 +123,7 @@ fn beside(
     entry(name, Measure::Drive(server, load, concurrency), goals)
 }
 
-/// All rows whose name has one of the words in `only`.
+/// All rows whose name contains one of the words in `only`.
 pub(crate) fn plan(options: &Options) -> Vec<Row> {
     let mut rows = requests();
     rows.extend(lists());
@@ -144,7 +142,7 @@ pub(crate) fn plan(options: &Options) -> Vec<Row> {
 }
 
 /// The row with another build of the service as the only peer, if it is about requests or
-/// watchers: the present one is to be at least 0.95 of it.
+/// watchers: the goal of the current one is at least 0.95 of it.
 fn with_before(row: Row) -> Option<Row> {
     use Metric::{P50, Rate};
     let ours = row.entries.into_iter().next()?;

@@ -24,12 +24,12 @@ const RIGHT: f64 = 150.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
 
-/// Told apart by those who do not see all colours, too.
+/// Distinguishable with colour blindness, too.
 const COLOURS: [&str; 6] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#555555", "#e69f00",
 ];
 
-/// How figures become places on an axis.
+/// How figures are mapped to positions on an axis.
 struct Axis {
     low: f64,
     high: f64,

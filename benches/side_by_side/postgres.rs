@@ -1,4 +1,4 @@
-//! The PostgreSQL that all contenders share: its own cluster, fsync on.
+//! The PostgreSQL that all contenders share: a cluster of its own, with fsync on.
 
 use std::{
     fs,
@@ -14,8 +14,8 @@ use crate::{
     guardian::{As, Guarded, command, directory},
 };
 
-/// The same for everyone who uses it: durable, and large enough that checkpoints
-/// do not decide who wins.
+/// Settings, the same for all contenders: durable, and large enough that checkpoints do not
+/// decide the result.
 const SETTINGS: [&str; 6] = [
     "fsync=on",
     "synchronous_commit=on",
@@ -25,7 +25,7 @@ const SETTINGS: [&str; 6] = [
     "checkpoint_timeout=15min",
 ];
 
-/// Calls whose rows, and what is used of their indexes, fit into 1 GB of shared buffers.
+/// The number of calls whose rows and used index pages fit into 1 GB of shared buffers.
 const CALLS_IN_1_GB: u64 = 1_600_000;
 
 /// A cluster that ends, with its files, when this is dropped.
@@ -36,7 +36,7 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Makes and starts one for so many calls.
+    /// Creates and starts a cluster for this many calls.
     pub(crate) fn start(calls: u64) -> Result<Self> {
         let bin = binaries()?;
         let dir = directory(As::Ordinary)?;
@@ -75,12 +75,12 @@ impl Postgres {
         format!("host={dir} user=voicecall dbname={database}")
     }
 
-    /// Where its files are, which its account may write.
+    /// The directory of its files, which its account can write to.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Runs SQL in a database; answers the first column of what it gives.
+    /// Runs SQL in a database, and returns the first column of the result.
     pub(crate) fn sql(&self, database: &str, sql: &str) -> Result<String> {
         with_input(self.psql(database), sql)
     }
@@ -93,7 +93,8 @@ impl Postgres {
         psql
     }
 
-    /// What was dirtied before is not for the next to write.
+    /// Runs a checkpoint, so that the next measurement does not write what earlier ones
+    /// dirtied.
     pub(crate) fn checkpoint(&self) -> Result<()> {
         self.sql("postgres", "CHECKPOINT").map(drop)
     }
@@ -106,14 +107,14 @@ impl Postgres {
         with_input(pgbench, script)
     }
 
-    /// The version, as it says itself.
+    /// The version, as the server reports it.
     pub(crate) fn version(&self) -> Result<String> {
         let version = self.sql("postgres", "SHOW server_version")?;
         Ok(version.split(' ').next().unwrap_or_default().to_owned())
     }
 }
 
-/// Runs a command that must succeed; answers what it prints.
+/// Runs a command that must succeed, and returns its output.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output()?;
     if output.status.success() {
@@ -136,7 +137,7 @@ fn with_input(mut command: Command, input: &str) -> Result<String> {
     Err(String::from_utf8_lossy(&output.stderr).into())
 }
 
-/// The newest server programs of the machine.
+/// The newest server programs on the machine.
 fn binaries() -> Result<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql")?;
     let newest = versions.filter_map(|entry| {

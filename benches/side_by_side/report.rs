@@ -8,7 +8,7 @@ use crate::{
     sample::{Metric, Sample},
 };
 
-/// What was seen of one entry: a sample for each round in which it succeeded.
+/// The samples of one entry: one for each round in which it succeeded.
 pub(crate) type Seen = Vec<Option<Sample>>;
 
 const HEAD: [&str; 9] = [
@@ -159,7 +159,7 @@ fn met(goal: Goal, figure: Option<f64>) -> String {
     if met { "yes" } else { "no" }.to_owned()
 }
 
-/// Ours to theirs, round by round: what disturbs one disturbs the other.
+/// The ratio of the service to a peer, round by round: a disturbance affects both.
 fn ratio(metric: Metric, ours: &Seen, theirs: &Seen) -> Option<Spread> {
     let pairs = ours.iter().zip(theirs);
     let ratios = pairs.filter_map(|(ours, theirs)| {

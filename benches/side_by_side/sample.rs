@@ -1,4 +1,4 @@
-//! What a measurement gives.
+//! The result of a measurement.
 
 use std::collections::BTreeMap;
 
@@ -10,21 +10,21 @@ use crate::{Result, driver::quantile};
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Metric {
-    /// Answers or events a second.
+    /// Responses or events per second.
     Rate,
-    /// Median, in milliseconds.
+    /// The median latency, in milliseconds.
     P50,
-    /// What 99 of 100 stay below, in milliseconds.
+    /// The 99th percentile of the latency, in milliseconds.
     P99,
-    /// Requests that an open loop began a second.
+    /// Requests per second that an open loop began.
     Offered,
-    /// Requests refused a second.
+    /// Refused requests per second.
     Refused,
-    /// What 99 of 100 refusals stayed below, in milliseconds.
+    /// The 99th percentile of the latency of refusals, in milliseconds.
     RefusedP99,
-    /// Memory occupied, in MiB.
+    /// Memory, in MiB.
     Mib,
-    /// Memory occupied by one of many, in KiB.
+    /// Memory of one of many, in KiB.
     KibEach,
 }
 
@@ -66,7 +66,7 @@ impl Sample {
         sample
     }
 
-    /// The quantiles that stand in the table.
+    /// The quantiles in the table.
     pub(crate) fn latencies(latencies: &Histogram<u64>) -> Self {
         let mut sample = Self::of(Metric::P50, quantile(latencies, 0.5));
         sample.set(Metric::P99, quantile(latencies, 0.99));

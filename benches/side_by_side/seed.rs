@@ -1,4 +1,4 @@
-//! Fills a database with calls, straight by SQL.
+//! Fills a database with calls, directly by SQL.
 
 use crate::{
     Result,
@@ -24,8 +24,8 @@ pub(crate) fn seed(postgres: &Postgres, database: &str, calls: u64) -> Result<()
     Ok(())
 }
 
-/// Where the log's partitions end after seeding: with some room, as after a
-/// migration; the service makes more.
+/// Where the partitions of the log end after seeding: with some space left, as after a
+/// migration; the service creates more.
 pub(crate) fn partition_end(calls: u64) -> u64 {
     (calls / 1000 + 2) * 1000
 }

@@ -1,4 +1,4 @@
-//! Servers as processes of their own: voicecall, and those it is compared with.
+//! Servers as separate processes: voicecall, and those that it is compared with.
 
 use std::{
     fs,
@@ -12,16 +12,16 @@ use crate::{
     guardian::{As, Guarded},
 };
 
-/// A server that tells where it listens on its standard error.
+/// A server that writes its address to standard error.
 pub(crate) struct Service {
     process: Guarded,
-    /// Where it listens.
+    /// The URL of the server.
     pub(crate) endpoint: String,
 }
 
 impl Service {
-    /// `voicecall serve` with these environment variables. Stopped in order, so
-    /// that an embedded database is too.
+    /// `voicecall serve` with these environment variables. It is stopped gracefully, so that an
+    /// embedded database is too.
     pub(crate) fn voicecall(environment: &[(&str, &str)]) -> Result<Self> {
         let program = Path::new(env!("CARGO_BIN_EXE_voicecall"));
         Self::run(program, environment)
@@ -47,7 +47,7 @@ impl Service {
         Self::voicecall(&[("DATABASE_URL", database_url)])
     }
 
-    /// One of the servers that this program is itself.
+    /// One of the servers in this program.
     pub(crate) fn ourselves(role: &[&str]) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(role);
@@ -73,12 +73,12 @@ impl Service {
         Err(format!("the server ended: {log}").into())
     }
 
-    /// Memory that it occupies, in MiB.
+    /// The memory that it uses, in MiB.
     pub(crate) fn resident_mib(&self) -> Result<f64> {
         self.status_mib("VmRSS:")
     }
 
-    /// The most memory that it ever occupied, in MiB.
+    /// The most memory that it has used, in MiB.
     pub(crate) fn peak_mib(&self) -> Result<f64> {
         self.status_mib("VmHWM:")
     }

@@ -1,4 +1,4 @@
-//! How long it takes from the start of the process to the first answer.
+//! The time from the start of the process to the first response.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,18 +14,18 @@ use crate::{
     service::Service,
 };
 
-/// In which situation.
+/// The situation at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// On a database that is there and migrated.
+    /// On an existing, migrated database.
     External,
-    /// With a PostgreSQL of its own that was stopped cleanly.
+    /// With an embedded PostgreSQL that was stopped cleanly.
     Embedded,
-    /// With a PostgreSQL of its own that has to be made.
+    /// With an embedded PostgreSQL that has to be created.
     EmbeddedFirst,
 }
 
-/// Starts the service once, measured.
+/// Starts the service once, and measures that.
 pub(crate) fn start(start: Start, database_url: &str) -> Result<Sample> {
     if start == Start::External {
         let environment = [("DATABASE_URL", database_url)];
@@ -53,7 +53,7 @@ fn timed(environment: &[(&str, &str)]) -> Result<Sample> {
     Ok(Sample::of(Metric::P50, elapsed.as_secs_f64() * 1e3))
 }
 
-/// A directory that the account of the embedded PostgreSQL may enter too.
+/// A directory that the account of the embedded PostgreSQL can enter too.
 fn reachable(home: &Path) -> Result<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(home, PermissionsExt::from_mode(0o755))?;

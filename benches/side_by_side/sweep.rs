@@ -19,7 +19,7 @@ const SIZES: [u64; 5] = [1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 
 type Contenders = &'static [(&'static str, Server)];
 
-/// Each load, and who stands beside us in it.
+/// Each load, and the peers that are measured with it.
 const LOADS: [(&str, &str, Load, Contenders); 2] = [
     (
         "create",
@@ -53,13 +53,13 @@ const LISTS: [(&str, Load); 6] = [
     ("recently updated", Load::ListByUpdate),
 ];
 
-/// What was seen of someone at each place of the x axis.
+/// The samples of one contender at each point of the x axis.
 type Seen = (String, Vec<(f64, Sample)>);
 
-/// A plot's file, its y axis, whether that is logarithmic, and what is on it.
+/// A plot: its file, its y axis, whether that is logarithmic, and its metric.
 type Plot = (&'static str, &'static str, bool, Metric);
 
-/// Everyone who is needed.
+/// All contenders that the plots need.
 pub(crate) fn rows() -> Vec<Row> {
     let contenders = LOADS.iter().flat_map(|(.., load, contenders)| {
         contenders.iter().map(|&(name, server)| Entry {
@@ -75,7 +75,7 @@ pub(crate) fn rows() -> Vec<Row> {
     }]
 }
 
-/// Measures each once, and draws.
+/// Measures each point once, and draws the plots.
 pub(crate) fn draw(bench: &mut Bench, largest: u64, dir: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
     loads(bench, dir)?;

@@ -1,5 +1,5 @@
-//! The driver of imports and exports: a process of its own that sends or decodes
-//! every call, or reads as slowly as a client can.
+//! The driver of imports and exports: a separate process that sends or decodes every call, or
+//! reads slowly.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use crate::{
     sample::{Metric, Sample},
 };
 
-/// What to transfer, and how.
+/// The options of the transfer driver.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Transfer {
-    /// What to do.
+    /// The kind of transfer.
     #[arg(long)]
     pub(crate) what: What,
     /// Where the server listens.
@@ -33,17 +33,16 @@ pub(crate) struct Transfer {
     pub(crate) calls: u64,
 }
 
-/// What is done.
+/// The kind of transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum What {
     /// Import new calls.
     Import,
     /// Export all calls.
     Export,
-    /// Export a chunk a second, until standard input ends.
+    /// Export one chunk per second, until standard input ends.
     SlowExport,
-    /// Watch from a snapshot that is read a chunk a second, until standard input
-    /// ends.
+    /// Watch from a snapshot that is read at one chunk per second, until standard input ends.
     SlowSnapshot,
 }
 
@@ -51,7 +50,7 @@ pub(crate) enum What {
 const APART: u64 = 3;
 const FIRST_SECOND: i64 = 1_500_000_000;
 
-/// Transfers, and answers how fast it went.
+/// Runs the transfer, and returns its rate.
 pub(crate) async fn transfer(options: &Transfer) -> Result<Sample> {
     let channel = channel(&options.endpoint).await?;
     let mut client = VoiceCalls::new(channel).max_decoding_message_size(4 * 1024 * 1024);
@@ -78,7 +77,7 @@ pub(crate) async fn transfer(options: &Transfer) -> Result<Sample> {
     Ok(Sample::of(Metric::Rate, rate))
 }
 
-/// Reads a message a second until standard input ends.
+/// Reads one message per second until standard input ends.
 async fn slowly<T>(mut messages: Streaming<T>) -> Result<Sample> {
     messages.message().await?.ok_or("nothing came")?;
     println!("watching");
@@ -127,7 +126,7 @@ async fn import(client: &mut VoiceCalls<Channel>, count: u64) -> Result<u64> {
         .ok_or_else(|| "not every record was answered".into())
 }
 
-/// A call as the seeded ones, with times and a uid of another system.
+/// A call like the seeded ones, with the times and the uid of another system.
 fn record(n: u64) -> VoiceCall {
     let at = Some(prost_types::Timestamp {
         seconds: FIRST_SECOND + (n * APART) as i64,

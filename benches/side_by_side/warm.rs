@@ -1,6 +1,6 @@
-//! Looks up a call of every page of the table before anything is measured, as a service
-//! has that ran for a while: what is read first comes from the disk, and each connection
-//! to the database maps a page into its memory when it reads it first.
+//! Looks up a call of every page of the table before anything is measured, so that the service
+//! is warm: the first read of a page is from the disk, and each database connection maps a page
+//! into its memory at its first read.
 
 use tokio::task::JoinSet;
 use voicecall::proto::{
@@ -9,14 +9,15 @@ use voicecall::proto::{
 
 use crate::{Result, calls, load::channel};
 
-/// The server shares them out among its threads, each of which looks up by itself.
+/// Connections; the server distributes them among its threads, which have separate database
+/// connections.
 const CONNECTIONS: usize = 4;
-/// Fewer than a page of the table has.
+/// The distance between calls that are looked up: a page of the table has more calls.
 const CALLS_APART: usize = 10;
-/// The most that is looked up at once.
+/// The most calls that are looked up at once.
 const BATCH: usize = 1000;
 
-/// Looks up every tenth of so many seeded calls, over each connection.
+/// Looks up every tenth of the seeded calls, over each connection.
 pub(crate) async fn look_up(endpoint: &str, calls: u64) -> Result<()> {
     let mut readers = JoinSet::new();
     for _ in 0..CONNECTIONS {

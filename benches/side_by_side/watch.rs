@@ -1,6 +1,5 @@
-//! The driver of watchers: a process of its own that watches all changes, many
-//! times over, while it writes. It counts events without decoding them, so that
-//! it is the server's work that is measured.
+//! The driver of watchers: a separate process with many watchers of all changes, which also
+//! writes. It counts events without decoding them, so that the server's work is measured.
 
 use std::{
     sync::{
@@ -31,10 +30,10 @@ use crate::{
     sample::{Metric, Sample},
 };
 
-/// What to watch, and how.
+/// The options of the watch driver.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Watch {
-    /// What the server speaks.
+    /// The API of the server.
     #[arg(long)]
     pub(crate) protocol: Protocol,
     /// Where to write.
@@ -49,17 +48,17 @@ pub(crate) struct Watch {
     /// Seconds to measure, after a quarter of that as warm-up.
     #[arg(long)]
     pub(crate) seconds: f64,
-    /// Measure how old events are when they arrive, at this many writes a second.
-    /// Without: how many arrive, with as many writes as are delivered.
+    /// Measure the age of events when they arrive, at this many writes per second. Unset:
+    /// measure how many arrive, with as many writes as are delivered.
     #[arg(long)]
     pub(crate) rate: Option<f64>,
-    /// Write nothing: say when all watch, and watch until standard input ends.
+    /// Write nothing: report when all watches have begun, and watch until standard input ends.
     #[arg(long)]
     pub(crate) hold: bool,
     /// Calls in each write.
     #[arg(long, default_value_t = 1)]
     pub(crate) batch: usize,
-    /// Each watches one member of staff, of its own as far as there are so many.
+    /// Each watcher watches one member of staff, a different one as long as there are enough.
     #[arg(long)]
     pub(crate) of_staff: bool,
     /// One more watcher, that does not read before all is written.
@@ -67,11 +66,11 @@ pub(crate) struct Watch {
     pub(crate) stalled: bool,
 }
 
-/// Connections that the watchers share, and watchers that fit on one: a server
-/// takes so many and lets the others wait.
+/// The connections that the watchers share, and the watchers on each: a server accepts this many
+/// on a connection, and lets others wait.
 const CONNECTIONS: usize = 4;
 const PER_CONNECTION: usize = 100;
-/// Calls that are being written at once in the fan-out.
+/// Concurrent writes in the fan-out.
 const WRITING: usize = 64;
 /// Events that may be on their way before the writers wait.
 const WINDOW: u64 = 400;
@@ -89,7 +88,7 @@ struct Run {
     ages: Mutex<Histogram<u64>>,
 }
 
-/// Watches and writes, and answers what was seen.
+/// Watches and writes, and returns the measurement.
 pub(crate) async fn watch(options: &Watch) -> Result<Sample> {
     let run = Arc::new(Run {
         protocol: options.protocol,
@@ -185,7 +184,7 @@ async fn begin_writing(options: &Watch, run: &Arc<Run>) -> Result<Tasks> {
     Ok(writers)
 }
 
-/// A stream of every change from now on, or of one member of staff's.
+/// A stream of all new changes, or of those of one member of staff.
 async fn open(
     protocol: Protocol,
     staff: Option<String>,

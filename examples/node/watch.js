@@ -22,7 +22,8 @@ const START_OVER = new Set([
   "WATCHER_TOO_SLOW",
   "INVALID_RESUME_TOKEN",
 ]);
-// A mistake of ours, which the next attempt would repeat. All other errors may pass.
+// A mistake of ours, which the next attempt would repeat, as it would MESSAGE_TOO_LARGE. All
+// other errors may pass.
 const GIVE_UP = new Set([
   grpc.status.INVALID_ARGUMENT,
   grpc.status.UNAUTHENTICATED,
@@ -85,6 +86,7 @@ for (let failures = 0; ; failures = Math.min(failures + 1, 10)) {
     console.error(`${grpc.status[error.code]}: ${why ?? error.details}`);
     if (START_OVER.has(why)) delete copy.token;
     else if (!(error.code in grpc.status) || GIVE_UP.has(error.code)) throw error;
+    else if (why === "MESSAGE_TOO_LARGE") throw error;
   }
   // Consumers that lost the same server must not all come back at once.
   await sleep(Math.random() * Math.min(10_000, 100 * 2 ** failures));

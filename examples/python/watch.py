@@ -27,7 +27,8 @@ START_OVER = {
     "WATCHER_TOO_SLOW",
     "INVALID_RESUME_TOKEN",
 }
-# A mistake of ours, which the next attempt would repeat. All other errors may pass.
+# A mistake of ours, which the next attempt would repeat, as it would MESSAGE_TOO_LARGE. All
+# other errors may pass.
 GIVE_UP = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.UNAUTHENTICATED,
@@ -144,7 +145,7 @@ def watch(client, copy):
             print(f"{error.code().name}: {why or error.details()}", file=sys.stderr)
             if why in START_OVER:
                 copy.forget_token()
-            elif error.code() in GIVE_UP:
+            elif error.code() in GIVE_UP or why == "MESSAGE_TOO_LARGE":
                 raise
         copy.rollback()
         # Consumers that lost the same server must not all come back at once.

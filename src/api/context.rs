@@ -1,23 +1,100 @@
-//! What a handler knows about a request besides its message: the deadline, and what ends a
-//! stream from outside.
+//! What a handler knows about a request besides its message: the connection, the deadline, and
+//! what ends a stream from outside.
 
-use std::time::Duration;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until},
+};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
+
+use super::error::Error;
 
 /// How long a read may take when the client sets no deadline.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A client's connection, as far as its requests have to know it. The server adds it to each
+/// of them.
+#[derive(Debug)]
+pub struct Connection {
+    peer: IpAddr,
+    ending: CancellationToken,
+    streams: TaskTracker,
+    /// One permit for each request that it may have in progress.
+    requests: Arc<Semaphore>,
+}
+
+impl Connection {
+    /// A connection from `peer`, whose streams end when `ending` is cancelled, and which may
+    /// have `request_share` requests in progress.
+    #[must_use]
+    pub fn new(peer: IpAddr, ending: CancellationToken, request_share: usize) -> Self {
+        Self {
+            peer,
+            ending,
+            streams: TaskTracker::new(),
+            requests: Arc::new(Semaphore::new(request_share)),
+        }
+    }
+
+    /// The client's address.
+    #[must_use]
+    pub fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// Cancelled when the connection is about to close.
+    #[must_use]
+    pub fn ending(&self) -> &CancellationToken {
+        &self.ending
+    }
+
+    /// Ends its watches, imports, exports and health streams, and waits until they have ended.
+    pub async fn end_streams(&self) {
+        self.ending.cancel();
+        self.streams.close();
+        self.streams.wait().await;
+    }
+
+    /// Counts a stream, for as long as the token lives.
+    pub(super) fn stream(&self) -> TaskTrackerToken {
+        self.streams.token()
+    }
+
+    /// Counts a request, for as long as the permit lives.
+    ///
+    /// # Errors
+    /// The connection has its share of the requests in progress.
+    pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let permit = Arc::clone(&self.requests).try_acquire_owned();
+        permit.map_err(|_| Error::Overloaded)
+    }
+}
+
 /// What ends a stream besides its client and its own end.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct StopSignals {
-    /// Cancelled when the server starts to drain.
-    pub(super) draining: CancellationToken,
+    /// Cancelled when the server starts to drain, or the connection is about to close.
+    pub(super) ending: CancellationToken,
     pub(super) deadline: Option<Instant>,
+    /// GOAWAY waits for the stream.
+    _stream: Option<TaskTrackerToken>,
 }
 
 impl StopSignals {
+    pub(super) fn of<T>(request: &tonic::Request<T>) -> Self {
+        let connection = request.extensions().get::<Arc<Connection>>();
+        Self {
+            ending: connection.map_or_else(CancellationToken::new, |it| it.ending.clone()),
+            deadline: Context::of(request).deadline,
+            _stream: connection.map(|it| it.stream()),
+        }
+    }
+
     /// Returns once the client's deadline has passed; never, if there is none.
     pub(super) async fn deadline(&self) {
         match self.deadline {

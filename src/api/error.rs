@@ -59,12 +59,16 @@ pub enum Error {
     Read(ReadError),
     /// The server is overloaded.
     Overloaded,
-    /// The server is shutting down.
+    /// The client stopped sending in the middle of a request.
+    RequestStalled,
+    /// The server is shutting down, or the connection is about to close.
     Draining,
     /// The deadline passed.
     DeadlineExceeded,
     /// There is no such method.
     UnknownMethod,
+    /// The request is compressed in an unknown way.
+    UnsupportedCompression,
 }
 
 /// Which message is too large.
@@ -72,6 +76,8 @@ pub enum Error {
 pub enum TooLarge {
     /// The request.
     Request,
+    /// The metadata of the request.
+    Metadata,
     /// The response to it.
     Response,
 }
@@ -198,16 +204,7 @@ fn parts(error: Error) -> Parts {
             ErrorReason::MalformedMessage,
             "the bytes are not a valid message of this API",
         ),
-        Error::MessageTooLarge(TooLarge::Request) => Parts::new(
-            Code::ResourceExhausted,
-            ErrorReason::MessageTooLarge,
-            "the request is larger than this server accepts",
-        ),
-        Error::MessageTooLarge(TooLarge::Response) => Parts::new(
-            Code::ResourceExhausted,
-            ErrorReason::MessageTooLarge,
-            "the response would be larger than 2 MiB; request less at once",
-        ),
+        Error::MessageTooLarge(which) => too_large(which),
         Error::NotFound(uid) => rejection(Rejection::NotFound { uid }),
         Error::Purged(uid) => rejection(Rejection::Purged { uid }),
         Error::InvalidResumeToken => Parts::new(
@@ -228,6 +225,12 @@ fn parts(error: Error) -> Parts {
         Error::Import(error) => import(error),
         Error::Read(error) => read(error),
         Error::Overloaded => overloaded(),
+        Error::RequestStalled => Parts::new(
+            Code::ResourceExhausted,
+            ErrorReason::Overloaded,
+            "the request stopped arriving, and its place was given to others; send it again",
+        )
+        .retry_after(RETRY_DATABASE),
         Error::Draining => draining(),
         Error::DeadlineExceeded => deadline_exceeded(),
         Error::UnknownMethod => Parts::new(
@@ -235,7 +238,25 @@ fn parts(error: Error) -> Parts {
             ErrorReason::UnknownMethod,
             "this server has no such method",
         ),
+        Error::UnsupportedCompression => Parts::new(
+            Code::Unimplemented,
+            ErrorReason::UnsupportedCompression,
+            "this server accepts requests that are compressed with gzip or not at all",
+        ),
     }
+}
+
+fn too_large(which: TooLarge) -> Parts {
+    let message = match which {
+        TooLarge::Request => "the request is larger than this server accepts",
+        TooLarge::Metadata => "the request's metadata is larger than 16 KiB",
+        TooLarge::Response => "the response would be larger than 2 MiB; request less at once",
+    };
+    Parts::new(
+        Code::ResourceExhausted,
+        ErrorReason::MessageTooLarge,
+        message,
+    )
 }
 
 fn write(error: WriteError, has_request_id: bool) -> Parts {
@@ -395,7 +416,7 @@ fn draining() -> Parts {
     Parts::new(
         Code::Unavailable,
         ErrorReason::Draining,
-        "this server is shutting down; retry on another connection",
+        "this server is shutting down, or this connection is about to close; retry on another one",
     )
     .retry_after(RETRY_ELSEWHERE)
 }

@@ -1,6 +1,6 @@
-//! What every request and response passes through: the client's deadline, the limit on
-//! concurrent requests, an `x-request-id` on each response, and the same form of error for
-//! what the framework refuses as for what the handlers refuse.
+//! What every request and response passes through: the limit on metadata, the client's
+//! deadline, the limit on concurrent requests, an `x-request-id` on each response, and the
+//! same form of error for what the framework refuses as for what the handlers refuse.
 
 use std::{
     convert::Infallible,
@@ -14,26 +14,32 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
-};
+use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tower::Service;
 use tracing::{debug, error};
 
 use super::{
-    context::Context,
+    admission::{Admission, Place, Responses},
+    context::{Connection, Context},
+    ending_body,
     error::{Error, TooLarge},
+    framework,
 };
 
 /// Only these methods have limits and deadlines: health checks must work under load, and
 /// reflection streams at the client's pace.
 const CALL_SERVICE: &str = "/voicecall.v1.VoiceCallService/";
 const REQUEST_ID: &str = "x-request-id";
-const DETAILS: &str = "grpc-status-details-bin";
+/// The largest metadata of a request, as HTTP/2 counts it (RFC 9113, 6.5.2). HTTP/2's own limit
+/// is larger: beyond it a request is refused before it gets here, and without a reason.
+const MAX_METADATA_BYTES: usize = 16 * 1024;
+const FIELD_OVERHEAD_BYTES: usize = 32;
+/// The compressions that are accepted in requests, sent with each response.
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+const ACCEPTED_ENCODINGS: HeaderValue = HeaderValue::from_static("gzip,identity");
 
 /// The middleware around the call service and the other services.
 #[derive(Clone)]
@@ -46,8 +52,7 @@ pub(super) struct Middleware<C, R> {
 }
 
 struct Shared {
-    /// One permit for each request in progress.
-    permits: Arc<Semaphore>,
+    admission: Admission,
     /// Cancelled when the server shuts down.
     draining: CancellationToken,
     request_ids: RequestIds,
@@ -61,13 +66,14 @@ impl<C, R> Middleware<C, R> {
         calls: C,
         rest: R,
         max_concurrent: usize,
+        responses: Responses,
         draining: CancellationToken,
     ) -> Self {
         Self {
             calls,
             rest,
             shared: Arc::new(Shared {
-                permits: Arc::new(Semaphore::new(max_concurrent)),
+                admission: Admission::new(max_concurrent, responses),
                 draining,
                 request_ids: RequestIds::new(),
                 overloaded: refuse(Error::Overloaded).into_parts().0.headers,
@@ -97,15 +103,28 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let request_id = self.shared.request_ids.next();
+        if !is_grpc(request.headers()) {
+            return Box::pin(future::ready(Ok(unsupported_media_type(request_id))));
+        }
         let method = request.uri().path();
+        if metadata_bytes(&request) > MAX_METADATA_BYTES {
+            let refusal = refuse(Error::MessageTooLarge(TooLarge::Metadata));
+            let refusal = finish(refusal, method, request_id);
+            return Box::pin(future::ready(Ok(refusal)));
+        }
         if !method.starts_with(CALL_SERVICE) {
             let method = method.to_owned();
+            let connection = request.extensions().get::<Arc<Connection>>().cloned();
             let response = self.rest.call(request);
-            return Box::pin(async move { Ok(finish(response.await?, &method, request_id)) });
+            return Box::pin(async move {
+                let response = finish(response.await?, &method, request_id);
+                Ok(ending_body::end_with(connection, response))
+            });
         }
-        // This comes first, because under overload most requests get no further.
-        let permit = match self.shared.admit() {
-            Ok(permit) => permit,
+        // This comes before all that costs more, because under overload most requests get no
+        // further.
+        let place = match self.shared.admit(&request) {
+            Ok(place) => place,
             Err(error) => {
                 let refusal = finish(self.shared.refuse(error), method, request_id);
                 return Box::pin(future::ready(Ok(refusal)));
@@ -114,22 +133,23 @@ where
         let method = method.to_owned();
         let deadline = grpc_timeout(request.headers()).map(|timeout| Instant::now() + timeout);
         request.extensions_mut().insert(Context { deadline });
-        let response = self.calls.call(request);
+        let response = self.calls.call(Admission::bound_request(request, &place));
+        let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             let response = with_deadline(deadline, response).await?;
-            drop(permit);
-            Ok(finish(response, &method, request_id))
+            let response = finish(response, &method, request_id);
+            Ok(shared.admission.bound_response(response, place))
         })
     }
 }
 
 impl Shared {
-    fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
+    fn admit(&self, request: &Request) -> Result<Place, Error> {
         if self.draining.is_cancelled() {
             return Err(Error::Draining);
         }
-        let permit = Arc::clone(&self.permits).try_acquire_owned();
-        permit.map_err(|_| Error::Overloaded)
+        self.admission
+            .admit(request.extensions().get::<Arc<Connection>>())
     }
 
     fn refuse(&self, error: Error) -> Response {
@@ -144,9 +164,11 @@ impl Shared {
 
 /// Completes a response before it is sent.
 fn finish(mut response: Response, method: &str, request_id: HeaderValue) -> Response {
-    normalize(&mut response);
+    framework::complete_response(&mut response);
     log(method, &request_id, &response);
-    response.headers_mut().insert(REQUEST_ID, request_id);
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, request_id);
+    headers.insert(ACCEPT_ENCODING, ACCEPTED_ENCODINGS);
     response
 }
 
@@ -166,26 +188,31 @@ fn refuse(error: Error) -> Response {
     Status::from(error).into_http()
 }
 
-/// Replaces a refusal by the framework, which has no details, with an error of the
-/// service.
-fn normalize(response: &mut Response) {
-    let headers = response.headers();
-    let Some(code) = headers.get("grpc-status") else {
-        return;
-    };
-    if headers.contains_key(DETAILS) {
-        return;
-    }
-    let error = match Code::from_bytes(code.as_bytes()) {
-        Code::Unimplemented => Error::UnknownMethod,
-        // The length prefix of the message is over the limit.
-        Code::OutOfRange => Error::MessageTooLarge(TooLarge::Request),
-        // What the framework returns for a body that ends within a message, has none, or
-        // has an invalid prefix. An internal error of the service would have details.
-        Code::Internal => Error::MalformedMessage,
-        _ => return,
-    };
-    *response = refuse(error);
+/// Whether the content type is gRPC's, with messages in protobuf's format or in one that is
+/// not named: `application/grpc`, also with a suffix or parameters.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let suffix = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
+    matches!(suffix, Some([] | [b'+' | b';', ..]))
+}
+
+/// The response to what is not gRPC, as the gRPC over HTTP/2 protocol defines it. A status of
+/// gRPC would mean nothing to its client.
+fn unsupported_media_type(request_id: HeaderValue) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response.headers_mut().insert(REQUEST_ID, request_id);
+    response
+}
+
+fn metadata_bytes(request: &Request) -> usize {
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len());
+    let path = request.uri().path().len();
+    fields
+        .chain([path])
+        .map(|len| len + FIELD_OVERHEAD_BYTES)
+        .sum()
 }
 
 fn log(method: &str, request_id: &HeaderValue, response: &Response) {

@@ -95,14 +95,14 @@ fn direction_name(number: i32) -> Option<Name> {
 
 /// Why a line is not a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ShapeError {
+pub enum ParseError {
     /// It is not a JSON object.
     Syntax(String),
     /// It is a JSON object with these invalid keys: each with what is wrong with it.
     Keys(Vec<(String, String)>),
 }
 
-impl fmt::Display for ShapeError {
+impl fmt::Display for ParseError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Syntax(what) => write!(formatter, "not a JSON object: {what}"),
@@ -117,14 +117,14 @@ impl fmt::Display for ShapeError {
     }
 }
 
-impl std::error::Error for ShapeError {}
+impl std::error::Error for ParseError {}
 
 /// Parses a call from one line. Keys may come in any order; a missing one is null. Only the
 /// format is checked here; the service validates the values.
 ///
 /// # Errors
-/// [`ShapeError`], with everything that is wrong with the line.
-pub fn parse(line: &str) -> Result<VoiceCall, ShapeError> {
+/// [`ParseError`], with everything that is wrong with the line.
+pub fn parse(line: &str) -> Result<VoiceCall, ParseError> {
     let Members(members) = serde_json::from_str(line).map_err(|error| syntax(&error))?;
     let mut reader = Reader::default();
     for (at, (key, value)) in members.iter().enumerate() {
@@ -136,18 +136,18 @@ pub fn parse(line: &str) -> Result<VoiceCall, ShapeError> {
     if reader.errors.is_empty() {
         Ok(reader.call)
     } else {
-        Err(ShapeError::Keys(reader.errors))
+        Err(ParseError::Keys(reader.errors))
     }
 }
 
 /// The error without its line number, which is always 1.
-fn syntax(error: &serde_json::Error) -> ShapeError {
+fn syntax(error: &serde_json::Error) -> ParseError {
     let text = error.to_string();
     let text = match text.rsplit_once(" at line ") {
         Some((what, _)) => format!("{what} at column {}", error.column()),
         None => text,
     };
-    ShapeError::Syntax(text)
+    ParseError::Syntax(text)
 }
 
 /// Text that is copied only if it contains escapes.

@@ -99,6 +99,12 @@ impl Seconds {
         (seconds >= 0).then_some(Self(seconds))
     }
 
+    /// `seconds`, or 0 if it is negative.
+    #[must_use]
+    pub(crate) fn clamped(seconds: i32) -> Self {
+        Self(seconds.max(0))
+    }
+
     /// The number of seconds.
     #[must_use]
     pub const fn get(self) -> i32 {

@@ -112,7 +112,7 @@ pub enum Rejection {
         uid: Uuid,
     },
     /// The call is not at the expected revision.
-    #[error("call {uid} is at revision {current_revision}, not at the expected one")]
+    #[error("call {uid} is at revision {current_revision}, not at the expected revision")]
     RevisionMismatch {
         /// The call that was named.
         uid: Uuid,
@@ -120,7 +120,7 @@ pub enum Rejection {
         current_revision: Revision,
     },
     /// The call is missing, and cannot be created without a direction.
-    #[error("call {uid} does not exist, and needs a direction to be created")]
+    #[error("call {uid} does not exist; to create it, set direction")]
     DirectionRequired {
         /// The call that was named.
         uid: Uuid,

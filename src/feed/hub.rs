@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::{
     Entry,
+    purges::Purges,
     ring::Ring,
     shared_batch::LatestBatch,
     subscriptions::{Subscriptions, WatcherQueue},
@@ -44,6 +45,7 @@ pub(super) struct Hub {
     state: RwLock<HubState>,
     head: watch::Sender<FeedHead>,
     latest: LatestBatch,
+    purges: Arc<Purges>,
     /// The intervals at which watchers need the head confirmed, and how many watchers need
     /// each.
     intervals: Mutex<BTreeMap<Duration, usize>>,
@@ -69,6 +71,7 @@ impl Hub {
                 log_count: 0,
             }),
             latest: LatestBatch::default(),
+            purges: Arc::default(),
             intervals: Mutex::default(),
         }
     }
@@ -91,6 +94,11 @@ impl Hub {
         &self.latest
     }
 
+    /// The calls that were purged lately.
+    pub(super) fn purges(&self) -> &Arc<Purges> {
+        &self.purges
+    }
+
     pub(super) fn subscribe(&self) -> watch::Receiver<FeedHead> {
         self.head.subscribe()
     }
@@ -106,6 +114,7 @@ impl Hub {
                 state.ring.erase(change.uid);
                 state.subscriptions.erase(change.uid);
                 self.latest.invalidate();
+                self.purges.push(change.uid);
             }
             state.subscriptions.push(&entry);
             position = Some(entry.position());

@@ -9,10 +9,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{Feed, LogReader, entry};
+use super::{Feed, LogReader, UnsentCalls, entry};
 use crate::{
     domain::{
-        Call, Filter, Revision,
+        Filter, Revision,
         list::{Order, OrderField, PageKey},
     },
     store::{LogError, PageQuery, Position},
@@ -64,7 +64,7 @@ pub struct SnapshotPage {
     /// The position of the whole snapshot.
     pub position: Position,
     /// The calls, as they were at this position.
-    pub calls: Vec<Call>,
+    pub calls: UnsentCalls,
 }
 
 /// The position of a snapshot, and what has changed since.
@@ -116,6 +116,8 @@ impl Snapshot {
             after: self.after,
             limit: self.page_len,
         };
+        let purges = Arc::clone(self.feed.hub.purges());
+        let seen = purges.count();
         let page = self
             .feed
             .store
@@ -163,7 +165,7 @@ impl Snapshot {
         }
         Ok(Some(SnapshotPage {
             position: baseline.position,
-            calls,
+            calls: UnsentCalls::new(calls, purges, seen),
         }))
     }
 

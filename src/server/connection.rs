@@ -1,65 +1,89 @@
 //! One client's connection: HTTP/2 over a socket, from the first byte to a graceful shutdown.
 
-use std::{net, pin::pin, time::Duration};
+use std::{future, net, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{body::Incoming, rt::Executor, server::conn::http2};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpStream, time::timeout};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::ServiceExt;
 use tracing::debug;
 
-use super::WriteCoalescer;
+use super::{WriteCoalescer, connections::Place, handshake, read_turns::ReadTurns};
 use crate::api::Api;
 
-/// How long a client may take to send its first byte.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be silent before the client is pinged, and how long its response
 /// may take.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The age at which a connection is closed differs by up to this part of the limit, so that
+/// clients that connected at the same time do not come back at the same time.
+const AGE_JITTER: f64 = 0.1;
+/// GOAWAY follows the end of the streams, but no later than after this.
+const STREAMS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an idle client may take to acknowledge GOAWAY.
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long requests may take to end on a connection that makes room for another.
+const DISPLACED_GRACE: Duration = Duration::from_secs(5);
 
 const MAX_STREAMS: u32 = 1024;
 /// A request of the default maximum size needs no window update.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const STREAM_SEND_BUFFER_BYTES: usize = 64 * 1024;
-const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// Requests that the client has cancelled before they were taken up; one more ends the
+/// connection. It is more than a turn of reading can bring, so that whoever cancels many
+/// requests at once keeps the connection.
+const MAX_RESETS: usize = 1024;
+/// Beyond this a request is refused with HTTP's status 431, without a gRPC status. The API's
+/// own limit is a quarter of it, and its error has a reason.
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
-/// Serves the connection on the current thread until the client closes it. When `draining` is
-/// cancelled, the client is sent GOAWAY, and the connection closes after the streams in
-/// progress.
+/// The limits of client connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Concurrent connections. When there are more, the address with the most loses idle ones
+    /// first.
+    pub max: usize,
+    /// How long a client may take for the HTTP/2 preface and its SETTINGS.
+    pub handshake_timeout: Duration,
+    /// The age at which a connection is closed, give or take 10 %; `None`: no limit.
+    pub max_age: Option<Duration>,
+    /// How long requests in progress may take to end after that.
+    pub grace: Duration,
+}
+
+/// Serves the connection on the current thread until the client closes it, or until it has to
+/// end: at its maximum age, at shutdown (`draining` is cancelled), or to make room for another.
+/// Then its streams end first, the client is sent GOAWAY, and the connection closes after the
+/// requests in progress.
 pub(super) async fn serve(
     stream: net::TcpStream,
     api: Api,
-    tasks: TaskTracker,
+    place: Place,
+    limits: Limits,
     draining: CancellationToken,
 ) {
-    let stream = stream
-        .set_nodelay(true)
-        .and_then(|()| TcpStream::from_std(stream));
-    let stream = match stream {
-        Ok(stream) => stream,
-        Err(error) => {
-            debug!(%error, "cannot set up an accepted connection");
-            return;
-        }
+    let Some(stream) = establish(stream, &place, limits).await else {
+        return;
     };
-    let mut first = [0];
-    tokio::select! {
-        () = draining.cancelled() => return,
-        peeked = timeout(FIRST_BYTE_TIMEOUT, stream.peek(&mut first)) => {
-            if !matches!(peeked, Ok(Ok(1))) {
-                return;
-            }
-        }
-    }
-    let service = api.map_request(|request: http::Request<Incoming>| request.map(Body::new));
-    let connection = http2::Builder::new(Tasks(tasks))
+    let place = Arc::new(place);
+    let activity = &place.activity;
+    let known = Arc::clone(&activity.connection);
+    let service = api.map_request(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(Arc::clone(&known));
+        request.map(Body::new)
+    });
+    let turns = ReadTurns::default();
+    let connection = http2::Builder::new(Streams(Arc::clone(&place)))
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
@@ -68,32 +92,123 @@ pub(super) async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(STREAM_SEND_BUFFER_BYTES)
         .max_header_list_size(MAX_HEADER_BYTES)
+        .max_pending_accept_reset_streams(MAX_RESETS)
         .serve_connection(
-            TokioIo::new(WriteCoalescer::new(stream)),
+            TokioIo::new(WriteCoalescer::new(turns.limit(stream))),
             TowerToHyperService::new(service),
         );
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = draining.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    {
+        let mut connection = pin!(connection);
+        let ended = turns.run(async {
+            tokio::select! {
+                // HTTP/2 writes GOAWAY before anything else, so what the streams ended with is
+                // written first.
+                biased;
+                ended = connection.as_mut() => ended,
+                latest = end_streams(&place, limits, &draining) => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::select! {
+                        ended = connection.as_mut() => ended,
+                        () = unacknowledged(&place) => Ok(()),
+                        () = until(latest) => Ok(()),
+                    }
+                }
+            }
+        });
+        if let Err(error) = ended.await {
+            debug!(%error, "a connection was lost");
+        }
+    }
+    // The connection is gone, and its streams end with it.
+    activity.streams.close();
+    activity.streams.wait().await;
+}
+
+/// The socket after the client's part of the handshake; `None` if that was not in time, or the
+/// connection has to end.
+async fn establish(
+    stream: net::TcpStream,
+    place: &Place,
+    limits: Limits,
+) -> Option<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+    let stream = stream
+        .set_nodelay(true)
+        .and_then(|()| TcpStream::from_std(stream));
+    let stream = match stream {
+        Ok(stream) => stream,
+        Err(error) => {
+            debug!(%error, "cannot set up an accepted connection");
+            return None;
         }
     };
-    if let Err(error) = ended {
-        debug!(%error, "a connection was lost");
+    let handshake = timeout(limits.handshake_timeout, handshake::read(stream));
+    let stream = tokio::select! {
+        () = place.activity.connection.ending().cancelled() => return None,
+        read = handshake => read.ok()?.ok()?,
+    };
+    place.established();
+    Some(stream)
+}
+
+/// Waits until the connection has to end, and ends its streams. Returns when its requests must
+/// have ended; at shutdown the drain timeout says so.
+async fn end_streams(
+    place: &Place,
+    limits: Limits,
+    draining: &CancellationToken,
+) -> Option<Instant> {
+    let connection = &place.activity.connection;
+    let age = limits.max_age.map(|age| {
+        let jitter = rand::random_range(-AGE_JITTER..=AGE_JITTER);
+        Instant::now() + age.mul_f64(1.0 + jitter)
+    });
+    let is_aged = tokio::select! {
+        () = connection.ending().cancelled() => false,
+        () = until(age) => true,
+    };
+    let grace = match is_aged {
+        true => Some(limits.grace),
+        false if draining.is_cancelled() => None,
+        false => Some(DISPLACED_GRACE),
+    };
+    let latest = grace.map(|grace| Instant::now() + grace);
+    // If it takes longer, GOAWAY does not wait for them.
+    let _ = timeout(STREAMS_TIMEOUT, connection.end_streams()).await;
+    latest
+}
+
+/// Returns once the connection has been idle for so long after GOAWAY that the client does not
+/// acknowledge it.
+async fn unacknowledged(place: &Place) {
+    let streams = &place.activity.streams;
+    streams.close();
+    loop {
+        streams.wait().await;
+        sleep(GOAWAY_TIMEOUT).await;
+        if streams.is_empty() {
+            return;
+        }
     }
 }
 
-/// Runs the streams of a connection as tasks that the server owns.
-#[derive(Clone)]
-struct Tasks(TaskTracker);
+/// Returns at this time; never, if there is none.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => future::pending().await,
+    }
+}
 
-impl<F> Executor<F> for Tasks
+/// Runs the streams of a connection as tasks that it owns.
+#[derive(Clone)]
+struct Streams(Arc<Place>);
+
+impl<F> Executor<F> for Streams
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        self.0.spawn(stream);
+        self.0.touch();
+        self.0.activity.streams.spawn(stream);
     }
 }

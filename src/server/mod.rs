@@ -1,31 +1,37 @@
 //! The process around the API: sockets, health, and graceful shutdown.
 //!
 //! - [`run`] puts the layers together, serves until shutdown, then drains
-//! - `workers` are the threads that serve the connections; `connection` is one client's, and
+//! - `workers` are the threads that serve the connections; `connection` is one client's,
+//!   `handshake` its beginning; `read_turns` limits what it reads at once, and
 //!   `write_coalescing` combines its small writes
+//! - `connections` are all that are open, and which of them make room for another
 //!
 //! It owns every task that it starts. It deliberately knows nothing of what the API does.
 
 mod connection;
+mod connections;
+mod handshake;
+mod read_turns;
 #[cfg(test)]
 mod tests;
 mod workers;
 mod write_coalescing;
 
+pub use connection::Limits as ConnectionLimits;
 pub use write_coalescing::WriteCoalescer;
 
-use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, watch},
+    sync::watch,
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{error, info, warn};
 
-use self::workers::Workers;
+use self::{connections::Connections, workers::Workers};
 use crate::{
     api::{self, Api},
     feed::{self, Feed},
@@ -36,6 +42,13 @@ use crate::{
 /// The pause after a connection could not be accepted, for want of file descriptors for
 /// example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the log says that connections are refused.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The name in health checks that says whether the process lives: it does not follow the
+/// database, so a probe that restarts processes by it leaves them alone when the database is
+/// unavailable.
+const LIVENESS: &str = "liveness";
 
 /// The settings of the server.
 #[derive(Debug, Clone, Copy)]
@@ -48,8 +61,8 @@ pub struct Settings {
     pub feed: feed::Limits,
     /// Threads that serve the connections.
     pub workers: NonZeroUsize,
-    /// Concurrent connections; more wait to be accepted.
-    pub max_connections: usize,
+    /// Limits of client connections.
+    pub connections: ConnectionLimits,
     /// Whether to migrate the database, or only to check it.
     pub migrate: bool,
     /// How long requests in progress may take to end after shutdown has begun.
@@ -64,7 +77,7 @@ pub enum Error {
     Open(#[from] OpenError),
     /// The descriptors of the API cannot be read.
     #[error("cannot read the descriptors of the API: {0}")]
-    Descriptors(#[from] tonic_reflection::server::Error),
+    Descriptors(#[from] api::InvalidDescriptors),
     /// The address of the listener cannot be read.
     #[error("cannot read the address of the listener: {0}")]
     Listener(#[source] io::Error),
@@ -122,14 +135,16 @@ async fn run_under(
         supervisor,
     );
     let availability = store.availability();
-    let (api, health) = api::api(store, feed, settings.api, draining.clone())?;
+    let (api, health, responses) = api::api(store, feed, settings.api, draining.clone())?;
+    let responses = responses.watch_over(draining.clone());
+    supervisor.essential(&tasks, "responses that nobody takes", responses);
     let health = report_health(health, availability, draining.clone());
     supervisor.essential(&tasks, "health checks", health);
     let accept = accept(
         listener,
         api,
         workers.clone(),
-        settings.max_connections,
+        settings,
         tasks.clone(),
         draining.clone(),
     );
@@ -177,6 +192,8 @@ async fn report_health(
     mut availability: watch::Receiver<bool>,
     draining: CancellationToken,
 ) {
+    let alive = ServingStatus::Serving;
+    health.set_service_status(LIVENESS, alive).await;
     loop {
         let serving = *availability.borrow_and_update() && !draining.is_cancelled();
         let status = if serving {
@@ -208,34 +225,24 @@ async fn accept(
     listener: TcpListener,
     api: Api,
     workers: Workers,
-    max_connections: usize,
+    settings: Settings,
     tasks: TaskTracker,
     draining: CancellationToken,
 ) {
-    let permits = Arc::new(Semaphore::new(max_connections));
+    let limits = settings.connections;
+    let connections = Connections::new(limits.max, settings.api.connection_share());
+    let mut refused_at: Option<Instant> = None;
     loop {
         let next = async {
-            // The semaphore is never closed.
-            let permit = Arc::clone(&permits).acquire_owned().await.ok();
-            (permit, listener.accept().await)
+            connections.has_room().await;
+            listener.accept().await
         };
-        let (permit, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = draining.cancelled() => return,
-            next = next => next,
+            accepted = next => accepted,
         };
-        match accepted {
-            Ok((stream, _)) => {
-                // The socket must be registered with the worker's runtime, not with this one.
-                let Ok(stream) = stream.into_std() else {
-                    continue;
-                };
-                let serve = connection::serve(stream, api.clone(), tasks.clone(), draining.clone());
-                let serve = async move {
-                    serve.await;
-                    drop(permit);
-                };
-                workers.spawn(tasks.track_future(serve));
-            }
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) if is_lasting(&error) => {
                 error!(%error, "the socket accepts no more connections");
                 return;
@@ -245,7 +252,22 @@ async fn accept(
                 // ends when connections close.
                 warn!(%error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;
+                continue;
             }
-        }
+        };
+        let peer = peer.ip().to_canonical();
+        let Some(place) = connections.admit(peer, draining.child_token()) else {
+            if refused_at.is_none_or(|at| at.elapsed() >= REFUSED_INTERVAL) {
+                refused_at = Some(Instant::now());
+                warn!(%peer, limit = limits.max, "too many connections: new ones are closed");
+            }
+            continue;
+        };
+        // The socket must be registered with the worker's runtime, not with this one.
+        let Ok(stream) = stream.into_std() else {
+            continue;
+        };
+        let serve = connection::serve(stream, api.clone(), place, limits, draining.clone());
+        workers.spawn(tasks.track_future(serve));
     }
 }

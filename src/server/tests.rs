@@ -8,11 +8,12 @@ use super::*;
 use crate::store;
 
 /// Those that there are before the database is; the others are in `store::tasks`.
-const TASKS: [&str; 5] = [
+const TASKS: [&str; 6] = [
     "accepting connections",
     "commits",
     "health checks",
     "look-ups",
+    "responses that nobody takes",
     "the feed",
 ];
 
@@ -23,6 +24,7 @@ fn settings() -> Settings {
             max_concurrent_requests: 1,
             max_watches: 1,
             max_transfers: 1,
+            compress_responses: false,
         },
         store: store::Limits {
             write_queue: 1,
@@ -42,7 +44,12 @@ fn settings() -> Settings {
             max_snapshots: 1,
         },
         workers: NonZeroUsize::MIN,
-        max_connections: 1,
+        connections: ConnectionLimits {
+            max: 1,
+            handshake_timeout: Duration::from_secs(1),
+            max_age: None,
+            grace: Duration::from_secs(1),
+        },
         migrate: false,
         drain_timeout: Duration::from_secs(10),
     }

@@ -25,7 +25,7 @@ pub enum WriteError {
     },
     /// The queue is full, or PostgreSQL has no connection left. Nothing was written; retry
     /// later.
-    #[error("more writes than the server takes on")]
+    #[error("too many writes are waiting: the server is overloaded")]
     Overloaded,
     /// The process stops. Nothing was written; retry elsewhere.
     #[error("the process stops")]
@@ -35,7 +35,7 @@ pub enum WriteError {
     Unavailable,
     /// The database went away during the commit, and nobody can say whether
     /// this was written. Retry with the same request id, or read first.
-    #[error("the database went away during the commit, which may have been applied")]
+    #[error("the connection to the database broke during the commit, which may have been applied")]
     OutcomeUnknown,
     /// A bug; logged where it arose. Nothing was written.
     #[error("internal error")]
@@ -46,7 +46,7 @@ pub enum WriteError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The queue is full, or PostgreSQL has no connection left; retry later.
-    #[error("more reads than the server takes on")]
+    #[error("too many reads are waiting: the server is overloaded")]
     Overloaded,
     /// The process stops; retry elsewhere.
     #[error("the process stops")]
@@ -58,9 +58,7 @@ pub enum ReadError {
     #[error("the deadline passed")]
     DeadlineExceeded,
     /// The read source has not reached the wanted revision in time.
-    #[error(
-        "revision {current_revision} is the newest here, and the wanted one did not come in time"
-    )]
+    #[error("the newest revision here is {current_revision}; min_revision was not reached in time")]
     RevisionNotReached {
         /// What it has reached.
         current_revision: Revision,
@@ -118,7 +116,7 @@ pub enum OpenError {
     },
     /// The database cannot hold every text.
     #[error(
-        "the database is encoded in {0}: make one in UTF-8 (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
+        "the database encoding is {0}: create a UTF-8 database (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
     )]
     Encoding(String),
     /// A migration failed.
@@ -126,7 +124,7 @@ pub enum OpenError {
     Migrate(String),
     /// The database was migrated by a newer release.
     #[error(
-        "the database has the migration {0}, which this release does not know: it is older than the database"
+        "the database has migration {0}, which this release does not know: the release is older than the database"
     )]
     NewerDatabase(String),
     /// The database was made by a program from before the first release.
@@ -138,11 +136,11 @@ pub enum OpenError {
     )]
     PrereleaseDatabase(String),
     /// Migrations are missing, and running them was not asked for.
-    #[error("the database lacks {0} migrations: run `voicecall migrate`")]
+    #[error("{0} migrations have not been run: run `voicecall migrate`")]
     NotMigrated(usize),
     /// PostgreSQL hashes texts in another way than when these indexes were built.
     #[error(
-        "this PostgreSQL hashes texts in another way than the one that built the indexes {0}: run `voicecall migrate`, which builds them anew"
+        "this PostgreSQL release hashes texts differently than the one that built the indexes {0}: run `voicecall migrate` to rebuild them"
     )]
     StaleIndexes(String),
 }

@@ -12,6 +12,7 @@
 //! what.
 
 mod change_log;
+mod columns;
 mod commit;
 mod database;
 mod error;
@@ -21,6 +22,7 @@ mod row;
 mod schema;
 mod supervision;
 mod tasks;
+mod values;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,70 +1,22 @@
-//! Rows to calls, and a call's values to SQL. What the database holds was
-//! checked on its way in, and is not checked again.
+//! Rows to calls and changes, and the old values of a change.
 
 use std::sync::Arc;
 
 use diesel::{
-    data_types::PgTimestamp,
     deserialize::{self, FromSql, FromSqlRow},
     pg::{Pg, PgValue},
     prelude::{Queryable, Selectable},
 };
 use serde_json::{Map, Value};
 
-use super::schema::{
-    sql_types::{VoiceCallChangeKind, VoiceCallDirection, VoiceCallStatus},
-    voice_call_changes, voice_calls,
+use super::{
+    columns::{ColumnField, call_columns},
+    schema::{sql_types::VoiceCallChangeKind, voice_call_changes, voice_calls},
 };
 use crate::domain::{
-    Attributes, Call, Change, ChangeKind, Direction, Field, Identifier, PendingCall, PendingTime,
-    PhoneNumber, Revision, Seconds, Status, Summary, Timestamp, Url, Uuid,
+    Attributes, Call, Change, ChangeKind, Direction, Field, Identifier, PendingCall, PhoneNumber,
+    Revision, Seconds, Status, Summary, Timestamp, Url, Uuid,
 };
-
-/// Microseconds from 1970, where our times begin, to 2000, where PostgreSQL's do.
-const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
-
-/// The time as PostgreSQL has it.
-pub(super) fn to_sql_time(time: Timestamp) -> PgTimestamp {
-    PgTimestamp(time.micros() - POSTGRES_EPOCH_MICROS)
-}
-
-/// The time as the commit function takes it: `infinity` becomes the time of the
-/// commit.
-pub(super) fn to_commit_time(time: PendingTime) -> PgTimestamp {
-    match time {
-        PendingTime::Known(time) => to_sql_time(time),
-        PendingTime::AtCommit => PgTimestamp(i64::MAX),
-    }
-}
-
-/// The time as the domain has it; what lies outside its range is brought in.
-pub(super) fn from_sql_time(PgTimestamp(micros): PgTimestamp) -> Timestamp {
-    Timestamp::clamped(micros.saturating_add(POSTGRES_EPOCH_MICROS))
-}
-
-/// A status read by its word.
-#[derive(Debug, FromSqlRow)]
-pub(super) struct StatusWord(pub(super) Status);
-
-impl FromSql<VoiceCallStatus, Pg> for StatusWord {
-    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
-        Ok(Self(Status::from_word(std::str::from_utf8(
-            value.as_bytes(),
-        )?)))
-    }
-}
-
-/// A direction read by its word.
-#[derive(Debug, FromSqlRow)]
-pub(super) struct DirectionWord(pub(super) Direction);
-
-impl FromSql<VoiceCallDirection, Pg> for DirectionWord {
-    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
-        Ok(Self(Direction::from_word(std::str::from_utf8(
-            value.as_bytes(),
-        )?)))
-    }
-}
 
 /// The kind of a change read by its word.
 #[derive(Debug, FromSqlRow)]
@@ -78,28 +30,43 @@ impl FromSql<VoiceCallChangeKind, Pg> for KindWord {
     }
 }
 
-/// One row of `voice_calls`.
-#[derive(Queryable, Selectable)]
-#[diesel(table_name = voice_calls, check_for_backend(Pg))]
-pub(super) struct CallRow {
-    uid: Uuid,
-    duration: Option<i32>,
-    created_at: PgTimestamp,
-    updated_at: PgTimestamp,
-    status: StatusWord,
-    direction: DirectionWord,
-    staff_uid: Option<String>,
-    client_uid: Option<String>,
-    from_number: Option<String>,
-    to_number: Option<String>,
-    recording_url: Option<String>,
-    call_summary: Option<String>,
-    external_app_url: Option<String>,
-    handled_by_staff_uid: Option<String>,
-    handled_at: Option<PgTimestamp>,
-    deleted_at: Option<PgTimestamp>,
-    revision: i64,
+/// What is read of a call, with a field for each column.
+macro_rules! rows {
+    ($($part:ident.$column:ident: $type:ty => $parameter:literal $sql_type:ty,)*) => {
+        /// One row of `voice_calls`.
+        #[derive(Queryable, Selectable)]
+        #[diesel(table_name = voice_calls, check_for_backend(Pg))]
+        pub(super) struct CallRow {
+            uid: Uuid,
+            $($column: $type,)*
+            revision: Revision,
+        }
+
+        /// The call in an entry of the log; all are null if it was purged.
+        #[derive(Queryable, Selectable)]
+        #[diesel(table_name = voice_call_changes, check_for_backend(Pg))]
+        pub(super) struct StateColumns {
+            $($column: Option<<$type as ColumnField>::Value>,)*
+        }
+
+        impl StateColumns {
+            fn into_call(self, uid: Uuid, revision: Revision) -> Option<Call> {
+                let row = CallRow {
+                    uid,
+                    $($column: ColumnField::from_value(self.$column)?,)*
+                    revision,
+                };
+                Some(row.into())
+            }
+        }
+    };
 }
+
+call_columns!(rows, Timestamp);
+
+// Rows are read by position: a query that selects the table's columns gives them in the order
+// of the fields, or this does not compile.
+const _: fn() -> <CallRow as Selectable<Pg>>::SelectExpression = || voice_calls::all_columns;
 
 /// One entry of the log.
 #[derive(Queryable, Selectable)]
@@ -107,100 +74,81 @@ pub(super) struct CallRow {
 pub(super) struct ChangeRow {
     pub(super) revision: Revision,
     pub(super) stamp: i64,
-    changed_at: PgTimestamp,
+    changed_at: Timestamp,
     kind: KindWord,
     actor: Option<String>,
     request_id: Option<Uuid>,
     transaction_end: bool,
     old_values: Option<Value>,
     uid: Uuid,
-    duration: Option<i32>,
-    created_at: Option<PgTimestamp>,
-    updated_at: Option<PgTimestamp>,
-    status: Option<StatusWord>,
-    direction: Option<DirectionWord>,
-    staff_uid: Option<String>,
-    client_uid: Option<String>,
-    from_number: Option<String>,
-    to_number: Option<String>,
-    recording_url: Option<String>,
-    call_summary: Option<String>,
-    external_app_url: Option<String>,
-    handled_by_staff_uid: Option<String>,
-    handled_at: Option<PgTimestamp>,
-    deleted_at: Option<PgTimestamp>,
+    #[diesel(embed)]
+    state: StateColumns,
 }
 
 impl ChangeRow {
     /// The entry as a change; the states of a purged call are gone.
     pub(super) fn into_change(self) -> Change {
-        let (uid, revision) = (self.uid, self.revision);
-        let mut change = Change {
-            revision,
+        let after = self.state.into_call(self.uid, self.revision);
+        let before = match (&after, &self.old_values) {
+            (Some(after), Some(old)) => Some(with_old_values(after.clone(), old)),
+            _ => None,
+        };
+        Change {
+            revision: self.revision,
             kind: self.kind.0,
-            uid,
-            before: None,
-            after: None,
+            uid: self.uid,
+            before: before.map(Arc::new),
+            after: after.map(Arc::new),
             actor: self.actor.map(Into::into),
             request_id: self.request_id,
             transaction_end: self.transaction_end,
-            changed_at: from_sql_time(self.changed_at),
-        };
-        if let (Some(created_at), Some(updated_at), Some(status), Some(direction)) = (
-            self.created_at,
-            self.updated_at,
-            self.status,
-            self.direction,
-        ) {
-            let after = Call::from(CallRow {
-                uid,
-                duration: self.duration,
-                created_at,
-                updated_at,
-                status,
-                direction,
-                staff_uid: self.staff_uid,
-                client_uid: self.client_uid,
-                from_number: self.from_number,
-                to_number: self.to_number,
-                recording_url: self.recording_url,
-                call_summary: self.call_summary,
-                external_app_url: self.external_app_url,
-                handled_by_staff_uid: self.handled_by_staff_uid,
-                handled_at: self.handled_at,
-                deleted_at: self.deleted_at,
-                revision,
-            });
-            let old_values = self.old_values.as_ref();
-            change.before = old_values.map(|old| Arc::new(with_old_values(after.clone(), old)));
-            change.after = Some(Arc::new(after));
+            changed_at: self.changed_at,
         }
-        change
     }
 }
 
 impl From<CallRow> for Call {
     fn from(row: CallRow) -> Self {
+        // Every name is written as a shorthand, so that no field can be taken for another.
+        let CallRow {
+            uid,
+            duration,
+            created_at,
+            updated_at,
+            status,
+            direction,
+            staff_uid,
+            client_uid,
+            from_number,
+            to_number,
+            recording_url,
+            call_summary,
+            external_app_url,
+            handled_by_staff_uid,
+            handled_at,
+            deleted_at,
+            revision,
+        } = row;
         Self {
-            uid: row.uid,
-            created_at: from_sql_time(row.created_at),
-            updated_at: from_sql_time(row.updated_at),
-            deleted_at: row.deleted_at.map(from_sql_time),
+            uid,
+            created_at,
+            updated_at,
+            deleted_at,
             attributes: Attributes {
-                duration: row.duration.and_then(Seconds::new),
-                status: row.status.0,
-                direction: row.direction.0,
-                staff_uid: row.staff_uid.map(Identifier::assume_valid),
-                client_uid: row.client_uid.map(Identifier::assume_valid),
-                from_number: row.from_number.map(PhoneNumber::assume_valid),
-                to_number: row.to_number.map(PhoneNumber::assume_valid),
-                recording_url: row.recording_url.map(Url::assume_valid),
-                call_summary: row.call_summary.map(Summary::assume_valid),
-                external_app_url: row.external_app_url.map(Url::assume_valid),
-                handled_by_staff_uid: row.handled_by_staff_uid.map(Identifier::assume_valid),
-                handled_at: row.handled_at.map(from_sql_time),
+                duration,
+                status,
+                direction,
+                staff_uid,
+                client_uid,
+                from_number,
+                to_number,
+                recording_url,
+                call_summary,
+                external_app_url,
+                handled_by_staff_uid,
+                handled_at,
             },
-            revision: row.revision,
+            revision,
         }
     }
 }

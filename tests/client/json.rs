@@ -2,7 +2,7 @@
 
 use prost_types::Timestamp;
 use voicecall::{
-    cli::json::{ShapeError, parse, write},
+    cli::json::{ParseError, parse, write},
     proto::{VoiceCall, VoiceCallDirection, VoiceCallStatus},
 };
 
@@ -118,7 +118,7 @@ fn a_line_that_is_no_object_says_where_it_goes_wrong() {
         ),
     ] {
         let error = parse(line).expect_err("no call");
-        assert!(matches!(error, ShapeError::Syntax(_)));
+        assert!(matches!(error, ParseError::Syntax(_)));
         assert_eq!(error.to_string(), expected, "{line}");
     }
 }

@@ -224,11 +224,11 @@ async fn what_cannot_be_meant_is_refused_without_repeating_the_url() {
         ),
         (
             "sslmode=verify-ca sslrootcert={none}",
-            "sslrootcert cannot be read: No such file",
+            "the sslrootcert file cannot be read: No such file",
         ),
         (
             "sslmode=verify-ca sslrootcert={ca.key}",
-            "sslrootcert holds no certificate",
+            "the sslrootcert file contains no certificate in PEM format",
         ),
         (
             "sslmode=require sslcert={server.pem}",
@@ -240,7 +240,7 @@ async fn what_cannot_be_meant_is_refused_without_repeating_the_url() {
         ),
         (
             "sslmode=require sslcert={server.pem} sslkey={ca.pem}",
-            "sslkey holds no unencrypted key",
+            "the sslkey file contains no unencrypted key in PEM format",
         ),
         (
             "sslmode=require sslcert={server.pem} sslkey={ca.key}",

@@ -36,6 +36,7 @@ mod read;
 mod request_ids;
 mod retention;
 mod rules;
+mod schema;
 mod server;
 mod stats;
 mod storm;

@@ -193,7 +193,7 @@ async fn without_migrate_a_database_that_lacks_migrations_is_refused() {
         ended
             .expect_err("it refuses")
             .to_string()
-            .contains("lacks 1 migrations")
+            .contains("1 migrations have not been run")
     );
     // With it, they run.
     let server = Server::start_on(&url, settings()).await;

@@ -60,7 +60,13 @@ macro_rules! reflection_test {
                 "google.protobuf.Timestamp",
                 "grpc.health.v1.Health",
             ];
+            // What is not known is answered with an error, and the stream lives on.
+            let unknown = [
+                Ask::FileContainingSymbol("voicecall.v1.Nothing".into()),
+                Ask::FileByFilename("nothing.proto".into()),
+            ];
             let mut asks = vec![ask(Ask::ListServices(String::new()))];
+            asks.extend(unknown.map(ask));
             asks.extend(symbols.map(|symbol| ask(Ask::FileContainingSymbol(symbol.into()))));
             let answers = client
                 .server_reflection_info(futures_util::stream::iter(asks))
@@ -77,6 +83,17 @@ macro_rules! reflection_test {
             let names: Vec<_> = list.service.iter().map(|one| one.name.as_str()).collect();
             for name in ["voicecall.v1.VoiceCallService", "grpc.health.v1.Health"] {
                 assert!(names.contains(&name), "{names:?}");
+            }
+            for _ in 0..2 {
+                let answer = answers
+                    .message()
+                    .await
+                    .expect("in order")
+                    .expect("an answer");
+                let Some(Told::ErrorResponse(error)) = answer.message_response else {
+                    panic!("{answer:?}");
+                };
+                assert_eq!(error.error_code, i32::from(Code::NotFound));
             }
             for symbol in symbols {
                 let answer = answers
@@ -226,6 +243,8 @@ async fn assert_away(server: &Server) {
         assert_refused(result, Code::Unavailable, "DATABASE_UNAVAILABLE", &[]);
     }
     assert_health(server, NOT_SERVING).await;
+    // A probe that restarts processes has no reason to.
+    assert_eq!(health(server.channel(), "liveness").await, SERVING);
 }
 
 #[tokio::test]

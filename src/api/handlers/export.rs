@@ -1,7 +1,7 @@
 //! The stream of ExportVoiceCalls: the calls as they all were at one revision, in
 //! chunks, at the client's pace.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use futures_util::{Stream, stream};
 use tonic::Status;
@@ -11,11 +11,11 @@ use crate::{
         context::StopSignals,
         error::Error,
         request::{commands, filter},
-        response::{budget::ResponseBudget, calls},
+        response::chunk::next_chunk,
         violations::Violations,
     },
-    domain::{Call, Filter, Revision},
-    feed::{Feed, ReadAhead},
+    domain::{Filter, Revision},
+    feed::{Feed, ReadAhead, UnsentCalls},
     proto,
 };
 
@@ -47,7 +47,7 @@ pub(crate) fn run(
 ) -> impl Stream<Item = Result<proto::ExportVoiceCallsResponse, Status>> + use<> {
     let export = Export {
         pages: feed.snapshot_ahead(Arc::new(query.filter), query.min_revision, MAX_PAGE_LEN),
-        unsent: VecDeque::new(),
+        unsent: UnsentCalls::default(),
         revision: None,
         stop,
     };
@@ -64,7 +64,7 @@ pub(crate) fn run(
 struct Export {
     pages: ReadAhead,
     /// Calls that have been read, and not sent yet.
-    unsent: VecDeque<Call>,
+    unsent: UnsentCalls,
     /// The revision of the export; `None` before the first page.
     revision: Option<Revision>,
     stop: StopSignals,
@@ -73,31 +73,25 @@ struct Export {
 impl Export {
     async fn next(&mut self) -> Result<Option<proto::ExportVoiceCallsResponse>, Error> {
         let is_first = self.revision.is_none();
-        while self.unsent.is_empty() {
+        let voice_calls = loop {
+            let chunk = next_chunk(&mut self.unsent)?;
+            if !chunk.is_empty() {
+                break chunk;
+            }
             let page = tokio::select! {
                 page = self.pages.next() => page?,
-                () = self.stop.draining.cancelled() => return Err(Error::Draining),
+                () = self.stop.ending.cancelled() => return Err(Error::Draining),
                 () = self.stop.deadline() => return Err(Error::DeadlineExceeded),
             };
             match page {
                 Some(page) => {
                     self.revision = Some(page.position.revision);
-                    self.unsent.extend(page.calls);
+                    self.unsent = page.calls;
                 }
-                None if is_first => break,
+                None if is_first => break Vec::new(),
                 None => return Ok(None),
             }
-        }
-        let mut budget = ResponseBudget::new();
-        let mut voice_calls = Vec::with_capacity(self.unsent.len());
-        while let Some(call) = self.unsent.pop_front() {
-            let message = calls::call(call);
-            let fits = budget.reserve(&message);
-            voice_calls.push(message);
-            if !fits {
-                break;
-            }
-        }
+        };
         Ok(Some(proto::ExportVoiceCallsResponse {
             voice_calls,
             revision: self.revision.unwrap_or_default(),

@@ -24,6 +24,7 @@ use crate::{
     api::{
         context::StopSignals,
         error::{self, Error},
+        framework,
         request::{commands, fields, uids},
         violations::Violations,
     },
@@ -125,7 +126,7 @@ impl Import {
                 Next::Message(Ok(None)) => self.incoming = None,
                 Next::Message(Err(status)) => {
                     self.incoming = None;
-                    self.failure.get_or_insert(status);
+                    self.failure.get_or_insert(framework::complete(status));
                 }
                 Next::Submit => self.submit(),
                 Next::End(error) => self.fail(error),
@@ -166,7 +167,7 @@ impl Import {
         tokio::select! {
             biased;
             Some(responses) = self.in_progress.next() => Next::Responses(responses),
-            () = self.stop.draining.cancelled(), if may_end => Next::End(Error::Draining),
+            () = self.stop.ending.cancelled(), if may_end => Next::End(Error::Draining),
             () = self.stop.deadline(), if may_end => Next::End(Error::DeadlineExceeded),
             message = read(&mut self.incoming), if may_read => {
                 Next::Message(message)

@@ -8,13 +8,13 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{changes, export, import, statistics, watch};
 use crate::{
     api::{
         Limits,
+        admission::HasOwnPlace,
         context::{Context, StopSignals},
         error::{Error, TooLarge},
         request::{commands, commands::Parsed, filter, uids},
@@ -42,29 +42,15 @@ pub(crate) struct Service {
     watches: Arc<Semaphore>,
     /// One permit for each concurrent import, export or request for statistics.
     transfers: Arc<Semaphore>,
-    draining: CancellationToken,
 }
 
 impl Service {
-    pub(crate) fn new(
-        store: Store,
-        feed: Feed,
-        limits: Limits,
-        draining: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(store: Store, feed: Feed, limits: Limits) -> Self {
         Self {
             store,
             feed,
             watches: Arc::new(Semaphore::new(limits.max_watches)),
             transfers: Arc::new(Semaphore::new(limits.max_transfers)),
-            draining,
-        }
-    }
-
-    fn stop_signals(&self, context: Context) -> StopSignals {
-        StopSignals {
-            draining: self.draining.clone(),
-            deadline: context.deadline,
         }
     }
 
@@ -321,13 +307,12 @@ impl VoiceCallService for Service {
         &self,
         request: Request<proto::WatchVoiceCallsRequest>,
     ) -> Result<Response<Self::WatchVoiceCallsStream>, Status> {
-        let context = Context::of(&request);
+        let (context, stop) = (Context::of(&request), StopSignals::of(&request));
         let query = watch::parse(request.into_inner()).map_err(Error::from)?;
         let permit = admit(&self.watches)?;
-        let stop = self.stop_signals(context);
         let log = self.store.log();
         let stream = watch::start(log, &self.feed, query, stop, context.read_deadline()).await?;
-        Ok(Response::new(holding_permit(permit, stream)))
+        Ok(stream_response(permit, stream))
     }
 
     async fn get_voice_call_stats(
@@ -346,10 +331,10 @@ impl VoiceCallService for Service {
         &self,
         request: Request<Streaming<proto::ImportVoiceCallsRequest>>,
     ) -> Result<Response<Self::ImportVoiceCallsStream>, Status> {
-        let stop = self.stop_signals(Context::of(&request));
+        let stop = StopSignals::of(&request);
         let permit = admit(&self.transfers)?;
         let stream = import::run(self.store.clone(), request.into_inner(), stop);
-        Ok(Response::new(holding_permit(permit, stream)))
+        Ok(stream_response(permit, stream))
     }
 
     type ExportVoiceCallsStream = ResponseStream<proto::ExportVoiceCallsResponse>;
@@ -358,14 +343,14 @@ impl VoiceCallService for Service {
         &self,
         request: Request<proto::ExportVoiceCallsRequest>,
     ) -> Result<Response<Self::ExportVoiceCallsStream>, Status> {
-        let context = Context::of(&request);
+        let (context, stop) = (Context::of(&request), StopSignals::of(&request));
         let query = export::parse(request.into_inner()).map_err(Error::from)?;
         let permit = admit(&self.transfers)?;
         let deadline = context.read_deadline();
         let reached = self.store.tail(query.min_revision, deadline).await;
         reached.map_err(Error::from)?;
-        let stream = export::run(&self.feed, query, self.stop_signals(context));
-        Ok(Response::new(holding_permit(permit, stream)))
+        let stream = export::run(&self.feed, query, stop);
+        Ok(stream_response(permit, stream))
     }
 }
 
@@ -377,14 +362,17 @@ fn admit(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
     permit.map_err(|_| Error::Overloaded)
 }
 
-/// The stream, which holds the permit for as long as it lives.
-fn holding_permit<T>(
+/// A stream that holds its own place, and not that of its request, for as long as it lives.
+fn stream_response<T>(
     permit: OwnedSemaphorePermit,
     stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
-) -> ResponseStream<T> {
-    Box::pin(stream.inspect(move |_| {
+) -> Response<ResponseStream<T>> {
+    let stream: ResponseStream<T> = Box::pin(stream.inspect(move |_| {
         let _ = &permit;
-    }))
+    }));
+    let mut response = Response::new(stream);
+    response.extensions_mut().insert(HasOwnPlace);
+    response
 }
 
 /// Validates the request: the key of its list, the query, and its min_revision.

@@ -1,7 +1,7 @@
 //! The stream of WatchVoiceCalls: a snapshot if the client asks for one, then events and
 //! checkpoints until either side ends the stream.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -14,12 +14,12 @@ use crate::{
         context::StopSignals,
         error::Error,
         request::filter,
-        response::{budget::ResponseBudget, calls, changes},
+        response::{calls, changes, chunk::next_chunk},
         tokens::resume_token::ResumeToken,
         violations::Violations,
     },
-    domain::{Call, Filter, Timestamp},
-    feed::{Cursor, Feed, Point, QueuedSnapshot, SharedBatch},
+    domain::{Filter, Timestamp},
+    feed::{Cursor, Feed, Point, QueuedSnapshot, SharedBatch, UnsentCalls},
     proto::{
         self, EventBatch, put_event, watch_voice_calls_request::Start,
         watch_voice_calls_response::Message,
@@ -29,7 +29,8 @@ use crate::{
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
-const MAX_INTERVAL: Duration = Duration::from_secs(60);
+/// Proxies cut streams that are silent for a minute, whatever HTTP/2 pings say.
+const MAX_INTERVAL: Duration = Duration::from_secs(30);
 /// The head is stale after this many intervals without confirmation.
 const UNCONFIRMED_INTERVALS: u32 = 3;
 /// A stream survives any outage of the database that is shorter than this.
@@ -97,7 +98,7 @@ pub(crate) async fn start(
     let phase = match query.start {
         Start::Snapshot(_) => Phase::Snapshot(Box::new(SnapshotReader {
             snapshot: feed.queued_snapshot(Arc::clone(&query.filter), SNAPSHOT_PAGE),
-            unsent: VecDeque::new(),
+            unsent: UnsentCalls::default(),
         })),
         Start::Live(_) => Phase::live(feed, &query, tail.head, &tail),
         Start::AfterRevision(revision) => {
@@ -146,7 +147,7 @@ impl Phase {
 struct SnapshotReader {
     snapshot: QueuedSnapshot,
     /// Calls that have been read, and not sent yet.
-    unsent: VecDeque<Call>,
+    unsent: UnsentCalls,
 }
 
 impl SnapshotReader {
@@ -160,33 +161,26 @@ impl SnapshotReader {
         tokio::select! {
             biased;
             () = self.snapshot.turn() => {}
-            () = stop.draining.cancelled() => return Err(Error::Draining),
+            () = stop.ending.cancelled() => return Err(Error::Draining),
             () = stop.deadline() => return Err(Error::DeadlineExceeded),
             () = sleep(interval) => return Ok(Some(proto::SnapshotChunk::default())),
         }
-        while self.unsent.is_empty() {
+        loop {
+            let voice_calls = next_chunk(&mut self.unsent)?;
+            if !voice_calls.is_empty() {
+                return Ok(Some(proto::SnapshotChunk { voice_calls }));
+            }
             let deadline = Instant::now() + SNAPSHOT_PAGE_TIMEOUT;
             let deadline = stop.deadline.map_or(deadline, |end| end.min(deadline));
             let page = tokio::select! {
                 page = self.snapshot.next(deadline) => page?,
-                () = stop.draining.cancelled() => return Err(Error::Draining),
+                () = stop.ending.cancelled() => return Err(Error::Draining),
             };
             match page {
-                Some(page) => self.unsent.extend(page.calls),
+                Some(page) => self.unsent = page.calls,
                 None => return Ok(None),
             }
         }
-        let mut budget = ResponseBudget::new();
-        let mut voice_calls = Vec::new();
-        while let Some(call) = self.unsent.pop_front() {
-            let message = calls::call(call);
-            let fits = budget.reserve(&message);
-            voice_calls.push(message);
-            if !fits {
-                break;
-            }
-        }
-        Ok(Some(proto::SnapshotChunk { voice_calls }))
     }
 }
 
@@ -310,7 +304,7 @@ async fn next_live(
     }
     tokio::select! {
         biased;
-        () = stop.draining.cancelled() => Ok(NextLive::Drain),
+        () = stop.ending.cancelled() => Ok(NextLive::Drain),
         batch = cursor.next() => Ok(NextLive::Events(batch.map_err(live_error)?)),
         () = sleep_until(next_checkpoint) => Ok(NextLive::Checkpoint),
         () = stop.deadline() => Err(Error::DeadlineExceeded),
@@ -335,5 +329,29 @@ fn live_error(error: LogError) -> Error {
         LogError::Compacted { .. } => Error::WatcherTooSlow,
         LogError::Ahead { .. } => Error::Log(LogError::Reset),
         other => Error::Log(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoint_intervals_are_clamped() {
+        for (seconds, nanos, expected) in [
+            (-1, 0, MIN_INTERVAL),
+            (0, 99_000_000, MIN_INTERVAL),
+            (0, 250_000_000, Duration::from_millis(250)),
+            (30, 0, Duration::from_secs(30)),
+            (30, 1, Duration::from_secs(30)),
+            (60, 0, Duration::from_secs(30)),
+            (i64::MAX, 0, Duration::from_secs(30)),
+        ] {
+            let mut violations = Violations::default();
+            let requested = Some(prost_types::Duration { seconds, nanos });
+            let interval = interval(requested, &mut violations);
+            assert_eq!(interval, expected, "{seconds} s, {nanos} ns");
+        }
+        assert_eq!(interval(None, &mut Violations::default()), DEFAULT_INTERVAL);
     }
 }

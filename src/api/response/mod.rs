@@ -3,3 +3,4 @@
 pub(super) mod budget;
 pub(super) mod calls;
 pub(super) mod changes;
+pub(super) mod chunk;

@@ -20,8 +20,9 @@ use crate::{
     store::{
         database::{Pool, Session},
         error::ReadError,
-        row::{ChangeRow, from_sql_time},
+        row::ChangeRow,
         schema::{voice_call_batches, voice_call_changes},
+        values::from_sql_time,
     },
 };
 
@@ -75,7 +76,7 @@ pub enum LogError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// What follows the position is not all there any more.
-    #[error("the log reaches back to revision {oldest_revision} only")]
+    #[error("the log only reaches back to revision {oldest_revision}")]
     Compacted {
         /// The oldest point that one may resume from.
         oldest_revision: Revision,
@@ -87,7 +88,7 @@ pub enum LogError {
         head_revision: Revision,
     },
     /// The log is not the one that the position was taken in.
-    #[error("the position is of another log")]
+    #[error("the position belongs to another log")]
     Reset,
 }
 

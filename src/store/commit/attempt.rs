@@ -76,7 +76,7 @@ pub(crate) enum Lost {
 
 impl Lost {
     fn before(group: Vec<Pending>, error: &diesel::result::Error) -> Self {
-        warn!(%error, "a writer gives up its connection");
+        warn!(%error, "a committer gives up its connection");
         Self::Before(group)
     }
 
@@ -86,7 +86,7 @@ impl Lost {
         session: &WriterSession,
         error: &diesel::result::Error,
     ) -> Self {
-        warn!(%error, "a writer lost its connection during a commit");
+        warn!(%error, "a committer lost its connection during a commit");
         let commit = LostCommit {
             backend: session.backend.clone(),
             known: session.known,
@@ -323,7 +323,10 @@ const PASSING: [(&str, &str); 16] = [
     ("53200", "it has no memory left"),
     ("53300", "it has no connections left"),
     ("53400", "a limit of its configuration is reached"),
-    ("54000", "no transaction ids are left: it needs VACUUM"),
+    (
+        "54000",
+        "a limit is exceeded, perhaps that of transaction ids: then it needs VACUUM",
+    ),
     ("55P03", "a lock was not to be had in time"),
     ("57014", "an administrator cancelled it"),
     ("57P01", "it is shutting down"),
@@ -337,8 +340,29 @@ fn is_passing(sqlstate: &str) -> bool {
     PASSING.iter().any(|(passing, _)| *passing == sqlstate)
 }
 
+/// SQLSTATE of a row that has no partition, and of a trigger that says the same.
+pub(crate) const NO_PARTITION: &str = "23514";
+
+/// Whether one of the writes may be the reason of a passing SQLSTATE, if the database commits
+/// without them: a row that is too large for an index, or what a trigger raises.
+pub(crate) fn may_be_of_a_write(sqlstate: &str) -> bool {
+    sqlstate == NO_PARTITION
+        || ["40", "53", "54", "58"]
+            .iter()
+            .any(|class| sqlstate.starts_with(class))
+}
+
+/// Whether a write that stands alone with it, on a database that commits others, is refused
+/// for good.
+pub(crate) fn is_for_good(sqlstate: &str) -> bool {
+    sqlstate == NO_PARTITION || sqlstate.starts_with("54")
+}
+
 /// What a passing SQLSTATE means.
 pub(crate) fn meaning(sqlstate: &str) -> &'static str {
+    if sqlstate == NO_PARTITION {
+        return "a partition is missing";
+    }
     let passing = PASSING.iter().find(|(passing, _)| *passing == sqlstate);
     passing.map_or("unknown", |(_, meaning)| meaning)
 }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use super::session::{Backend, WriterSession, WriterSessions, lives};
 use crate::{
     domain::{Revision, Timestamp},
-    store::{change_log::log::Position, database::Session, row::from_sql_time},
+    store::{change_log::log::Position, database::Session, values::from_sql_time},
 };
 
 /// How long callers wait for the database to come back and tell.

@@ -27,7 +27,8 @@ use super::{
     planner::{CommittedWrites, Pending},
     queue::Queue,
     session::{WriterSession, WriterSessions},
-    write::Action,
+    write::{Action, Write},
+    writer::pending,
 };
 use crate::store::{
     change_log::{head::HeadHint, log::Position},
@@ -189,6 +190,21 @@ impl Committer {
                     self.after_loss(lost, queue).await
                 }
             };
+            let outcome = match outcome {
+                Attempt::LacksPartition(group)
+                    if effort.no_partition >= Effort::MAX_NO_PARTITION =>
+                {
+                    Attempt::Passing(group, attempt::NO_PARTITION.to_owned())
+                }
+                outcome => outcome,
+            };
+            if let Attempt::Passing(_, sqlstate) = &outcome
+                && attempt::may_be_of_a_write(sqlstate)
+                && self.commits(queue).await
+                && let Attempt::Passing(group, sqlstate) = outcome
+            {
+                return self.suspected(group, &sqlstate);
+            }
             match self.after(outcome, &mut effort).await {
                 ControlFlow::Break(written) => return written,
                 ControlFlow::Continue(again) => group = again,
@@ -226,15 +242,14 @@ impl Committer {
                 if let Err(reason) = &made {
                     warn!(reason, "cannot make partitions for a batch");
                 }
-                let may_help = effort.no_partition <= Effort::MAX_NO_PARTITION;
-                again_if(made.is_ok() && may_help, again)
+                again_if(made.is_ok(), again)
             }
             Attempt::Refused(again, reason) => {
                 effort.refused += 1;
                 if let Some(kept_back) = self.refusals.may_say(&reason) {
                     warn!(
                         reason,
-                        kept_back, "the database refuses a batch; trying again"
+                        kept_back, "the database refused a batch; trying again"
                     );
                 }
                 if effort.refused > Effort::MAX_REFUSED {
@@ -258,13 +273,47 @@ impl Committer {
         }
     }
 
+    /// Whether the database commits a batch without changes now.
+    async fn commits(&mut self, queue: &mut Queue) -> bool {
+        let Ok(mut session) = self.session(true).await else {
+            return false;
+        };
+        session.learn(queue.last_commit.as_ref());
+        let (nothing, _) = pending(Write::confirm_time());
+        let effort = Effort::default();
+        match attempt(&mut session, vec![nothing], &effort, &mut queue.postponed).await {
+            Ok(outcome) => {
+                self.keep(session, &outcome);
+                matches!(outcome, Attempt::Committed { .. })
+            }
+            // Whether it took place makes no difference.
+            Err(_) => {
+                self.sessions.give_up(session.backend);
+                drop(session.session);
+                self.availability.suspect();
+                false
+            }
+        }
+    }
+
+    /// Writes that the database refuses for a reason that should pass, although it commits
+    /// others: one of them is at fault.
+    fn suspected(&self, group: Vec<Pending>, sqlstate: &str) -> GroupOutcome {
+        let is_import = |pending: &Pending| matches!(pending.write.action, Action::Import(..));
+        if can_be_halved(&group) || group.iter().any(is_import) || attempt::is_for_good(sqlstate) {
+            return self.poisoned(group, sqlstate);
+        }
+        answer_all(group, &WriteError::Unavailable);
+        GroupOutcome::Answered
+    }
+
     /// The writes one of which the database refuses: alone it is answered.
     fn poisoned(&self, mut group: Vec<Pending>, reason: &str) -> GroupOutcome {
         if can_be_halved(&group) {
             return GroupOutcome::Poisoned(group);
         }
         if let Some(kept_back) = self.poison.may_say(reason) {
-            error!(reason, kept_back, "the database refuses a write");
+            error!(reason, kept_back, "the database refused a write");
         }
         if let Some(pending) = group.pop() {
             let is_import = matches!(pending.write.action, Action::Import(..));

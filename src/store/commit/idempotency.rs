@@ -3,7 +3,13 @@
 
 use std::sync::Arc;
 
-use diesel::prelude::*;
+use diesel::{
+    data_types::PgTimestamp,
+    pg::{Pg, sql_types::Timestamptz},
+    prelude::*,
+    query_builder::{AstPass, Query, QueryFragment, QueryId},
+    sql_types::{BigInt, Integer, Text, Uuid as SqlUuid},
+};
 
 use super::write::{RequestKey, Written};
 use crate::{
@@ -11,8 +17,9 @@ use crate::{
     store::{
         database::Session,
         error::WriteError,
-        row::{CallRow, ChangeRow, to_sql_time},
-        schema::{feed, idempotency_records, purged_calls, voice_call_changes, voice_calls},
+        row::{CallRow, ChangeRow},
+        schema::{feed, purged_calls, voice_call_changes, voice_calls},
+        values::to_sql_time,
     },
 };
 
@@ -28,31 +35,31 @@ pub(crate) async fn recorded_answer(
     expiry: Timestamp,
 ) -> QueryResult<Option<Result<Written, WriteError>>> {
     let forgotten = Timestamp::clamped(expiry.micros().saturating_sub(KEPT_MICROS));
-    let query = idempotency_records::table
-        .filter(idempotency_records::request_id.eq(request.id))
-        .filter(idempotency_records::principal.eq(principal))
-        .filter(idempotency_records::recorded_at.gt(to_sql_time(forgotten)))
-        .order(idempotency_records::recorded_at.desc())
-        .select((
-            idempotency_records::fingerprint,
-            idempotency_records::uid,
-            idempotency_records::revision,
-            idempotency_records::change_count,
-        ))
-        .limit(1);
+    let query = LastRecord {
+        principal,
+        request_id: request.id,
+        recorded_after: to_sql_time(forgotten),
+    };
     let record: Option<(Uuid, Uuid, Revision, i32)> = session.optional_row(query).await?;
     let Some((fingerprint, uid, revision, change_count)) = record else {
         return Ok(None);
     };
+    let purge = purge_of(session, uid).await?;
+    let is_the_purge = change_count == 1 && purge == Some(revision);
     // Nothing tells what was said of a purged call, not even whether a guess of it is right.
-    if let Some(purge) = purge_of(session, uid).await?
-        && (change_count == 0 || revision != purge)
-    {
+    if purge.is_some() && !is_the_purge {
         return Ok(Some(Err(purged(uid))));
     }
     // A purge leaves a nil fingerprint, which any request fits.
     if !fingerprint.is_nil() && fingerprint != request.fingerprint {
         return Ok(Some(Err(WriteError::RequestIdReused)));
+    }
+    if is_the_purge {
+        // What is kept of it outlives the log.
+        return Ok(Some(Ok(Written {
+            revision,
+            ..Written::default()
+        })));
     }
     if change_count > 0 {
         let last = revision + i64::from(change_count) - 1;
@@ -62,6 +69,38 @@ pub(crate) async fn recorded_answer(
         0 => Ok(Written::default()),
         _ => state_at(session, uid, revision).await?,
     }))
+}
+
+/// The last record of a request, by a statement that is prepared once on each connection.
+struct LastRecord<'a> {
+    principal: &'a str,
+    request_id: Uuid,
+    recorded_after: PgTimestamp,
+}
+
+impl Query for LastRecord<'_> {
+    type SqlType = (SqlUuid, SqlUuid, BigInt, Integer);
+}
+
+impl QueryId for LastRecord<'_> {
+    type QueryId = LastRecord<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl QueryFragment<Pg> for LastRecord<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "SELECT fingerprint, uid, revision, change_count FROM idempotency_records \
+             WHERE request_id = ",
+        );
+        out.push_bind_param::<SqlUuid, _>(&self.request_id)?;
+        out.push_sql(" AND principal = ");
+        out.push_bind_param::<Text, _>(self.principal)?;
+        out.push_sql(" AND recorded_at > ");
+        out.push_bind_param::<Timestamptz, _>(&self.recorded_after)?;
+        out.push_sql(" ORDER BY recorded_at DESC LIMIT 1");
+        Ok(())
+    }
 }
 
 /// The revision at which the call was purged.

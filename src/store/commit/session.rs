@@ -28,7 +28,7 @@ use crate::store::{
     change_log::log::Position,
     database::{Clock, Connector, Role, Session},
     error::OpenError,
-    row::from_sql_time,
+    values::from_sql_time,
 };
 
 /// Looks at a backend that is to end, each of which gives it a second.

@@ -12,13 +12,15 @@ use diesel::{
 use super::planner::{Batch, PlannedOutcome, PlannedWrite};
 use crate::{
     domain::{
-        Attributes, Identifier, PendingChange, PendingTime, PhoneNumber, Revision, Seconds,
-        Summary, Timestamp, Url, Uuid,
+        Attributes, Direction, Identifier, PendingCall, PendingChange, PendingTime, PhoneNumber,
+        Revision, Seconds, Status, Summary, Timestamp, Url, Uuid,
     },
     store::{
         change_log::log::Position,
+        columns::{ColumnField, call_columns},
         database::{Clock, Session},
-        row::{from_sql_time, old_values, to_commit_time, to_sql_time},
+        row::old_values,
+        values::{from_sql_time, to_sql_time},
     },
 };
 
@@ -114,21 +116,42 @@ struct CommitBatch<'a> {
     transaction_ends: Vec<bool>,
     old_values: Vec<Option<String>>,
     uids: Vec<Uuid>,
-    durations: Vec<Option<i32>>,
-    created_ats: Vec<Option<PgTimestamp>>,
-    updated_ats: Vec<Option<PgTimestamp>>,
-    statuses: Vec<Option<&'a str>>,
-    directions: Vec<Option<&'a str>>,
-    staff_uids: Vec<Option<&'a str>>,
-    client_uids: Vec<Option<&'a str>>,
-    from_numbers: Vec<Option<&'a str>>,
-    to_numbers: Vec<Option<&'a str>>,
-    recording_urls: Vec<Option<&'a str>>,
-    call_summaries: Vec<Option<&'a str>>,
-    external_app_urls: Vec<Option<&'a str>>,
-    handled_by_staff_uids: Vec<Option<&'a str>>,
-    handled_ats: Vec<Option<PgTimestamp>>,
-    deleted_ats: Vec<Option<PgTimestamp>>,
+    calls: CallArrays<'a>,
+}
+
+/// What is written of the calls as the changes leave them: an array for each column.
+macro_rules! call_arrays {
+    ($($part:ident.$column:ident: $type:ty => $parameter:literal $sql_type:ty,)*) => {
+        /// One element for each change: null where there is no value, or no call.
+        #[derive(Default)]
+        struct CallArrays<'a> {
+            $($column: Vec<Option<&'a <$type as ColumnField>::Value>>,)*
+        }
+
+        impl<'a> CallArrays<'a> {
+            fn push(&mut self, call: Option<&'a PendingCall>) {
+                let parts = call.map(|call| Parts { call, attributes: &call.attributes });
+                $(self.$column.push(parts.and_then(|parts| parts.$part.$column.value()));)*
+            }
+
+            fn bind<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+                $(
+                    out.push_sql(concat!(", ", $parameter, " => "));
+                    out.push_bind_param::<Array<Nullable<$sql_type>>, _>(&self.$column)?;
+                )*
+                Ok(())
+            }
+        }
+    };
+}
+
+call_columns!(call_arrays, PendingTime);
+
+/// A call in the parts that have its fields.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
+    call: &'a PendingCall,
+    attributes: &'a Attributes<PendingTime>,
 }
 
 impl<'a> CommitBatch<'a> {
@@ -178,16 +201,6 @@ impl<'a> CommitBatch<'a> {
 
     fn push_change(&mut self, change: &'a PendingChange) {
         let call = change.after.as_ref();
-        let a = call.map(|call| &call.attributes);
-        let name = |field: fn(&Attributes<PendingTime>) -> &Option<Identifier>| {
-            a.and_then(|a| field(a).as_ref()).map(Identifier::as_str)
-        };
-        let number = |field: fn(&Attributes<PendingTime>) -> &Option<PhoneNumber>| {
-            a.and_then(|a| field(a).as_ref()).map(PhoneNumber::as_str)
-        };
-        let url = |field: fn(&Attributes<PendingTime>) -> &Option<Url>| {
-            a.and_then(|a| field(a).as_ref()).map(Url::as_str)
-        };
         self.kinds.push(change.kind.word());
         self.actors.push(change.actor.as_deref());
         self.request_ids.push(change.request_id);
@@ -197,28 +210,7 @@ impl<'a> CommitBatch<'a> {
             _ => None,
         });
         self.uids.push(change.uid);
-        self.durations
-            .push(a.and_then(|a| a.duration).map(Seconds::get));
-        self.created_ats
-            .push(call.map(|call| to_commit_time(call.created_at)));
-        self.updated_ats
-            .push(call.map(|call| to_commit_time(call.updated_at)));
-        self.statuses.push(a.map(|a| a.status.word()));
-        self.directions.push(a.map(|a| a.direction.word()));
-        self.staff_uids.push(name(|a| &a.staff_uid));
-        self.client_uids.push(name(|a| &a.client_uid));
-        self.from_numbers.push(number(|a| &a.from_number));
-        self.to_numbers.push(number(|a| &a.to_number));
-        self.recording_urls.push(url(|a| &a.recording_url));
-        let summary = a.and_then(|a| a.call_summary.as_ref());
-        self.call_summaries.push(summary.map(Summary::as_str));
-        self.external_app_urls.push(url(|a| &a.external_app_url));
-        self.handled_by_staff_uids
-            .push(name(|a| &a.handled_by_staff_uid));
-        self.handled_ats
-            .push(a.and_then(|a| a.handled_at).map(to_commit_time));
-        self.deleted_ats
-            .push(call.and_then(|call| call.deleted_at).map(to_commit_time));
+        self.calls.push(call);
     }
 }
 
@@ -241,15 +233,16 @@ impl QueryId for CommitBatch<'_> {
 
 impl QueryFragment<Pg> for CommitBatch<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        /// Binds one parameter after another, with commas between them.
+        /// Binds fields to the parameters of their names, which begin with `p_`.
         macro_rules! bind {
-            ($($sql_type:ty => $field:ident),* $(,)?) => {
-                $(out.push_sql(", "); out.push_bind_param::<$sql_type, _>(&self.$field)?;)*
-            };
+            ($($sql_type:ty => $field:ident),* $(,)?) => {$(
+                out.push_sql(concat!(", p_", stringify!($field), " => "));
+                out.push_bind_param::<$sql_type, _>(&self.$field)?;
+            )*};
         }
         out.push_sql(
             "SELECT head_revision, head_stamp, committed_at, clock, repeated, stale, refusal, \
-             lacks_partition FROM commit_batch_v1(",
+             lacks_partition FROM commit_batch_v1(p_stamp => ",
         );
         out.push_bind_param::<BigInt, _>(&self.stamp)?;
         bind! {
@@ -271,22 +264,8 @@ impl QueryFragment<Pg> for CommitBatch<'_> {
             Array<Bool> => transaction_ends,
             Array<Nullable<Text>> => old_values,
             Array<SqlUuid> => uids,
-            Array<Nullable<Integer>> => durations,
-            Array<Nullable<Timestamptz>> => created_ats,
-            Array<Nullable<Timestamptz>> => updated_ats,
-            Array<Nullable<Text>> => statuses,
-            Array<Nullable<Text>> => directions,
-            Array<Nullable<Text>> => staff_uids,
-            Array<Nullable<Text>> => client_uids,
-            Array<Nullable<Text>> => from_numbers,
-            Array<Nullable<Text>> => to_numbers,
-            Array<Nullable<Text>> => recording_urls,
-            Array<Nullable<Text>> => call_summaries,
-            Array<Nullable<Text>> => external_app_urls,
-            Array<Nullable<Text>> => handled_by_staff_uids,
-            Array<Nullable<Timestamptz>> => handled_ats,
-            Array<Nullable<Timestamptz>> => deleted_ats,
         }
+        self.calls.bind(out.reborrow())?;
         out.push_sql(")");
         Ok(())
     }

@@ -117,6 +117,15 @@ impl Written {
 }
 
 impl Write {
+    /// A write that changes nothing, and moves the log's time on.
+    pub(crate) fn confirm_time() -> Self {
+        Self {
+            action: Action::ConfirmTime,
+            request: None,
+            principal: None,
+        }
+    }
+
     /// Whether it makes a call of every uid that has none, so that the commit
     /// finds out which of these were purged.
     pub(crate) fn creates_missing(&self) -> bool {

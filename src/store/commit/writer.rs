@@ -25,7 +25,7 @@ use super::{
     committer::{Commits, Committer},
     planner::Pending,
     queue::Queue,
-    write::{Action, Write, Written},
+    write::{Write, Written},
 };
 use crate::store::{
     change_log::head::HeadHint,
@@ -104,12 +104,7 @@ impl Writer {
 
     /// Moves the time on for which the log is known to be complete.
     pub(crate) async fn confirm_time(&self) -> Result<(), WriteError> {
-        let write = Write {
-            action: Action::ConfirmTime,
-            request: None,
-            principal: None,
-        };
-        self.submit(write).await.map(drop)
+        self.submit(Write::confirm_time()).await.map(drop)
     }
 
     /// The same, but waits for its permit when the queue is full.
@@ -125,7 +120,7 @@ impl Writer {
 }
 
 /// The write of a caller who runs here, and where its result arrives.
-fn pending(write: Write) -> (Pending, oneshot::Receiver<Result<Written, WriteError>>) {
+pub(crate) fn pending(write: Write) -> (Pending, oneshot::Receiver<Result<Written, WriteError>>) {
     let (reply, result) = oneshot::channel();
     let pending = Pending {
         write,

@@ -16,7 +16,7 @@ use diesel::{QueryableByName, data_types::PgTimestamp, pg::sql_types::Timestampt
 use super::{clock::Clock, connector::Connector, role::Role, session::Session, throttle::Throttle};
 use crate::store::{
     error::{OpenError, ReadError},
-    row::from_sql_time,
+    values::from_sql_time,
 };
 
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -180,7 +180,7 @@ async fn connect(connector: &Connector, clock: &Clock) -> Result<Session, OpenEr
         Ok(()) => Ok(session),
         Err(Silence::Ended(reason)) => Err(OpenError::Connect(reason)),
         Err(Silence::Lasting) => Err(OpenError::Connect(format!(
-            "no answer within {} s",
+            "no response within {} s",
             PING_LIMIT.as_secs()
         ))),
     }

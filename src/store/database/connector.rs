@@ -171,7 +171,7 @@ impl Connector {
                     let before = self.0.last_good.swap(place, Ordering::AcqRel);
                     if before != place && !failures.is_empty() {
                         warn!(
-                            "the database is reached at {} now: {}",
+                            "connected to the database at {} after others failed: {}",
                             server.name(),
                             failures.join("; ")
                         );
@@ -238,7 +238,7 @@ impl Connector {
             driver.abort();
         }
         drivers.retain(|driver| !driver.is_finished());
-        warn!("connections to the database are silent; all of them are made anew");
+        warn!("connections to the database do not respond; reconnecting all of them");
     }
 
     fn drivers(&self) -> MutexGuard<'_, Vec<AbortHandle>> {
@@ -379,17 +379,17 @@ fn servers(config: &Config) -> Result<Vec<Server>, OpenError> {
     let ports = config.get_ports();
     let count = hosts.len().max(addresses.len());
     if count == 0 {
-        return bad("it names no host");
+        return bad("no host is given");
     }
     if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
-        return bad("it has not as many hosts as addresses of hosts");
+        return bad("the number of hosts and of hostaddr values differ");
     }
     let has_at = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
     if hosts.iter().any(has_at) {
-        return bad("a host has an @ in it: in a password it is written %40");
+        return bad("a host name contains @; in a password, write it as %40");
     }
     if ports.len() > 1 && ports.len() != count {
-        return bad("it has not as many ports as hosts");
+        return bad("the number of hosts and of ports differ");
     }
     let server = |place: usize| {
         let address = addresses.get(place).copied();

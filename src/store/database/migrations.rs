@@ -148,7 +148,7 @@ pub(super) async fn wait_for_lock(session: &Session) -> Result<(), OpenError> {
     let mut waits = false;
     while !takes_lock(session).await? {
         if !waits {
-            info!("another process migrates the database; waiting for it");
+            info!("another process is migrating the database; waiting for it");
             waits = true;
         }
         sleep(LOOK_FOR_LOCK_EVERY).await;

@@ -66,10 +66,10 @@ impl Attempts {
             Failure::Refused(error) => {
                 self.refused += 1;
                 if self.refused <= Self::REFUSED {
-                    debug!(%error, "the database refuses a read; trying again on a new connection");
+                    debug!(%error, "the database refused a read; trying again on a new connection");
                     return Ok(());
                 }
-                error!(%error, "the database refuses a read");
+                error!(%error, "the database refused a read");
                 Err(match error {
                     Error::DatabaseError(
                         DatabaseErrorKind::SerializationFailure

@@ -204,7 +204,7 @@ impl Session {
     ) -> QueryResult<T> {
         timeout(limit, statement).await.unwrap_or_else(|_| {
             self.seen.lost.store(true, Ordering::Release);
-            let reason = format!("no answer within {} s", limit.as_secs());
+            let reason = format!("no response within {} s", limit.as_secs());
             Err(Error::DatabaseError(
                 DatabaseErrorKind::ClosedConnection,
                 Box::new(reason),

@@ -40,7 +40,9 @@ pub(super) async fn mend(connector: &Connector) -> Result<(), OpenError> {
     if are_kept(&session).await.map_err(|error| lost(&error))? {
         return Ok(());
     }
-    warn!("this PostgreSQL hashes texts in another way than before; building {indexes} anew");
+    warn!(
+        "this PostgreSQL release hashes texts differently than the one before; rebuilding {indexes}"
+    );
     // All of it or nothing: what is sent at once is one transaction.
     let mut sql: String = INDEXES
         .map(|index| format!("REINDEX INDEX {index}; "))
@@ -49,7 +51,7 @@ pub(super) async fn mend(connector: &Connector) -> Result<(), OpenError> {
         "DELETE FROM text_key_sample; INSERT INTO text_key_sample (text) VALUES ('{SAMPLE}')"
     ));
     session.batch(&sql).await.map_err(|error| lost(&error))?;
-    info!("built the indexes anew");
+    info!("rebuilt the indexes");
     Ok(())
 }
 

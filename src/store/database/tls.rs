@@ -153,7 +153,7 @@ impl Trust {
         match (mode, roots) {
             (Mode::Disable, _) | (Mode::Prefer | Mode::Require, None) => Ok(Self::Anyone),
             (Mode::Prefer, Some(_)) => Err(bad(
-                "sslrootcert needs sslmode=require, verify-ca or verify-full: less verifies nothing",
+                "sslrootcert needs sslmode=require, verify-ca or verify-full: other modes verify nothing",
             )),
             (Mode::VerifyCa, None) => Err(bad("sslmode=verify-ca needs sslrootcert")),
             (Mode::Require | Mode::VerifyCa, Some("system")) => {
@@ -170,7 +170,7 @@ impl Trust {
                 let mut roots = RootCertStore::empty();
                 for certificate in &named {
                     roots.add(certificate.clone()).map_err(|_| {
-                        bad("the file of sslrootcert holds a certificate that cannot be read")
+                        bad("the sslrootcert file contains a certificate that cannot be parsed")
                     })?;
                 }
                 Ok(Self::Authorities {
@@ -218,12 +218,12 @@ fn private_key(file: impl AsRef<Path>) -> Result<PrivateKeyDer<'static>, OpenErr
 
 fn unusable(parameter: &str, wanted: &str, error: &pem::Error) -> OpenError {
     match error {
-        pem::Error::Io(error) => bad(format!("the file of {parameter} cannot be read: {error}")),
-        pem::Error::NoItemsFound => {
-            bad(format!("the file of {parameter} holds no {wanted} in PEM"))
-        }
+        pem::Error::Io(error) => bad(format!("the {parameter} file cannot be read: {error}")),
+        pem::Error::NoItemsFound => bad(format!(
+            "the {parameter} file contains no {wanted} in PEM format"
+        )),
         // The error may quote the file.
-        _ => bad(format!("the file of {parameter} is damaged PEM")),
+        _ => bad(format!("the {parameter} file is not valid PEM")),
     }
 }
 

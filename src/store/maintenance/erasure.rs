@@ -75,10 +75,7 @@ pub(crate) async fn keep(
             Err(error) => {
                 if availability.is_up() {
                     let error = error.reason();
-                    warn!(
-                        error,
-                        "the tables are not vacuumed after purges; trying again"
-                    );
+                    warn!(error, "cannot vacuum the tables after purges; trying again");
                 }
             }
         }
@@ -181,8 +178,16 @@ struct Newest {
 
 /// The newest purge whose rows nothing can see any more.
 async fn newest_unseen(session: &Session) -> QueryResult<Option<Revision>> {
+    // Nor before a partition that is being dropped has gone: a purge does not reach it any
+    // more, and it holds the calls as they were.
     let query = "SELECT max(revision) AS newest FROM purged_calls WHERE erased_at IS NULL \
-        AND age(xmin) > (SELECT age(relfrozenxid) FROM pg_class WHERE oid = 'feed'::regclass)";
+        AND age(xmin) > (SELECT age(relfrozenxid) FROM pg_class WHERE oid = 'feed'::regclass) \
+        AND NOT EXISTS ( \
+            SELECT FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid \
+            WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' \
+                AND c.relname ~ '^voice_call_changes_[0-9]' \
+                AND (i.inhrelid IS NULL OR i.inhdetachpending) \
+        )";
     let row: Newest = session.row(sql_query(query)).await?;
     Ok(row.newest)
 }

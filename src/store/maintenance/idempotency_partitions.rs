@@ -11,7 +11,7 @@ use crate::{
     domain::Timestamp,
     store::{
         database::{Clock, Session},
-        row::from_sql_time,
+        values::from_sql_time,
     },
 };
 

@@ -14,7 +14,7 @@ use tracing::info;
 use super::partitions::{self, Link};
 use crate::{
     domain::{Revision, Timestamp},
-    store::{change_log::log, database::Session, row::to_sql_time},
+    store::{change_log::log, database::Session, values::to_sql_time},
 };
 
 const TABLE: &str = "voice_call_changes";
@@ -92,7 +92,7 @@ pub(crate) async fn drop_expired(
     forget_batches(session, floor).await?;
     info!(
         oldest_revision = floor,
-        "dropped changes past their retention"
+        "dropped changes that had reached the end of their retention"
     );
     Ok(())
 }

@@ -96,7 +96,7 @@ impl Upkeep {
                 Ok(()) => check_every,
                 Err(error) => {
                     if availability.is_up() {
-                        warn!(%error, "the upkeep of the tables is not done; trying again");
+                        warn!(%error, "cannot maintain the partitions; trying again");
                     }
                     RETRY_AFTER.min(check_every)
                 }

@@ -6,7 +6,7 @@ use diesel::{pg::Pg, prelude::*};
 use super::predicate::Predicate;
 use crate::{
     domain::{Direction, Filter, Identifier, PhoneNumber, Status},
-    store::{row::to_sql_time, schema::voice_calls as t},
+    store::{schema::voice_calls as t, values::to_sql_time},
 };
 
 /// So many conditions make a filter that many clients ask for.

@@ -22,8 +22,9 @@ use crate::{
         change_log::log::{HEAD, Position},
         database::{Pool, Session},
         error::ReadError,
-        row::{CallRow, to_sql_time},
+        row::CallRow,
         schema::voice_calls as t,
+        values::to_sql_time,
     },
 };
 

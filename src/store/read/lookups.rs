@@ -190,6 +190,11 @@ impl Sessions {
     async fn answer(&mut self, mut lookups: Vec<Lookup>) {
         let mut attempts = Attempts::default();
         loop {
+            // Cancelled ones cost the database nothing.
+            lookups.retain(|lookup| !lookup.is_abandoned());
+            if lookups.is_empty() {
+                return;
+            }
             let session = match self.session().await {
                 Ok(session) => session,
                 Err(error) => return refuse(lookups, &error),
@@ -206,10 +211,6 @@ impl Sessions {
             if let Err(error) = attempts.after(&failure, started.elapsed()) {
                 self.availability.suspect();
                 return refuse(lookups, &error);
-            }
-            lookups.retain(|lookup| !lookup.is_abandoned());
-            if lookups.is_empty() {
-                return;
             }
         }
     }
@@ -338,7 +339,10 @@ pub(crate) async fn load(session: &Session, uids: &[Uuid]) -> QueryResult<Vec<Ca
 
 /// The same, with the newest revision in the same snapshot.
 async fn load_with_head(session: &Session, uids: &[Uuid]) -> QueryResult<(Vec<Call>, Revision)> {
-    let rows: Vec<(Revision, Option<CallRow>)> = session.rows(ByUidWithHead { uids }).await?;
+    let query = ByUidWithHead {
+        found: ByUid { uids },
+    };
+    let rows: Vec<(Revision, Option<CallRow>)> = session.rows(query).await?;
     let head = rows.as_slice().first().map_or(0, |(head, _)| *head);
     let calls = rows.into_iter().filter_map(|(_, row)| row.map(Call::from));
     Ok((calls.collect(), head))
@@ -351,12 +355,6 @@ pub(crate) async fn purged(session: &Session, uids: &[Uuid]) -> QueryResult<Vec<
         .select(purged_calls::uid);
     session.rows(query).await
 }
-
-// The columns in the order of the schema, which CallRow has too.
-const SELECT_CALLS: &str = "SELECT uid, duration, created_at, updated_at, status, direction, \
-    staff_uid, client_uid, from_number, to_number, recording_url, call_summary, \
-    external_app_url, handled_by_staff_uid, handled_at, deleted_at, revision \
-    FROM voice_calls WHERE uid = ANY(";
 
 struct ByUid<'a> {
     uids: &'a [Uuid],
@@ -373,7 +371,9 @@ impl QueryId for ByUid<'_> {
 
 impl QueryFragment<Pg> for ByUid<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql(SELECT_CALLS);
+        out.push_sql("SELECT ");
+        voice_calls::all_columns.walk_ast(out.reborrow())?;
+        out.push_sql(" FROM voice_calls WHERE uid = ANY(");
         out.push_bind_param::<Array<SqlUuid>, _>(&self.uids)?;
         out.push_sql(")");
         Ok(())
@@ -381,7 +381,7 @@ impl QueryFragment<Pg> for ByUid<'_> {
 }
 
 struct ByUidWithHead<'a> {
-    uids: &'a [Uuid],
+    found: ByUid<'a>,
 }
 
 impl Query for ByUidWithHead<'_> {
@@ -398,9 +398,8 @@ impl QueryFragment<Pg> for ByUidWithHead<'_> {
         out.push_sql("SELECT head.revision, found.* FROM ");
         out.push_sql(HEAD);
         out.push_sql(" LEFT JOIN (");
-        out.push_sql(SELECT_CALLS);
-        out.push_bind_param::<Array<SqlUuid>, _>(&self.uids)?;
-        out.push_sql(")) found ON true");
+        self.found.walk_ast(out.reborrow())?;
+        out.push_sql(") found ON true");
         Ok(())
     }
 }

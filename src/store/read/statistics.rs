@@ -22,8 +22,8 @@ use crate::{
         change_log::log::HEAD,
         database::{Pool, Session},
         error::ReadError,
-        row::{from_sql_time, to_sql_time},
         schema::voice_calls as t,
+        values::{from_sql_time, to_sql_time},
     },
 };
 

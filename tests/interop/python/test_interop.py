@@ -33,21 +33,27 @@ class Api:
         descriptor = self.pool.FindMessageTypeByName(name)
         return message_factory.GetMessageClass(descriptor)(**fields)
 
-    def call(self, method, timeout=10, **fields):
-        descriptor = self.service.methods_by_name[method]
-        request = message_factory.GetMessageClass(descriptor.input_type)(**fields)
+    def call(self, method, timeout=10, options=None, **fields):
+        request, parse = self.types(method)
         return self.raw(
             f"/{SERVICE}/{method}",
-            request.SerializeToString(),
+            request(**fields).SerializeToString(),
             timeout,
-            message_factory.GetMessageClass(descriptor.output_type).FromString,
+            parse,
+            **(options or {}),
         )
 
-    def raw(self, path, request, timeout=10, parse=bytes):
+    def types(self, method):
+        """The class of a method's requests, and what parses its responses."""
+        descriptor = self.service.methods_by_name[method]
+        request = message_factory.GetMessageClass(descriptor.input_type)
+        return request, message_factory.GetMessageClass(descriptor.output_type).FromString
+
+    def raw(self, path, request, timeout=10, parse=bytes, **options):
         invoke = self.channel.unary_unary(
             path, request_serializer=bytes, response_deserializer=parse
         )
-        return invoke(request, timeout=timeout)
+        return invoke(request, timeout=timeout, **options)
 
 
 def facts(error):
@@ -232,6 +238,49 @@ class Interop(unittest.TestCase):
             self.assertEqual(facts(raised.exception)[:2], expected)
         self.create()
 
+    def test_compressed_requests_are_accepted(self):
+        summary = "Asked for a new appointment. " * 50
+        call = self.api.call(
+            "CreateVoiceCall",
+            options={"compression": grpc.Compression.Gzip},
+            voice_call=inbound(call_summary=summary),
+        ).voice_call
+        self.assertEqual(call.call_summary, summary)
+
+    def test_too_much_metadata_is_refused_with_a_reason(self):
+        for size, expected in [
+            (20 * 1024, ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")),
+            (60 * 1024, ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")),
+        ]:
+            with self.assertRaises(grpc.RpcError) as raised:
+                metadata = [("x-long", "a" * size)]
+                self.api.call("ListVoiceCalls", options={"metadata": metadata})
+            self.assertEqual(facts(raised.exception)[:2], expected)
+
+    def test_fan_outs_that_are_cancelled_leave_a_watch_on_the_connection_alive(self):
+        request, parse = self.api.types("WatchVoiceCalls")
+        watch = self.api.channel.unary_stream(
+            f"/{SERVICE}/WatchVoiceCalls",
+            request_serializer=bytes,
+            response_deserializer=parse,
+        )
+        staff = uuid.uuid4().hex
+        wanted = request(filter={"staff_uids": [staff]}, live={})
+        messages = watch(wanted.SerializeToString(), timeout=60)
+        self.assertTrue(next(messages).HasField("checkpoint"))
+        request, _ = self.api.types("GetVoiceCall")
+        look_up = request(uid=str(uuid.uuid4())).SerializeToString()
+        invoke = self.api.channel.unary_unary(
+            f"/{SERVICE}/GetVoiceCall", request_serializer=bytes
+        )
+        for _ in range(30):
+            calls = [invoke.future(look_up, timeout=10) for _ in range(50)]
+            for call in calls:
+                call.cancel()
+        created = self.create(staff_uid=staff)
+        message = next(message for message in messages if message.HasField("event_batch"))
+        self.assertEqual(message.event_batch.events[0].change.uid, created.uid)
+
     def test_a_missing_call_is_named(self):
         uid = str(uuid.uuid4())
         metadata = self.refused("GetVoiceCall", "NOT_FOUND", "CALL_NOT_FOUND", uid=uid)
@@ -239,7 +288,7 @@ class Interop(unittest.TestCase):
 
     def test_health_is_serving(self):
         check = self.api.pool.FindMethodByName("grpc.health.v1.Health.Check")
-        for service in ["", SERVICE]:
+        for service in ["", SERVICE, "liveness"]:
             request = message_factory.GetMessageClass(check.input_type)(service=service)
             answer = self.api.raw(
                 "/grpc.health.v1.Health/Check",

@@ -7,6 +7,7 @@ use rand::{Rng, distr::Alphanumeric};
 use tokio_postgres::Client as Database;
 use voicecall::proto::VoiceCall;
 
+use super::{fill, nothing_kept};
 use crate::support::{
     Server, create, eventually_within, handle, inbound, postgres::connect, update, writes::purge_of,
 };
@@ -99,4 +100,36 @@ async fn a_purged_call_is_vacuumed_within_a_minute_or_when_nothing_can_see_it_an
     .await;
     assert_eq!(dead_rows(&database).await, 0);
     assert!(!is_sampled(&database, "the-secret-staff").await);
+}
+
+#[tokio::test]
+async fn a_purge_is_not_erased_while_a_partition_that_it_cannot_reach_is_being_dropped() {
+    let server = Server::start_with(nothing_kept(100_000)).await;
+    let database = connect(&server.database_url).await;
+    let mut client = server.client();
+    let call = create(&mut client, inbound()).await;
+    let reader = connect(&server.database_url).await;
+    let read = "BEGIN; SELECT count(*) FROM voice_call_changes";
+    reader.batch_execute(read).await.expect("it is there");
+    eventually_within(IN_TIME, "the partition is pending", async || {
+        fill(&mut client, 500).await;
+        let pending = "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhdetachpending)";
+        let row = database.query_one(pending, &[]).await;
+        row.expect("it answers").get(0)
+    })
+    .await;
+    let purge = purge_of(&call.uid).send(&mut client).await;
+    purge.expect("it is there");
+    let (before, _) = looks(&database).await;
+    eventually_within(IN_TIME, "upkeep has looked twice", async || {
+        let (looks, is_looking) = looks(&database).await;
+        looks > before + 1 && !is_looking
+    })
+    .await;
+    assert!(!is_erased(&database, &call.uid).await);
+    reader.batch_execute("COMMIT").await.expect("it is open");
+    eventually_within(IN_TIME, "it is erased", async || {
+        is_erased(&database, &call.uid).await
+    })
+    .await;
 }

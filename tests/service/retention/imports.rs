@@ -103,3 +103,36 @@ async fn the_newer_record_wins_although_the_database_refuses_one_beside_the_olde
     assert!(wrong.is_empty(), "{wrong:#?}");
     check_ledger(&database, &[]).await;
 }
+
+/// Errors that usually pass, raised by what one record does.
+const OF_ONE_RECORD: [&str; 4] = ["54000", "40001", "53100", "23514"];
+
+#[tokio::test]
+async fn a_record_that_is_refused_for_a_reason_that_should_pass_stops_no_other() {
+    for sqlstate in OF_ONE_RECORD {
+        let server = Server::start().await;
+        let database = connect(&server.database_url).await;
+        let rule = format!(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                 RAISE EXCEPTION 'refused' USING ERRCODE = '{sqlstate}'; \
+             END $$; \
+             CREATE TRIGGER refuse BEFORE INSERT ON voice_calls FOR EACH ROW \
+                 WHEN (NEW.staff_uid = 'poison') EXECUTE FUNCTION refuse()"
+        );
+        database.batch_execute(&rule).await.expect("it is ours");
+        let staff = |place: usize| if place == 3 { "poison" } else { "ann" };
+        let calls = (0..8).map(|place| VoiceCall {
+            uid: request_id(),
+            staff_uid: Some(staff(place).into()),
+            ..inbound()
+        });
+        let mut client = server.client();
+        let answers = import(&mut client, ImportConflictPolicy::Skip, calls).await;
+        let refused: Vec<_> = answers
+            .iter()
+            .filter(|answer| !is_success(answer))
+            .map(|answer| answer.sequence)
+            .collect();
+        assert_eq!(refused, [3], "{sqlstate}");
+    }
+}

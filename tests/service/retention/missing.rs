@@ -5,15 +5,16 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, Streaming};
 use voicecall::proto::{
     ExportVoiceCallsRequest, ExportVoiceCallsResponse, ListVoiceCallChangesRequest,
-    ListVoiceCallChangesResponse, VoiceCall, VoiceCallFilter, WatchVoiceCallsResponse,
-    list_voice_call_changes_request::Start, watch_voice_calls_response::Message,
+    ListVoiceCallChangesResponse, PurgeVoiceCallRequest, VoiceCall, VoiceCallFilter,
+    WatchVoiceCallsResponse, list_voice_call_changes_request::Start,
+    watch_voice_calls_response::Message,
 };
 
 use super::{FIRST_PARTITION, fill, nothing_kept, write_until_gone};
 use crate::support::{
     Client, Server, create, eventually, facts, inbound, micros,
     postgres::{connect, contents, running},
-    reference,
+    reference, request_id,
     server::narrow_client,
     update,
     watcher::{Watcher, change, from, live, snapshot},
@@ -289,4 +290,22 @@ async fn a_repeat_whose_changes_have_left_the_log_is_answered_right_or_not_at_al
     // And none of them was done again.
     let after = contents(&database).await;
     assert_eq!((after.head, after.calls), (before.head, before.calls));
+}
+
+#[tokio::test]
+async fn a_repeated_purge_is_answered_the_same_after_its_change_has_left_the_log() {
+    let server = Server::start_with(nothing_kept(100_000)).await;
+    let database = connect(&server.database_url).await;
+    let mut client = server.client();
+    let call = create(&mut client, inbound()).await;
+    let purge = PurgeVoiceCallRequest {
+        uid: call.uid,
+        request_id: request_id(),
+    };
+    let first = client.purge_voice_call(purge.clone()).await;
+    let first = first.expect("it is there").into_inner();
+    fill(&mut client, FIRST_PARTITION as usize).await;
+    write_until_gone(&mut client, &database, first.revision).await;
+    let again = client.purge_voice_call(purge).await;
+    assert_eq!(again.expect("the same").into_inner(), first);
 }

@@ -3,16 +3,18 @@
 use std::process::Command;
 
 use tokio_postgres::Client as Database;
-use voicecall::proto::{HandleVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall};
+use voicecall::proto::{
+    ExportVoiceCallsRequest, HandleVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall,
+};
 
 use crate::support::{
     Server, create, eventually, facts, get, handle, inbound,
     postgres::{Cluster, Durability, connect},
     request_id,
-    server::settings,
+    server::{narrow_client, settings},
     told::all_that_is_told,
     watcher::{Watcher, from, live},
-    writes::{Write, purge_of},
+    writes::{Write, batch_of, purge_of},
 };
 
 /// A text that is nowhere else.
@@ -162,4 +164,38 @@ async fn a_replica_that_cannot_follow_the_log_does_not_tell_what_another_has_pur
     get(&mut second.client(), &uid)
         .await
         .expect_err("it is purged");
+}
+
+#[tokio::test]
+async fn what_an_export_has_read_and_not_sent_is_not_told_after_the_purge() {
+    let server = Server::start().await;
+    let mut client = server.client();
+    let secret = secret();
+    let call = VoiceCall {
+        call_summary: Some(secret.repeat(1000)),
+        ..inbound()
+    };
+    let mut uids = Vec::new();
+    for _ in 0..8 {
+        let created = batch_of(vec![call.clone(); 30]).send(&mut client).await;
+        uids.extend(created.expect("it fits").into_iter().map(|call| call.uid));
+    }
+    // What the connection itself has room for is the client's already.
+    let mut reader = narrow_client(&server.endpoint);
+    let export = reader
+        .export_voice_calls(ExportVoiceCallsRequest::default())
+        .await;
+    let mut export = export.expect("it begins").into_inner();
+    let first = export.message().await.expect("good").expect("calls");
+    let sent = first.voice_calls.len();
+    assert!(sent < uids.len(), "{sent}");
+    for uid in &uids {
+        purge_of(uid).send(&mut client).await.expect("it is there");
+    }
+    let mut told = sent;
+    while let Some(chunk) = export.message().await.expect("good") {
+        told += chunk.voice_calls.len();
+    }
+    // One more message was on its way.
+    assert!(told <= 2 * sent, "{told} of {}", uids.len());
 }

@@ -8,8 +8,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// For programs with one thread: it takes no lock, so that signal handlers may ask for
-/// the time.
+/// For programs with one thread: it takes no lock, so that signal handlers may read the time.
 const SINGLE_THREADED: &str = "libfaketime.so.1";
 const MULTI_THREADED: &str = "libfaketimeMT.so.1";
 
@@ -43,7 +42,7 @@ impl Clock {
         Some(clock)
     }
 
-    /// Sets the clock so many seconds ahead of the true time; negative: behind it.
+    /// Sets the clock this many seconds ahead of the true time, or behind it if negative.
     pub(crate) fn set(&self, seconds_ahead: i64) {
         let new = self.dir.join("new");
         fs::write(&new, format!("{seconds_ahead:+}\n")).expect("the disk is not full");

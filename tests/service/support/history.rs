@@ -1,6 +1,6 @@
-//! What watchers saw, held against the final change log: validators in the manner
-//! of etcd's robustness tests. They know nothing of how the feed works; what a
-//! filter matches is proved elsewhere.
+//! Compares what watchers saw with the final change log: validators like those of etcd's
+//! robustness tests. They know nothing of how the feed works; other tests check what a filter
+//! matches.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -25,12 +25,12 @@ pub(crate) struct Session {
     pub(crate) resumed_from: Option<i64>,
     /// Whether it asked for the states before changes.
     pub(crate) with_previous: bool,
-    /// The uids of calls that its replica had told to be purged before it began.
+    /// The uids of calls whose purge its replica had reported before the stream began.
     pub(crate) purged_before: HashSet<String>,
     pub(crate) seen: Vec<Message>,
 }
 
-/// The change log as it ended.
+/// The final change log.
 pub(crate) struct FinalLog {
     changes: Vec<Change>,
     /// State before each change, by folding.
@@ -154,8 +154,8 @@ impl FinalLog {
     }
 }
 
-/// Checks all streams of one watcher, in the order in which it opened them;
-/// answers how many events it saw.
+/// Checks all streams of one watcher, in the order in which it opened them; returns the number
+/// of its events.
 pub(crate) fn validate(
     log: &FinalLog,
     filter: &Filter,
@@ -232,7 +232,7 @@ fn validate_session(
     Ok(seen)
 }
 
-/// What was purged is shown to nobody who comes later.
+/// Checks that no stream that began after a purge shows the purged content.
 fn check_purged(session: &Session, call: Option<&VoiceCall>) -> Result<(), String> {
     match call {
         Some(call) if session.purged_before.contains(&call.uid) => Err(format!(
@@ -243,7 +243,7 @@ fn check_purged(session: &Session, call: Option<&VoiceCall>) -> Result<(), Strin
     }
 }
 
-/// Who asks for the states before gets them, and nobody else.
+/// Checks that exactly the streams that asked for the states before changes have them.
 fn check_previous(session: &Session, change: &VoiceCallChange) -> Result<(), String> {
     let has_before = change.changed_fields.is_some();
     if change.previous.is_some() == (has_before && session.with_previous) {
@@ -401,7 +401,7 @@ pub(crate) fn check_snapshot(
     ))
 }
 
-/// No change after the point has an earlier time.
+/// Checks that no change after the point has an earlier time.
 fn check_read_time(log: &FinalLog, point: i64, read_time: i64) -> Result<(), String> {
     match log.oldest_after(point) {
         Some(oldest) if oldest < read_time => Err(format!(

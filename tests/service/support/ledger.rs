@@ -9,8 +9,8 @@ const STATE: &str = "uid, duration, created_at, updated_at, status, direction, s
     from_number, to_number, recording_url, call_summary, external_app_url, handled_by_staff_uid, \
     handled_at, deleted_at, revision";
 
-/// Checks the change log against itself, against the calls, and against what
-/// clients were told; answers its head.
+/// Checks the change log against itself, against the calls, and against the acknowledged
+/// writes; returns its head.
 pub(crate) async fn check_ledger(database: &Client, acknowledged: &[VoiceCall]) -> i64 {
     let number = async |sql: &str| -> i64 { database.query_one(sql, &[]).await.expect(sql).get(0) };
     let changes = "FROM voice_call_changes";
@@ -65,7 +65,7 @@ pub(crate) async fn check_ledger(database: &Client, acknowledged: &[VoiceCall]) 
     head
 }
 
-/// Every state that a client was answered with is in the log.
+/// Checks that every acknowledged state is in the log.
 async fn check_acknowledged(database: &Client, acknowledged: &[VoiceCall]) {
     let sql = "SELECT revision, uid::text, status::text, duration, \
         (extract(epoch FROM updated_at) * 1000000)::bigint, deleted_at IS NOT NULL, handled_by_staff_uid \
@@ -95,7 +95,7 @@ async fn check_acknowledged(database: &Client, acknowledged: &[VoiceCall]) {
     );
 }
 
-/// Whether a logged change led to this state. One that is blank, because the call
+/// Whether a change in the log led to this state. A change without content, because the call
 /// was purged later, may have.
 fn is_same(call: &VoiceCall, row: &Row) -> bool {
     let is_blank = row.get::<_, Option<&str>>(2).is_none();

@@ -3,6 +3,7 @@
 pub(crate) mod bad_values;
 pub(crate) mod clock;
 pub(crate) mod faults;
+pub(crate) mod frames;
 pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod ledger;
@@ -20,6 +21,7 @@ pub(crate) mod storm;
 pub(crate) mod tally;
 pub(crate) mod told;
 pub(crate) mod watcher;
+pub(crate) mod wire_connection;
 pub(crate) mod writes;
 
 use std::{collections::HashMap, time::Duration};

@@ -25,6 +25,14 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
+/// A response that need not be gRPC's.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) http_status: http::StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) trailers: Option<HeaderMap>,
+}
+
 impl Raw {
     /// Connects to the server at `endpoint`.
     pub(crate) async fn connect(endpoint: &str) -> Self {
@@ -71,6 +79,25 @@ impl Raw {
             headers: parts.headers,
             body: body.to_bytes(),
         }
+    }
+
+    /// Sends this request, whatever it is, and returns the response's status, headers and
+    /// trailers as they come.
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Exchange {
+        self.sender.ready().await.expect("the connection lives");
+        let response = self.sender.send_request(request).await.expect("a response");
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.expect("the response ends in order");
+        Exchange {
+            http_status: parts.status,
+            headers: parts.headers,
+            trailers: body.trailers().cloned(),
+        }
+    }
+
+    /// The URI of a path on this server.
+    pub(crate) fn uri(&self, path: &str) -> String {
+        format!("{}{path}", self.endpoint)
     }
 
     /// Sends a message as it should be.

@@ -1,5 +1,5 @@
-//! The promise of a checkpoint's `read_time`: no change with an earlier `changed_at` can
-//! still come.
+//! Checks the guarantee of a checkpoint's `read_time`: no change with an earlier `changed_at`
+//! comes after it.
 
 use std::sync::{
     Arc,
@@ -17,18 +17,18 @@ use super::{
     watcher::{Watcher, change, from},
 };
 
-/// What streams have told of the time, and where they broke the promise.
+/// The times that streams have reported, and where they broke the guarantee.
 #[derive(Debug, Default)]
 pub(crate) struct Promise {
     /// The latest `read_time`, in microseconds; none at first.
     read_time: Option<i64>,
     events: usize,
-    /// How many microseconds too early, and the revision.
+    /// By how many microseconds a time was wrong, and the revision.
     broken: Vec<(i64, i64)>,
 }
 
 impl Promise {
-    /// Takes note of a message.
+    /// Records a message.
     pub(crate) fn note(&mut self, message: &Message) {
         match message {
             Message::Checkpoint(checkpoint) => {
@@ -51,7 +51,7 @@ impl Promise {
         }
     }
 
-    /// Fails if a stream broke the promise; returns how many events there were.
+    /// Fails if a stream broke the guarantee; returns the number of events.
     #[track_caller]
     pub(crate) fn check(promises: &[Self]) -> usize {
         let events = promises.iter().map(|one| one.events).sum();
@@ -116,7 +116,7 @@ impl Observer {
         observer
     }
 
-    /// Waits for so many more checkpoints.
+    /// Waits for this many more checkpoints.
     pub(crate) async fn sees_checkpoints(&self, count: usize) {
         let checkpoints = &self.state.checkpoints;
         let enough = checkpoints.load(Ordering::Acquire) + count;
@@ -127,13 +127,13 @@ impl Observer {
         .await;
     }
 
-    /// The latest `read_time` that was told, in microseconds since 1970.
+    /// The latest `read_time`, in microseconds since 1970.
     pub(crate) fn read_time(&self) -> i64 {
         self.state.read_time.load(Ordering::Acquire)
     }
 
-    /// Waits until it has told a `read_time` that late: a promise that is kept by
-    /// standing still is none.
+    /// Waits for a `read_time` at least this late: a time that does not advance would always
+    /// keep the guarantee.
     pub(crate) async fn comes_to(&self, time: i64) {
         eventually("read_time goes on", async || {
             self.expect_running();
@@ -142,7 +142,7 @@ impl Observer {
         .await;
     }
 
-    /// What it has seen when it has come to this revision.
+    /// What it has seen up to this revision.
     pub(crate) async fn until(mut self, revision: i64) -> Promise {
         self.state.goal.store(revision, Ordering::Release);
         eventually("the stream comes so far", async || self.task.is_finished()).await;

@@ -18,7 +18,7 @@ use super::{
 /// A read, and its response as text.
 pub(crate) type Answer = (&'static str, Result<String, Status>);
 
-/// How long each of the reads may take, unless it is said.
+/// The default deadline of each read.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Every kind of read, all at once; `uid` is of a call that exists.
@@ -68,7 +68,7 @@ pub(crate) async fn every_read_within(
     ]
 }
 
-/// Asserts that every read was answered.
+/// Asserts that every read succeeded.
 #[track_caller]
 pub(crate) fn assert_answered(answers: &[Answer], when: &str) {
     for (kind, answer) in answers {

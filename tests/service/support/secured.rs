@@ -11,8 +11,8 @@ use voicecall::store::{Connector, OpenError, check_migrations};
 
 use super::postgres::{Cluster, Durability};
 
-/// Who has to show what: a client certificate for one database, a password for
-/// one user, and TLS everyone.
+/// The access rules: a client certificate for one database, a password for one user, and TLS for
+/// all.
 pub(crate) const HBA: &str = "\
 local all all trust
 hostssl template1 all 127.0.0.1/32 trust clientcert=verify-ca
@@ -27,7 +27,7 @@ pub(crate) struct Secured {
 }
 
 impl Secured {
-    /// The one that these tests share.
+    /// The server that these tests share.
     pub(crate) async fn shared() -> &'static Self {
         static SHARED: OnceCell<Secured> = OnceCell::const_new();
         SHARED
@@ -35,7 +35,7 @@ impl Secured {
             .await
     }
 
-    /// One whose server shows the certificate of this name.
+    /// A server with the certificate of this name.
     pub(crate) fn start(hba: &str, certificate: &str) -> Self {
         let port = free_port();
         let cluster = Cluster::start_with(Durability::Fast, port, |dir| {
@@ -81,14 +81,13 @@ pub(crate) async fn try_connect(url: &str) -> Result<(), String> {
     }
 }
 
-/// A port of this machine's that nobody listens on.
+/// A free port of this machine.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("bound").port()
 }
 
-/// Two authorities, and what they vouch for. `alone` is a server that is its own
-/// authority.
+/// Two certificate authorities, and the certificates that they signed. `alone` is self-signed.
 pub(crate) fn make_certificates(dir: &Path) {
     let certificate = |name: &str, issuer: Option<&str>, extension: &str| {
         let mut command = Command::new("openssl");

@@ -1,5 +1,4 @@
-//! The service under test: in this process on a port of its own, or as a process
-//! of its own.
+//! The service under test: in this process on a port of its own, or as a separate process.
 
 use std::{
     fs::File,
@@ -25,16 +24,17 @@ use voicecall::{
 
 use super::postgres::Cluster;
 
-/// What is sent ahead to a narrow client.
+/// The flow-control window of a narrow client.
 const NARROW_WINDOW_BYTES: u32 = 2048;
 
 pub(crate) type Client = VoiceCallServiceClient<Channel>;
 
-/// Settings as they are by default.
+/// The default settings.
 pub(crate) fn settings() -> Settings {
     Settings {
         api: api::Limits {
             max_request_bytes: 4 * 1024 * 1024,
+            compress_responses: false,
             max_concurrent_requests: 4096,
             max_watches: 4096,
             max_transfers: 16,
@@ -57,7 +57,12 @@ pub(crate) fn settings() -> Settings {
             max_snapshots: 16,
         },
         workers: NonZeroUsize::new(2).expect("not zero"),
-        max_connections: 1024,
+        connections: server::ConnectionLimits {
+            max: 1024,
+            handshake_timeout: Duration::from_secs(10),
+            max_age: None,
+            grace: Duration::from_secs(30),
+        },
         migrate: true,
         drain_timeout: Duration::from_secs(10),
     }
@@ -91,8 +96,8 @@ impl Server {
         server
     }
 
-    /// A server that may have to wait for its database; the receiver tells when
-    /// it serves.
+    /// A server that may have to wait for its database; the receiver is notified when it
+    /// serves.
     pub(crate) async fn launch(
         database_url: &str,
         settings: Settings,
@@ -141,7 +146,7 @@ impl Server {
         client(&self.endpoint)
     }
 
-    /// Tells it to stop and waits until it has.
+    /// Shuts it down, and waits until it has stopped.
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.running.await.expect("no panic").expect("a clean end");
@@ -174,8 +179,7 @@ pub(crate) fn client(endpoint: &str) -> Client {
     VoiceCallServiceClient::new(channel(endpoint)).max_decoding_message_size(4 * 1024 * 1024)
 }
 
-/// One to which next to nothing is sent ahead: while it does not read, the server
-/// waits.
+/// A client with a tiny flow-control window: while it does not read, the server waits.
 pub(crate) fn narrow_client(endpoint: &str) -> Client {
     let endpoint = Endpoint::from_shared(endpoint.to_owned()).expect("a valid endpoint");
     let channel = endpoint.initial_stream_window_size(NARROW_WINDOW_BYTES);

@@ -1,4 +1,4 @@
-//! A watching client that takes note of what it sees.
+//! A watching client that records what it receives.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use voicecall::proto::{
 
 use super::Client;
 
-/// Longer than anything takes that is not broken.
+/// Longer than anything takes in a working service.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A watch from this start.
@@ -38,7 +38,7 @@ pub(crate) fn live() -> Start {
 /// One stream.
 pub(crate) struct Watcher {
     stream: Streaming<WatchVoiceCallsResponse>,
-    /// The last token that was handed out.
+    /// The last token that was received.
     pub(crate) token: String,
 }
 
@@ -140,7 +140,7 @@ impl Watcher {
     }
 }
 
-/// Types and revisions, which is what most tests care for.
+/// Types and revisions, which is what most tests compare.
 pub(crate) fn outline(events: &[VoiceCallEvent]) -> Vec<(VoiceCallEventType, i64)> {
     events
         .iter()

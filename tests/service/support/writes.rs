@@ -24,7 +24,7 @@ pub(crate) enum Write {
 }
 
 impl Write {
-    /// Sends it, and answers the calls in the answer.
+    /// Sends it, and returns the calls in the response.
     pub(crate) async fn send(self, client: &mut Client) -> Result<Vec<VoiceCall>, Status> {
         self.send_within(client, None).await
     }
@@ -68,7 +68,7 @@ impl Write {
         })
     }
 
-    /// What it is, in a word.
+    /// Its name.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Create(_) => "create",

@@ -1,0 +1,111 @@
+//! What a request may hold, and for how long.
+//!
+//! A request counts from its headers until its response has been written to the connection:
+//!
+//! - `request_body`: a body that does not arrive, or stops, ends the request
+//! - `response_body`: a response goes out in small frames, at the client's pace; one that the
+//!   client does not take is dropped, with everything that it holds
+//! - `budget`: bytes of large requests and large responses, all of them together
+//!
+//! A stream has a place of its own kind (a watch, a transfer) from its handler, and gives the
+//! request's place back with its headers: it says so by [`HasOwnPlace`].
+//!
+//! It deliberately knows nothing of who is calling, or of what a request does.
+
+mod budget;
+mod request_body;
+mod response_body;
+mod responses;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::body::Body;
+
+pub use self::responses::Responses;
+use self::{
+    budget::{Budget, Claim},
+    request_body::RequestBody,
+    response_body::ResponseBody,
+};
+use super::{context::Connection, error::Error};
+
+/// Bytes of large requests in memory: sixty-four of the largest at the default limit.
+const REQUEST_BYTES: usize = 256 * 1024 * 1024;
+/// Bytes of large responses that have not been written: sixty-four of the largest.
+const RESPONSE_BYTES: usize = 128 * 1024 * 1024;
+
+/// Marks the response of a stream, whose handler has given it a place of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HasOwnPlace;
+
+/// The places of requests, and what they share.
+pub(super) struct Admission {
+    places: Arc<Semaphore>,
+    request_bytes: Budget,
+    response_bytes: Budget,
+    responses: Responses,
+}
+
+/// A request's place, given back when its request and its response have been dropped.
+#[derive(Clone)]
+pub(super) struct Place(Arc<Held>);
+
+struct Held {
+    request_bytes: Mutex<Claim>,
+    /// Of its connection's share, and of all.
+    _permits: (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit),
+}
+
+impl Place {
+    /// Counts bytes of the request; false: there is no room for them.
+    fn add_request_bytes(&self, bytes: usize) -> bool {
+        let claim = self.0.request_bytes.lock();
+        claim.unwrap_or_else(PoisonError::into_inner).add(bytes)
+    }
+}
+
+impl Admission {
+    pub(super) fn new(max_concurrent: usize, responses: Responses) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(max_concurrent)),
+            request_bytes: Budget::new(REQUEST_BYTES),
+            response_bytes: Budget::new(RESPONSE_BYTES),
+            responses,
+        }
+    }
+
+    /// A place, unless all are taken, or all that its connection may have.
+    pub(super) fn admit(&self, connection: Option<&Arc<Connection>>) -> Result<Place, Error> {
+        let share = connection
+            .map(|connection| connection.admit())
+            .transpose()?;
+        let permit = Arc::clone(&self.places).try_acquire_owned();
+        Ok(Place(Arc::new(Held {
+            request_bytes: Mutex::new(self.request_bytes.claim()),
+            _permits: (share, permit.map_err(|_| Error::Overloaded)?),
+        })))
+    }
+
+    /// The request, with its body bounded.
+    pub(super) fn bound_request(
+        request: http::Request<Body>,
+        place: &Place,
+    ) -> http::Request<Body> {
+        let is_stream = request.uri().path().ends_with("/ImportVoiceCalls");
+        let place = (!is_stream).then(|| place.clone());
+        request.map(|body| Body::new(RequestBody::new(body, place)))
+    }
+
+    /// The response, which holds the place until it has been written.
+    pub(super) fn bound_response(
+        &self,
+        response: http::Response<Body>,
+        place: Place,
+    ) -> http::Response<Body> {
+        let is_stream = response.extensions().get::<HasOwnPlace>().is_some();
+        let place = (!is_stream).then_some(place);
+        let bytes = self.response_bytes.claim();
+        response.map(|body| Body::new(ResponseBody::new(body, place, bytes, &self.responses)))
+    }
+}

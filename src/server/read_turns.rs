@@ -1,0 +1,97 @@
+//! How much of a client's input is read before its requests are taken up and other connections
+//! have their turn.
+//!
+//! HTTP/2 reads all that has arrived before it takes up the first request, and the requests
+//! among it that have been cancelled already count against a limit of their own, which ends
+//! the connection. Without this, a client that cancels many requests at once loses its
+//! connection whenever the server is a little behind, and a client that floods the server has
+//! a megabyte of frames handled in one go, while all the others on its thread wait.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A turn ends with the read that reaches this: HTTP/2's default of the largest frame.
+const TURN_BYTES: usize = 16 * 1024;
+
+/// The turns of one connection.
+#[derive(Debug, Default)]
+pub(super) struct ReadTurns {
+    /// The bytes that may still be read in this turn.
+    left: Arc<AtomicUsize>,
+}
+
+impl ReadTurns {
+    /// Limits the reads of `socket`.
+    pub(super) fn limit<S>(&self, socket: S) -> LimitedReads<S> {
+        LimitedReads {
+            socket,
+            left: Arc::clone(&self.left),
+        }
+    }
+
+    /// Drives what reads the socket. Each time that the scheduler polls it is a turn.
+    pub(super) async fn run<F: Future>(&self, reader: F) -> F::Output {
+        let mut reader = pin!(reader);
+        poll_fn(|context| {
+            self.left.store(TURN_BYTES, Ordering::Relaxed);
+            reader.as_mut().poll(context)
+        })
+        .await
+    }
+}
+
+/// A socket that is read in turns. Writes pass through.
+#[derive(Debug)]
+pub(super) struct LimitedReads<S> {
+    socket: S,
+    left: Arc<AtomicUsize>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for LimitedReads<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == 0 {
+            // The task goes to the end of the scheduler's queue.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.socket).poll_read(context, buffer);
+        let read = buffer.filled().len() - before;
+        self.left
+            .store(left.saturating_sub(read), Ordering::Relaxed);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedReads<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,156 @@
+//! Requests that are cancelled as soon as they are sent. A client with a wide fan-out does so
+//! when it has what it wanted, and loses nothing; one that does nothing else is served in
+//! turns with all others.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use prost::Message;
+use tokio::{io::AsyncWriteExt, time::timeout};
+use voicecall::proto::{
+    GetVoiceCallRequest, Live, WatchVoiceCallsRequest, watch_voice_calls_request::Start,
+};
+
+use crate::support::{
+    Server, create, frames,
+    frames::{DATA, Frames, GOAWAY, HEADERS, put_headers, put_request, put_reset},
+    get, inbound, reference,
+    server::settings,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn look_up() -> Vec<u8> {
+    let request = GetVoiceCallRequest {
+        uid: reference().uid,
+        ..Default::default()
+    };
+    request.encode_to_vec()
+}
+
+/// Waits for such a frame of the stream; a connection that ends first fails the test.
+async fn expect(frames: &mut Frames, kind: u8, stream: u32) {
+    let wait = async {
+        loop {
+            let frame = frames.next().await.expect("the connection lives");
+            assert_ne!(frame.kind, GOAWAY, "{frame:?}");
+            if (frame.kind, frame.stream) == (kind, stream) {
+                return;
+            }
+        }
+    };
+    timeout(SOON, wait).await.expect("it comes");
+}
+
+#[tokio::test]
+async fn a_client_that_cancels_its_fan_outs_keeps_its_connection_and_its_watch() {
+    let server = Server::start().await;
+    create(&mut server.client(), reference()).await;
+    let (mut connection, mut frames) = frames::connect(&server.endpoint).await;
+    let watch = WatchVoiceCallsRequest {
+        start: Some(Start::Live(Live {})),
+        ..Default::default()
+    };
+    let mut bytes = Vec::new();
+    put_request(&mut bytes, 1, "WatchVoiceCalls", &watch.encode_to_vec());
+    connection.write_all(&bytes).await.expect("it takes it");
+    // The first message is a checkpoint.
+    expect(&mut frames, DATA, 1).await;
+
+    let look_up = look_up();
+    let mut stream = 1;
+    for round in 0..40 {
+        let mut bytes = Vec::new();
+        let mut resets = Vec::new();
+        for _ in 0..50 {
+            stream += 2;
+            put_request(&mut bytes, stream, "GetVoiceCall", &look_up);
+            put_reset(&mut resets, stream);
+        }
+        // In every other round the server may have begun.
+        if round % 2 == 0 {
+            bytes.append(&mut resets);
+        }
+        connection.write_all(&bytes).await.expect("it takes them");
+        connection.write_all(&resets).await.expect("it takes them");
+        // Some rounds come without a pause.
+        if round % 4 != 3 {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        stream += 2;
+        put_request(&mut bytes, stream, "GetVoiceCall", &look_up);
+        connection.write_all(&bytes).await.expect("it takes it");
+        expect(&mut frames, HEADERS, stream).await;
+    }
+    // And all at once.
+    let mut bytes = Vec::new();
+    for _ in 0..3000 {
+        stream += 2;
+        put_request(&mut bytes, stream, "GetVoiceCall", &look_up);
+        put_reset(&mut bytes, stream);
+    }
+    connection.write_all(&bytes).await.expect("it takes them");
+    create(&mut server.client(), inbound()).await;
+    expect(&mut frames, DATA, 1).await;
+}
+
+/// The client has a thread of its own, so that it is faster than the server, whose only thread
+/// it shares with the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_cancelled_requests_is_served_in_turns_with_all_others() {
+    let mut single = settings();
+    single.workers = NonZeroUsize::MIN;
+    let server = Server::start_with(single).await;
+    create(&mut server.client(), reference()).await;
+    let (mut connection, mut frames) = frames::connect(&server.endpoint).await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    // The stream of a request that is not cancelled, at the end.
+    let last = Arc::new(AtomicU32::new(0));
+    let flood = tokio::spawn({
+        let (is_over, last) = (Arc::clone(&is_over), Arc::clone(&last));
+        async move {
+            let mut stream = 1;
+            let mut bytes = Vec::new();
+            while !is_over.load(Ordering::Relaxed) {
+                bytes.clear();
+                for _ in 0..5000 {
+                    put_headers(&mut bytes, stream);
+                    put_reset(&mut bytes, stream);
+                    stream += 2;
+                }
+                connection.write_all(&bytes).await.expect("it takes them");
+            }
+            last.store(stream, Ordering::Relaxed);
+            bytes.clear();
+            put_request(&mut bytes, stream, "GetVoiceCall", &look_up());
+            connection.write_all(&bytes).await.expect("it takes it");
+            connection
+        }
+    });
+    let responses = tokio::spawn(async move {
+        loop {
+            let frame = frames.next().await.expect("the connection lives");
+            assert_ne!(frame.kind, GOAWAY, "{frame:?}");
+            if frame.kind == HEADERS && frame.stream == last.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    });
+    let mut client = server.client();
+    for _ in 0..20 {
+        let read = timeout(SOON, get(&mut client, &reference().uid)).await;
+        read.expect("it has its turn").expect("it is served");
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let connection = timeout(SOON, flood).await.expect("it ends");
+    let responded = timeout(SOON, responses).await.expect("it has its turn");
+    responded.expect("the connection lives");
+    drop(connection.expect("the connection lives"));
+}

@@ -1,0 +1,201 @@
+//! Requests whose bodies do not arrive, and responses that nobody takes, lose their places
+//! after a bound.
+
+use std::{convert::Infallible, fs, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    client::conn::http2::{self, SendRequest},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use tokio::{net::TcpStream, task::JoinSet};
+use tonic::Code;
+use voicecall::proto::{
+    ImportConflictPolicy, ImportSettings, ImportVoiceCallsRequest, ListVoiceCallsRequest,
+    VoiceCall, import_voice_calls_request,
+};
+
+use crate::support::{
+    Client, Server, assert_refused, create, eventually_within, get, inbound,
+    postgres::Cluster,
+    raw::frame,
+    retry_after,
+    server::{Process, settings},
+    writes::batch_of,
+};
+
+/// Longer than the bounds, which are tens of seconds.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Far less than a page.
+const WINDOW: u32 = 65_535;
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// A connection that can be used badly.
+struct Connection(SendRequest<Body>, String);
+
+impl Connection {
+    async fn open(endpoint: &str) -> Self {
+        let address = endpoint.strip_prefix("http://").expect("plaintext");
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            // What the client takes without anybody reading it.
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .handshake(TokioIo::new(stream))
+            .await
+            .expect("it speaks HTTP/2");
+        tokio::spawn(connection);
+        Self(sender, endpoint.to_owned())
+    }
+
+    /// Sends a request; the response's headers are waited for, its body is not read.
+    fn send(
+        &mut self,
+        method: &str,
+        body: Body,
+    ) -> impl Future<Output = Response<Incoming>> + use<> {
+        let path = format!("{}/voicecall.v1.VoiceCallService/{method}", self.1);
+        let request = Request::post(path)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(body)
+            .expect("valid");
+        let response = self.0.send_request(request);
+        async move { response.await.expect("a response") }
+    }
+}
+
+/// A body that never comes.
+fn never() -> Body {
+    StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>()).boxed_unsync()
+}
+
+fn list_all() -> Body {
+    let list = ListVoiceCallsRequest {
+        page_size: 1000,
+        ..Default::default()
+    };
+    Full::new(Bytes::from(frame(&list.encode_to_vec()))).boxed_unsync()
+}
+
+/// Calls that fill a page of two megabytes.
+async fn create_large_calls(client: &mut Client) {
+    let call = VoiceCall {
+        call_summary: Some("x".repeat(60_000)),
+        ..inbound()
+    };
+    let created = batch_of(vec![call; 30]).send(client).await;
+    created.expect("it fits");
+}
+
+async fn is_served(client: &mut Client, uid: &str) -> bool {
+    get(client, uid).await.is_ok()
+}
+
+#[tokio::test]
+async fn requests_without_bodies_give_their_places_back() {
+    let mut narrow = settings();
+    narrow.api.max_concurrent_requests = 8;
+    let server = Server::start_with(narrow).await;
+    let mut client = server.client();
+    let call = create(&mut client, inbound()).await;
+    let mut connection = Connection::open(&server.endpoint).await;
+    let mut open = JoinSet::new();
+    for _ in 0..8 {
+        open.spawn(connection.send("GetVoiceCall", never()));
+    }
+    eventually_within(PATIENCE, "they have all places", async || {
+        let refused = get(&mut client, &call.uid).await;
+        refused.is_err_and(|status| status.code() == Code::ResourceExhausted)
+    })
+    .await;
+    eventually_within(PATIENCE, "others are served again", async || {
+        is_served(&mut client, &call.uid).await
+    })
+    .await;
+    let response = open.join_next().await.expect("eight").expect("no panic");
+    assert_eq!(response.headers()["grpc-status"], "8");
+}
+
+#[tokio::test]
+async fn responses_that_nobody_takes_give_their_places_back() {
+    let mut narrow = settings();
+    narrow.api.max_concurrent_requests = 4;
+    let server = Server::start_with(narrow).await;
+    let mut client = server.client();
+    create_large_calls(&mut client).await;
+    let call = create(&mut client, inbound()).await;
+    let mut connection = Connection::open(&server.endpoint).await;
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        unread.push(connection.send("ListVoiceCalls", list_all()).await);
+    }
+    let refused = get(&mut client, &call.uid).await;
+    assert_refused(refused, Code::ResourceExhausted, "OVERLOADED", &[]);
+    eventually_within(PATIENCE, "others are served again", async || {
+        is_served(&mut client, &call.uid).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn responses_that_nobody_takes_hold_little_memory() {
+    // The default, in bytes, for what has not been written, and as much again for all else.
+    const MAX_KIB: u64 = 2 * 128 * 1024;
+    let url = Cluster::shared().await.database().await;
+    let server = Process::start(&[("DATABASE_URL", &url)]);
+    create_large_calls(&mut server.client()).await;
+    let resident = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", server.child.id()));
+        let status = status.expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        kib.and_then(|kib| kib.parse::<u64>().ok())
+            .expect("a number")
+    };
+    let before = resident();
+    let mut connections = Vec::new();
+    let mut unread = JoinSet::new();
+    for _ in 0..8 {
+        let mut connection = Connection::open(&server.endpoint).await;
+        for _ in 0..50 {
+            unread.spawn(connection.send("ListVoiceCalls", list_all()));
+        }
+        connections.push(connection);
+    }
+    let responses = unread.join_all().await;
+    let growth = resident().saturating_sub(before);
+    assert!(
+        growth < MAX_KIB,
+        "{growth} KiB for {} responses",
+        responses.len()
+    );
+}
+
+#[tokio::test]
+async fn an_import_that_sends_nothing_ends_with_a_reason() {
+    let mut narrow = settings();
+    narrow.api.max_transfers = 1;
+    let server = Server::start_with(narrow).await;
+    let mut client = server.client();
+    let first = ImportVoiceCallsRequest {
+        message: Some(import_voice_calls_request::Message::Settings(
+            ImportSettings {
+                conflict_policy: ImportConflictPolicy::Skip.into(),
+            },
+        )),
+    };
+    let silent = stream::iter([first]).chain(stream::pending());
+    let response = client.import_voice_calls(silent).await.expect("it begins");
+    let ended = response.into_inner().message().await;
+    let status = ended.expect_err("it has sent no record");
+    assert!(retry_after(&status).is_some());
+    assert_refused::<()>(Err(status), Code::ResourceExhausted, "OVERLOADED", &[]);
+}
