@@ -16,6 +16,7 @@ mod columns;
 mod commit;
 mod database;
 mod error;
+mod following;
 mod maintenance;
 mod read;
 mod row;
@@ -43,6 +44,7 @@ pub use commit::{
 };
 pub use database::{Connector, check_migrations, migrate};
 pub use error::{OpenError, ReadError, WriteError};
+pub use following::{Following, LogTime};
 pub use maintenance::log_partitions::Retention;
 pub use read::{
     lists::{CallPage, PageQuery},
@@ -111,33 +113,6 @@ pub struct Store {
     head: HeadHint,
     clock: Clock,
     availability: Availability,
-}
-
-/// What one follower of the log needs: the commits of this process as they take
-/// place, the log for all else, and the word of other replicas.
-pub struct Following {
-    /// Commits of this process; what did not fit is in the log.
-    pub commits: mpsc::Receiver<CommittedBatch>,
-    /// The log, over a connection that nobody else uses.
-    pub log: Log,
-    /// To hear of other replicas' commits, and tell them of ours.
-    pub notifications: Notifications,
-    /// To move the log's time on while nothing is written.
-    pub log_time: LogTime,
-}
-
-/// Moves the log's time on. Clones share the writer.
-#[derive(Clone)]
-pub struct LogTime(Writer);
-
-impl LogTime {
-    /// Moves it on to now: no change that is committed from then on is earlier.
-    ///
-    /// # Errors
-    /// [`WriteError`], as its variants say.
-    pub async fn confirm(&self) -> Result<(), WriteError> {
-        self.0.confirm_time().await
-    }
 }
 
 impl Store {

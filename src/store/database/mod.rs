@@ -1,6 +1,6 @@
 //! The way to the database: which server, over which connection, and for how long.
 //!
-//! - `connector` makes sessions: it tries the hosts of the URL (`url`), each within its
+//! - `connector` makes sessions: it tries the hosts of the URL (`url`, `servers`), each within its
 //!   share of the time and by TLS (`tls`) as the URL asks
 //! - `role` is what a session is for, and the settings that it relies on
 //! - `session` is the only home of the driver: statements are read to their end, and
@@ -24,6 +24,7 @@ mod lock;
 mod migrations;
 mod pool;
 mod role;
+mod servers;
 mod session;
 mod slots;
 mod text_keys;

@@ -225,7 +225,7 @@ async fn a_writer_that_finds_no_connection_slot_says_so_in_the_log() {
     let write = create_of(inbound());
     let refused = send(&mut client, &write).await;
     let status = refused.expect_err("no writer can connect");
-    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     assert!(retry_after(&status).is_some(), "{status:?}");
     eventually("the log says why", async || {
         process.log.has(&["too many connections"])
