@@ -46,5 +46,4 @@ mod times;
 mod two_servers;
 mod update;
 mod watch;
-mod watch_limits;
 mod wire;

@@ -1,0 +1,190 @@
+//! The size of a filter, the number of watches, and the memory of those that are never
+//! read or abandoned.
+
+use std::fs;
+
+use tonic::Code;
+use voicecall::proto::{
+    ListVoiceCallChangesRequest, VoiceCallFilter, WatchVoiceCallsRequest,
+    watch_voice_calls_request::Start,
+};
+
+use super::{create_many, of_staff};
+use crate::support::{
+    Server, assert_refused, create, eventually, inbound,
+    postgres::Cluster,
+    request_id, retry_after,
+    server::{Process, client, settings},
+    watcher::{Watcher, change, from, live, snapshot},
+};
+
+#[tokio::test]
+async fn a_filter_names_at_most_1000_of_a_kind() {
+    let server = Server::start().await;
+    let mut client = server.client();
+    let filter = |count| VoiceCallFilter {
+        uids: (0..count).map(|_| request_id()).collect(),
+        ..Default::default()
+    };
+    let watch = |count| WatchVoiceCallsRequest {
+        filter: Some(filter(count)),
+        ..from(live())
+    };
+    let changes = |count| ListVoiceCallChangesRequest {
+        filter: Some(filter(count)),
+        ..Default::default()
+    };
+    let (code, reason, fields) = (Code::InvalidArgument, "INVALID_FIELD", ["filter.uids"]);
+    let refused = Watcher::start(&mut client, watch(1001)).await.map(|_| ());
+    assert_refused(refused, code, reason, &fields);
+    let refused = client.list_voice_call_changes(changes(1001)).await;
+    assert_refused(refused, code, reason, &fields);
+    Watcher::start(&mut client, watch(1000))
+        .await
+        .expect("1000 are fine");
+    client
+        .list_voice_call_changes(changes(1000))
+        .await
+        .expect("1000 are fine");
+}
+
+#[tokio::test]
+async fn watches_past_the_limit_are_refused_until_one_ends() {
+    let mut settings = settings();
+    settings.api.max_watches = 3;
+    let server = Server::start_with(settings).await;
+    let mut client = server.client();
+    let mut open = Vec::new();
+    for start in [live(), snapshot(), Start::AfterRevision(0)] {
+        let watcher = Watcher::start(&mut client, from(start)).await;
+        open.push(watcher.expect("there is a free place"));
+    }
+    let status = match Watcher::start(&mut client, from(live())).await {
+        Ok(_) => panic!("a fourth"),
+        Err(status) => status,
+    };
+    assert!(retry_after(&status).is_some(), "{status:?}");
+    let refused = Err::<(), _>(status);
+    assert_refused(refused, Code::ResourceExhausted, "OVERLOADED", &[]);
+    // Other requests are not limited by it.
+    create(&mut client, inbound()).await;
+    open[1].snapshot().await;
+    for watcher in &mut open {
+        watcher.until(1).await;
+    }
+    open.pop();
+    let mut again = None;
+    eventually("there is a free place again", async || {
+        again = Watcher::start(&mut client, from(live())).await.ok();
+        again.is_some()
+    })
+    .await;
+    let full = Watcher::start(&mut client, from(live())).await.map(|_| ());
+    assert_refused(full, Code::ResourceExhausted, "OVERLOADED", &[]);
+}
+
+/// The resident memory of a server, in KiB.
+fn resident_kib(server: &Process) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id()));
+    let status = status.expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.expect("a resident size").parse().expect("a number")
+}
+
+#[tokio::test]
+async fn abandoned_watches_leave_nothing_behind() {
+    const WATCHES: usize = 2000;
+    /// Subscriptions that were kept would take some 200 MiB.
+    const MAX_GROWTH_KIB: u64 = 50 * 1024;
+    let database_url = Cluster::shared().await.database().await;
+    let server = Process::start(&[
+        ("DATABASE_URL", &database_url),
+        ("VOICECALL_MAX_WATCHES", "16"),
+    ]);
+    let mut client = server.client();
+    let mut occupied = 0;
+    for watch in 0..WATCHES {
+        let uids = (0..1000).map(|_| request_id()).collect();
+        let request = WatchVoiceCallsRequest {
+            filter: Some(VoiceCallFilter {
+                uids,
+                ..Default::default()
+            }),
+            ..from(live())
+        };
+        // The server learns only after a while that the watch before was abandoned.
+        eventually(
+            "the watches before have ended",
+            async || match Watcher::start(&mut client, request.clone()).await {
+                Ok(_) => true,
+                Err(status) => {
+                    let refused = Err::<(), _>(status);
+                    assert_refused(refused, Code::ResourceExhausted, "OVERLOADED", &[]);
+                    false
+                }
+            },
+        )
+        .await;
+        if watch == WATCHES / 10 {
+            occupied = resident_kib(&server);
+        }
+    }
+    let growth = resident_kib(&server).saturating_sub(occupied);
+    assert!(growth < MAX_GROWTH_KIB, "{growth} KiB more");
+    let mut watcher = Watcher::start(&mut client, from(live()))
+        .await
+        .expect("there is a free place");
+    let created = create(&mut client, inbound()).await;
+    assert_eq!(watcher.until(created.revision).await.len(), 1);
+}
+
+#[tokio::test]
+async fn watchers_that_never_read_cost_little_and_delay_no_other() {
+    const CONNECTIONS: usize = 20;
+    const STREAMS: usize = 100;
+    /// One message that waits, what HTTP/2 has taken of it, and a page of the log.
+    const MAX_KIB_EACH: u64 = 256;
+    let database_url = Cluster::shared().await.database().await;
+    let server = Process::start(&[("DATABASE_URL", &database_url)]);
+    let mut client = server.client();
+    let mut reader = Watcher::start(&mut server.client(), from(live()))
+        .await
+        .expect("it starts");
+    let mut staff_reader =
+        Watcher::with_filter(&mut server.client(), live(), of_staff("ada")).await;
+    let first = create_many(&mut client, 1, 10).await;
+    let mut stuck = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut client = self::client(&server.endpoint);
+        for stream in 0..STREAMS {
+            let filter = match stream % 2 {
+                0 => VoiceCallFilter::default(),
+                _ => of_staff("ada"),
+            };
+            stuck.push(Watcher::with_filter(&mut client, live(), filter).await);
+        }
+    }
+    let before = resident_kib(&server);
+    let mut last = first;
+    for _ in 0..40 {
+        last = create_many(&mut client, 100, 2000).await;
+    }
+    let expected: Vec<_> = (1..=last).collect();
+    for reader in [&mut reader, &mut staff_reader] {
+        let seen = reader.until(last).await;
+        let seen: Vec<_> = seen.iter().map(|event| change(event).revision).collect();
+        assert_eq!(seen, expected);
+    }
+    let growth = resident_kib(&server).saturating_sub(before);
+    let each = growth / (CONNECTIONS * STREAMS) as u64;
+    println!("{each} KiB each");
+    assert!(each <= MAX_KIB_EACH, "{each} KiB for each stream");
+    // A watcher that begins to read after all has missed nothing. The others on its
+    // connection are dropped: they hold the connection's flow-control window.
+    let mut late = stuck.swap_remove(1);
+    drop(stuck);
+    let seen = late.until(last).await;
+    let seen: Vec<_> = seen.iter().map(|event| change(event).revision).collect();
+    assert_eq!(seen, expected[1..]);
+}
