@@ -99,7 +99,7 @@ fn signal(name: &str, pid: i32) {
 /// The backends of connections that read the log.
 async fn log_backends(database: &Database) -> Vec<i32> {
     let query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
-        AND application_name = 'voicecall log' AND state = 'idle'";
+        AND application_name = 'voicecall follower' AND state = 'idle'";
     let rows = database.query(query, &[]).await.expect("it answers");
     rows.iter().map(|row| row.get(0)).collect()
 }
