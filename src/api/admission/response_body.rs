@@ -20,9 +20,12 @@ use super::{
 };
 use crate::api::error::Error;
 
-/// The bytes of a frame: what the connection holds of a response that is not taken. A frame
-/// of HTTP/2 is not larger unless the client asks for it.
-const FRAME_BYTES: usize = 16 * 1024;
+/// What the connection may hold of a response that is not taken: what is not larger is given to
+/// it as it is, such as all batches of events.
+const WHOLE_BYTES: usize = 64 * 1024;
+/// The parts in which it gets what is larger. A frame of HTTP/2 is not larger unless the client
+/// asks for it.
+const PART_BYTES: usize = 16 * 1024;
 
 /// See the module.
 pub(super) struct ResponseBody {
@@ -89,7 +92,7 @@ impl Unwritten {
             end => return Poll::Ready(end),
         };
         match frame.into_data() {
-            Ok(data) if data.len() > FRAME_BYTES => {
+            Ok(data) if data.len() > WHOLE_BYTES => {
                 if !self.bytes.add(data.len()) {
                     return Poll::Ready(Some(Ok(trailers(Error::Overloaded))));
                 }
@@ -103,7 +106,7 @@ impl Unwritten {
 
     /// A copy: a part of the whole would keep all of it in memory.
     fn next_of_rest(&mut self) -> Frame<Bytes> {
-        let len = self.rest.len().min(FRAME_BYTES);
+        let len = self.rest.len().min(PART_BYTES);
         let part = Bytes::copy_from_slice(&self.rest.split_to(len));
         if self.rest.is_empty() {
             self.rest = Bytes::new();

@@ -37,9 +37,13 @@ pub(super) struct Shared {
 }
 
 /// How far a response is.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all of them are of the large one, and it is on the heap already"
+)]
 pub(super) enum Progress {
     Unwritten {
-        response: Box<Unwritten>,
+        response: Unwritten,
         /// For how many looks its client has taken nothing; `None` while there is nothing to
         /// take.
         idle: Option<u32>,
@@ -53,7 +57,7 @@ impl Shared {
     pub(super) fn new(response: Unwritten, is_stream: bool) -> Self {
         Self {
             progress: Mutex::new(Progress::Unwritten {
-                response: Box::new(response),
+                response,
                 idle: Some(0),
             }),
             is_stream,
