@@ -27,7 +27,8 @@ pub(super) struct RequestBody {
     /// The request's place, which counts its bytes; `None` for a stream, whose handler bounds
     /// what it holds.
     place: Option<Place>,
-    /// By when all of it must be here; `None` for a stream.
+    /// By when all of it must be here, since it was waited for: most requests arrive with their
+    /// headers. `None` for a stream.
     whole_by: Option<Instant>,
     /// Ends the wait for the next bytes, while they are waited for.
     wait: Option<Pin<Box<Sleep>>>,
@@ -37,17 +38,19 @@ impl RequestBody {
     pub(super) fn new(body: Body, place: Option<Place>) -> Self {
         Self {
             body,
-            whole_by: place.is_some().then(|| Instant::now() + WHOLE_TIME),
             place,
+            whole_by: None,
             wait: None,
         }
     }
 
-    fn give_up_at(&self) -> Instant {
-        match self.whole_by {
-            Some(whole_by) => whole_by.min(Instant::now() + IDLE_TIME),
-            None => Instant::now() + STREAM_IDLE_TIME,
+    fn give_up_at(&mut self) -> Instant {
+        let now = Instant::now();
+        if self.place.is_none() {
+            return now + STREAM_IDLE_TIME;
         }
+        let whole_by = *self.whole_by.get_or_insert(now + WHOLE_TIME);
+        whole_by.min(now + IDLE_TIME)
     }
 }
 
@@ -70,7 +73,8 @@ impl http_body::Body for RequestBody {
             return Poll::Ready(frame);
         }
         if self.wait.is_none() {
-            self.wait = Some(Box::pin(sleep_until(self.give_up_at())));
+            let give_up_at = self.give_up_at();
+            self.wait = Some(Box::pin(sleep_until(give_up_at)));
         }
         match self.wait.as_mut().map(|wait| wait.as_mut().poll(context)) {
             Some(Poll::Ready(())) => Poll::Ready(Some(Err(Error::RequestStalled.into()))),
