@@ -37,10 +37,6 @@ pub(super) struct Shared {
 }
 
 /// How far a response is.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all of them are of the large one, and it is on the heap already"
-)]
 pub(super) enum Progress {
     Unwritten {
         response: Unwritten,
