@@ -1,4 +1,4 @@
-//! What the program's commands do: put the parts together, run them, and shut them down in
+//! What the commands `serve` and `migrate` do (all others are in `cli`): put the parts together, run them, and shut them down in
 //! order.
 
 use std::{

@@ -15,7 +15,8 @@
 //! - `feed`: every change, in order, for watchers
 //! - `api`: the gRPC API: requests to commands, errors to statuses
 //! - `server`: sockets, health, the order of a shutdown
-//! - `cli`: the command line, over the client library; `config` and `commands`: the program's
+//! - `cli`: the command line, which knows the client library, the messages and the domain alone;
+//!   `config` and `commands`: the program's
 //!   settings and what it does with them
 //!
 //! `docs/architecture.md` follows a write, a read and a change through them, with the

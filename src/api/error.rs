@@ -1,5 +1,6 @@
-//! Every error that leaves the service, and the only place where one becomes a
-//! [`Status`].
+//! Every error that leaves the service, and the place where it becomes a [`Status`]. Only a
+//! message that cannot be decoded has its status from the codec (`proto/codec`), which knows
+//! nothing of this layer.
 //!
 //! The messages are written here: they never contain text of the database driver, SQL, or
 //! the contents of a call.

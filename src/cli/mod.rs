@@ -1,4 +1,4 @@
-//! The commands that are clients of a running service.
+//! The commands of a client: of a running service, but for `token` and `completions`.
 //!
 //! - each command, or family of commands, has a file with its flags and what it does;
 //!   [`Command`] lists them

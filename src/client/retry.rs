@@ -1,8 +1,9 @@
 //! What is retried, and when: the rules of gRPC's retry policy, with the delays that the
 //! service asks for.
 //!
-//! Every request is safe to retry: reads are, and the client gives every write a request id.
-//! So the code alone decides.
+//! Every request is safe to retry: reads and imports are, and the client gives every other write
+//! a request id. So the code decides, and for RESOURCE_EXHAUSTED whether the service gives a
+//! delay.
 
 use std::time::Duration;
 

@@ -1,5 +1,9 @@
-//! Which calls are meant, as a predicate. The store compiles the same filter to
-//! SQL; a property test holds both against each other.
+//! Which calls are meant, as a predicate. The store compiles the same filter to SQL; a property
+//! test holds both against each other.
+//!
+//! A new field goes here, into `voice_call_filter.proto`, `api/request/filter`,
+//! `store/read/filter_sql`, `cli/filter` and `tests/service/filter`, and into
+//! `feed/subscriptions` if watchers by it should have queues.
 
 use super::{Call, Direction, Identifier, PhoneNumber, Seconds, Status, Timestamp, Uuid};
 

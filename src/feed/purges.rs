@@ -1,4 +1,5 @@
-//! The calls that were purged lately, for those that hold what was read before.
+//! The calls that were purged lately, and pages of calls that leave them out. What the feed itself
+//! holds of a purged call is erased by `hub`.
 
 use std::{
     collections::{HashSet, VecDeque},

@@ -4,9 +4,12 @@
 //! - `commit`: how writes are committed, each batch by one statement
 //! - `read`: look-ups, lists and statistics
 //! - `change_log`: the log of changes, read
-//! - `maintenance`: partitions, their making and dropping
-//! - `supervision`: what the end of a task means; feed and server have tasks too
+//! - `maintenance`: partitions, erasure after purges, ANALYZE
+//! - `supervision`: what the end of a task means; feed and server have tasks too. `tasks` are
+//!   the store's own
+//! - `following`: what the feed needs to follow the log
 //! - `database`: sessions, the only home of the driver; hosts, pools, clocks, migrations
+//! - `schema`, `columns`, `values` and `row`: tables, and rows to calls and back
 //!
 //! It deliberately knows nothing of gRPC, of deadlines' origin, or of who may do
 //! what.

@@ -3,8 +3,9 @@
 //! A request counts from its headers until its response has been written to the connection:
 //!
 //! - `request_body`: a body that does not arrive, or stops, ends the request
-//! - `response_body`: a response goes out in small frames, at the client's pace; one that the
-//!   client does not take is dropped, with everything that it holds
+//! - `response_body`: a response goes out in small frames, at the client's pace
+//! - `responses`: all that have not been written; one that its client does not read is given up,
+//!   with everything that it holds
 //! - `budget`: bytes of large requests and large responses, all of them together
 //!
 //! A stream has a place of its own kind (a watch, a transfer) from its handler, and gives the

@@ -1,5 +1,6 @@
 //! The stream of WatchVoiceCalls: a snapshot if the client asks for one, then events and
-//! checkpoints until either side ends the stream.
+//! checkpoints until the client ends the stream, or the server does: at shutdown, and before its
+//! connection closes, with a last checkpoint and DRAINING.
 
 use std::{sync::Arc, time::Duration};
 

@@ -11,7 +11,7 @@ use crate::{
 /// # Errors
 /// See [`UnsentCalls::pop`].
 pub(crate) fn next_chunk(unsent: &mut UnsentCalls) -> Result<Vec<proto::VoiceCall>, SnapshotError> {
-    let mut budget = ResponseBudget::new();
+    let mut budget = ResponseBudget::with_one_too_many();
     let mut voice_calls = Vec::new();
     while let Some(call) = unsent.pop()? {
         let message = calls::call(call);

@@ -1,5 +1,5 @@
-//! The change log, read: pages of it from a position on, one call's history, and
-//! the word that there is more.
+//! The change log, read: pages from a position on, the changes of some calls, and where the
+//! log ends. That it has grown is told by `notification`.
 //!
 //! A position is a revision and the stamp of the batch that it belongs to. The
 //! stamps are random, so a log that has another stamp there is not the log that

@@ -1,5 +1,5 @@
-//! A committer of the writer: runs batches against the database, as often as each
-//! takes, and finds out what became of one whose session was lost.
+//! A committer: takes batches from the queue, one at a time, has them attempted as often as it
+//! takes, and decides what comes after each attempt.
 
 use std::{
     convert::Infallible,

@@ -1,5 +1,6 @@
-//! Idempotency records: the response to a request that was applied before, rebuilt from
-//! the change log.
+//! Idempotency records: the response to a request that was applied before, rebuilt from the
+//! change log. That a request is a repeat is recognised by `commit_batch_v1`, in the commit
+//! itself, and within one batch by the planner.
 
 use std::sync::Arc;
 

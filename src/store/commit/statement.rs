@@ -1,5 +1,6 @@
-//! The one statement that commits a batch: the call of the database function
-//! `commit_batch_v1`, prepared once on each connection.
+//! The one statement that commits a batch: the call of the database function `commit_batch_v1`,
+//! prepared once on each connection. Its reply says that the batch is committed, that requests
+//! are repeated or reads are stale, that a partition is missing, or why the database refused it.
 
 use diesel::{
     data_types::PgTimestamp,

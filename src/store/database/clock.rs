@@ -5,8 +5,10 @@
 //! changes. While they differ, the time goes on as it was; a difference that lasts is
 //! believed: the clock was wrong before, or the machine slept.
 //!
-//! The log goes by the database's clock, because all replicas have that in common. What is
-//! believed of it is the evidence that each commit brings along.
+//! The log goes by the database's clock, because all replicas have that in common. Each commit
+//! brings along what is believed of it, and `commit_batch_v1` decides the time of the commit: at
+//! most 5 s from that, and never before the last one. Retention and the 24 hours of request ids
+//! go by a time of their own, which a process must have been sure of for a while.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

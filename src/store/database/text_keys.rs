@@ -1,6 +1,6 @@
-//! Whether texts still have the hashes that the indexes by text were built with. A release
-//! of PostgreSQL that hashes in another way would find nothing in indexes that pg_upgrade
-//! has kept; `text_key_sample` has one hash that was kept with them.
+//! Whether texts still have the hashes that the indexes by text were built with, and the REINDEX
+//! if not. A release of PostgreSQL that hashes differently would find nothing in indexes that
+//! pg_upgrade has kept; `text_key_sample` has one hash that was kept with them.
 
 use diesel::{QueryResult, QueryableByName, sql_query, sql_types::Bool};
 use tracing::{info, warn};
