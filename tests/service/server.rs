@@ -205,8 +205,11 @@ async fn a_database_that_is_away_at_the_start_is_waited_for_and_one_that_goes_la
     // Reads, writes and lists each have connections by now, which break.
     list(&server).await.expect("a page");
     cluster.kill();
+    // A read that was lost says so before the ping does.
     eventually("the loss is noticed", async || {
-        get(&mut server.client(), &reference().uid).await.is_err()
+        let channel = server.channel();
+        health(channel.clone(), "").await == NOT_SERVING
+            && health(channel, "voicecall.v1.VoiceCallService").await == NOT_SERVING
     })
     .await;
     assert_away(&server).await;

@@ -124,29 +124,6 @@ async fn a_read_without_a_connection_is_refused_and_all_else_goes_on() {
     .await;
 }
 
-#[tokio::test]
-async fn writes_and_look_ups_take_the_place_of_idle_connections() {
-    let cluster = cluster(20).await;
-    let url = cluster.database().await;
-    let control = connect(&url).await;
-    let server = Server::start_on(&url, settings()).await;
-    let mut client = server.client();
-    write_and_read(&mut client).await;
-    let lists = (0..8).map(|_| {
-        let mut client = server.client();
-        async move {
-            let list = ListVoiceCallsRequest::default();
-            client.list_voice_calls(list).await.map(drop)
-        }
-    });
-    join_all(lists).await;
-    let _taken = take_the_rest(&url).await;
-    // Whoever is quicker gets the place of these: most often this test.
-    control.query(END_SESSIONS, &[]).await.expect("they end");
-    let _more = take_the_rest(&url).await;
-    go_on(&server).await;
-}
-
 /// Reads until the task is dropped; whatever is refused is refused as overload.
 async fn read_for_ever(mut client: Client, lists: bool) {
     loop {
