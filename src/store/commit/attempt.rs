@@ -340,29 +340,21 @@ fn is_passing(sqlstate: &str) -> bool {
     PASSING.iter().any(|(passing, _)| *passing == sqlstate)
 }
 
-/// SQLSTATE of a row that has no partition, and of a trigger that says the same.
-pub(crate) const NO_PARTITION: &str = "23514";
-
 /// Whether one of the writes may be the reason of a passing SQLSTATE, if the database commits
-/// without them: a row that is too large for an index, or what a trigger raises.
+/// without them: a row that is too large for an index, or a conflict that a trigger raises. A
+/// lack of resources is not, because a commit without changes hardly needs any.
 pub(crate) fn may_be_of_a_write(sqlstate: &str) -> bool {
-    sqlstate == NO_PARTITION
-        || ["40", "53", "54", "58"]
-            .iter()
-            .any(|class| sqlstate.starts_with(class))
+    sqlstate.starts_with("40") || sqlstate.starts_with("54")
 }
 
 /// Whether a write that stands alone with it, on a database that commits others, is refused
 /// for good.
 pub(crate) fn is_for_good(sqlstate: &str) -> bool {
-    sqlstate == NO_PARTITION || sqlstate.starts_with("54")
+    sqlstate.starts_with("54")
 }
 
 /// What a passing SQLSTATE means.
 pub(crate) fn meaning(sqlstate: &str) -> &'static str {
-    if sqlstate == NO_PARTITION {
-        return "a partition is missing";
-    }
     let passing = PASSING.iter().find(|(passing, _)| *passing == sqlstate);
     passing.map_or("unknown", |(_, meaning)| meaning)
 }

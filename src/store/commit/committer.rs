@@ -190,14 +190,6 @@ impl Committer {
                     self.after_loss(lost, queue).await
                 }
             };
-            let outcome = match outcome {
-                Attempt::LacksPartition(group)
-                    if effort.no_partition >= Effort::MAX_NO_PARTITION =>
-                {
-                    Attempt::Passing(group, attempt::NO_PARTITION.to_owned())
-                }
-                outcome => outcome,
-            };
             if let Attempt::Passing(_, sqlstate) = &outcome
                 && attempt::may_be_of_a_write(sqlstate)
                 && self.commits(queue).await
@@ -242,7 +234,8 @@ impl Committer {
                 if let Err(reason) = &made {
                     warn!(reason, "cannot make partitions for a batch");
                 }
-                again_if(made.is_ok(), again)
+                let may_help = effort.no_partition <= Effort::MAX_NO_PARTITION;
+                again_if(made.is_ok() && may_help, again)
             }
             Attempt::Refused(again, reason) => {
                 effort.refused += 1;
