@@ -1,5 +1,5 @@
 //! How many snapshots are read at once: more wait in line, first come, first served. After a
-//! FEED_RESET every consumer asks for one at the same time, and each one that is under way
+//! FEED_RESET every consumer asks for one at the same time, and each one that has begun
 //! holds a page and the calls that have changed since it began.
 //!
 //! The line moves on however slowly a client reads. While others wait, a client may keep its
@@ -32,7 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(super) struct SnapshotQueue {
     permits: Arc<Semaphore>,
-    /// The snapshots under way.
+    /// The snapshots that have begun.
     under_way: Arc<Mutex<Vec<Weak<Turn>>>>,
 }
 

@@ -40,8 +40,8 @@ const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const STREAM_SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Requests that the client has cancelled before they were taken up; one more ends the
-/// connection. It is more than a turn of reading can bring, so that whoever cancels many
-/// requests at once keeps the connection.
+/// connection. It is more than a turn of reading can bring, so that a client that cancels
+/// many requests at once keeps its connection.
 const MAX_RESETS: usize = 1024;
 /// Beyond this a request is refused with HTTP's status 431, without a gRPC status. The API's
 /// own limit is a quarter of it, and its error has a reason.

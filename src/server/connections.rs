@@ -26,7 +26,7 @@ const CLOSING_PART: usize = 8;
 pub(super) struct Connections {
     open: Mutex<Open>,
     limit: usize,
-    /// Requests under way that each connection may have.
+    /// Requests in progress that each connection may have.
     request_share: usize,
     /// Notified when a connection has closed.
     closed: Notify,

@@ -209,7 +209,7 @@ impl Store {
             request: None,
             principal: None,
         };
-        Ok(self.writer.submit_in_turn(write).await?.imported)
+        Ok(self.writer.submit_when_room(write).await?.imported)
     }
 
     /// The time by which the log goes: the database's, as far as it is believed.

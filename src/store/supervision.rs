@@ -1,8 +1,8 @@
 //! Tasks that live as long as the process. Each is started under the rule that says what its
 //! end means, whether it panics or returns before the process stops:
 //!
-//! - an essential one ends the process, because what it had under way is lost: what
-//!   supervises the process starts it anew;
+//! - an essential one ends the process, because the work that it had begun is lost: what
+//!   supervises the process starts it again;
 //! - one that others do without for a while is restarted.
 //!
 //! Tasks that belong to a request or to a connection end with those, and are none of these.

@@ -76,7 +76,7 @@ impl StoreTasks {
             supervisor,
             ..
         } = &self.tasks;
-        self.connector.slots().want(TASK_CONNECTIONS);
+        self.connector.slots().add_wanted(TASK_CONNECTIONS);
         let all = || {
             let availability = self.availability.clone();
             (self.connector.clone(), availability, self.stop.clone())

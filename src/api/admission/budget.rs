@@ -41,7 +41,7 @@ impl Budget {
 }
 
 impl Claim {
-    /// Takes so many more bytes; false: there are not so many left.
+    /// Takes more bytes; false if not enough are left.
     pub(super) fn add(&mut self, bytes: usize) -> bool {
         let held = self.held.saturating_add(bytes);
         let wanted = held.saturating_sub(FREE_BYTES) - self.taken;

@@ -1,5 +1,5 @@
-//! The word among replicas that there are new changes: NOTIFY, as a hint. Whoever
-//! misses it finds the changes by looking.
+//! The notification that tells other replicas of new changes: NOTIFY, as a hint. A replica that
+//! misses it finds the changes by polling.
 //!
 //! A NOTIFY takes a lock on the whole cluster at its commit, so it is sent outside
 //! the writes, a bounded number of times a second, and only while another replica

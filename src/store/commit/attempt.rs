@@ -66,7 +66,7 @@ pub(crate) enum Attempt {
     Poisoned(Vec<Pending>, String),
 }
 
-/// What was under way when the session was lost.
+/// How far an attempt was when the session was lost.
 pub(crate) enum Lost {
     /// Nothing had been sent.
     Before(Vec<Pending>),

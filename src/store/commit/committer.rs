@@ -49,7 +49,7 @@ pub(crate) type Commits = mpsc::Sender<CommittedBatch>;
 /// One committer: a task of the store's, which ends when the queue is closed and
 /// empty.
 pub(crate) struct Committer {
-    /// Whoever holds the queue has the permit.
+    /// The commit permit: the committer that holds the queue commits.
     pub(crate) permit: Arc<Mutex<Queue>>,
     /// Which committers have a session, and which of them this is.
     pub(crate) ready: Arc<[AtomicBool]>,
@@ -411,8 +411,8 @@ impl Committer {
     }
 }
 
-/// What waits for its permit has not been sent, and need not wait for the outcome of what has
-/// while the database is unavailable.
+/// Refuses what is queued while the database is unavailable. None of it has been sent, so it
+/// need not wait for the outcome of the batch that was.
 async fn refuse_meanwhile(queue: &mut Queue, availability: &Availability) -> Infallible {
     loop {
         sleep(LOOK_EVERY).await;

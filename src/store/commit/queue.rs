@@ -10,7 +10,7 @@ use crate::store::change_log::log::Position;
 /// The most changes in a batch; a single write may exceed it.
 const MAX_BATCH_CHANGES: usize = 512;
 
-/// What waits to be written. Whoever holds it has the permit.
+/// The writes that wait for a commit. The committer that holds it has the commit permit.
 pub(crate) struct Queue {
     receiver: mpsc::Receiver<Pending>,
     /// Writes that the last batch had no room for; fewer than a batch holds.
@@ -48,8 +48,8 @@ impl Queue {
                     Some(pending) => taken.push(pending),
                     None => return taken,
                 }
-                // The runtime runs whoever was woken last first: a permit for
-                // those who are about to write too.
+                // The runtime runs the task that was woken last first: this lets the others
+                // that are about to write enqueue too.
                 yield_now().await;
             }
             let mut changes: usize = taken.iter().map(|pending| pending.write.len()).sum();
@@ -60,7 +60,7 @@ impl Queue {
                 changes += pending.write.len();
                 taken.push(pending);
             }
-            // Whoever has stopped waiting has withdrawn the write.
+            // A caller that has stopped waiting has withdrawn its write.
             taken.retain(|pending| !pending.reply.is_closed());
             if !taken.is_empty() {
                 return taken;

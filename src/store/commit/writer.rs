@@ -1,14 +1,13 @@
-//! The group-commit writer: a bounded queue, and committers that take turns. A committer
-//! whose permit it is takes everything that is waiting, runs it through the state
-//! machine and commits it in one statement; then the permit passes on, and it
-//! answers its callers while the next committer commits.
+//! Group commit: a bounded queue, and committers that take turns. The committer that has the
+//! commit permit dequeues everything that is waiting, runs it through the state machine and
+//! commits it in one statement. Then it passes the permit on, and sends the responses while
+//! the next committer commits.
 //!
-//! A batch is taken as late as possible, because a larger batch costs less for
-//! each write. It never waits for more to come.
+//! A batch is dequeued as late as possible, because a larger batch costs less for each write.
+//! It never waits for more writes to come.
 //!
-//! Other replicas commit between our batches. The database orders all commits,
-//! and a batch that was computed from a state that is no longer so is computed
-//! again.
+//! Other replicas commit between the batches of this one. The database orders all commits, and
+//! a batch that was planned from a state that has changed since is planned again.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -49,8 +48,8 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the committers, which `tasks` owns. One that ends ends the process: what it had
-    /// under way may be committed or not.
+    /// Starts the committers, which `tasks` owns. One that ends also ends the process: its
+    /// batch may have been committed or not.
     pub(crate) fn start(
         upkeep: &Upkeep,
         availability: &Availability,
@@ -102,13 +101,13 @@ impl Writer {
         answered(result).await
     }
 
-    /// Moves the time on for which the log is known to be complete.
+    /// Advances the time up to which the log is known to be complete.
     pub(crate) async fn confirm_time(&self) -> Result<(), WriteError> {
         self.submit(Write::confirm_time()).await.map(drop)
     }
 
-    /// The same, but waits for its permit when the queue is full.
-    pub(crate) async fn submit_in_turn(&self, write: Write) -> Result<Written, WriteError> {
+    /// The same, but waits for room when the queue is full.
+    pub(crate) async fn submit_when_room(&self, write: Write) -> Result<Written, WriteError> {
         if !self.availability.is_up() {
             return Err(WriteError::Unavailable);
         }

@@ -1,6 +1,6 @@
 //! A session that is lent to one read.
 //!
-//! A read whose caller has gone may have a statement under way. The session is not fit for
+//! A read whose caller has gone may still run a statement. The session is not fit for
 //! another read until that statement has ended, and the statement is of use to nobody: it is
 //! cancelled. A cancel may arrive late and hit whatever the session runs by then, so a session
 //! whose statement was cancelled is not lent again.

@@ -131,7 +131,7 @@ impl Pool {
             .max_size(connections)
             .build();
         let pool = pool.expect("a pool without timeouts needs no runtime");
-        connector.slots().want(connections);
+        connector.slots().add_wanted(connections);
         if role.gives_way() {
             let idle = pool.weak();
             connector.slots().on_shortage(Box::new(move || {
@@ -174,7 +174,7 @@ impl Pool {
             let left = deadline.saturating_duration_since(started);
             let read = future::try_join(set_timeout(&session, left), statement.clone()(&session));
             let Ok(read) = timeout_at(deadline + GRACE, read).await else {
-                // Dropped with its statement under way, which it cancels.
+                // Dropped while its statement runs, which is then cancelled.
                 drop(session);
                 self.availability.suspect();
                 return Err(ReadError::DeadlineExceeded);

@@ -22,7 +22,7 @@ pub(in crate::store) enum Role {
     PlainList,
     /// Counts calls: statements of many shapes that may read the whole table.
     Statistics,
-    /// Reads the change log, for whom it is not in memory.
+    /// Reads the part of the change log that is not in memory.
     Log,
     /// Follows the change log.
     Follow,

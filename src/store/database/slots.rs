@@ -25,8 +25,8 @@ pub(in crate::store) struct Slots {
 }
 
 impl Slots {
-    /// Takes note that there may be so many more connections.
-    pub(in crate::store) fn want(&self, connections: usize) {
+    /// Adds to the connections that this process may have at once.
+    pub(in crate::store) fn add_wanted(&self, connections: usize) {
         self.wanted.fetch_add(connections, Ordering::Relaxed);
     }
 

@@ -70,7 +70,7 @@ impl Upkeep {
 
     /// Takes note of the connections that writers may have.
     pub(crate) fn want_connections(&self, connections: usize) {
-        self.connector.slots().want(connections);
+        self.connector.slots().add_wanted(connections);
     }
 
     /// Takes note of how far the log reaches.

@@ -112,7 +112,7 @@ impl Lookups {
             availability: availability.clone(),
             session: None,
         };
-        connector.slots().want(1);
+        connector.slots().add_wanted(1);
         let run = reader.run(receiver, tasks.opened.clone());
         let (supervisor, tracker) = (&tasks.supervisor, &tasks.tracker);
         supervisor.essential_on(callers, tracker, "look-ups", run);
@@ -232,8 +232,8 @@ async fn take(queue: &mut mpsc::Receiver<Lookup>) -> Vec<Lookup> {
     let Some(first) = queue.recv().await else {
         return Vec::new();
     };
-    // The runtime runs whoever was woken last first: without a turn for those who
-    // are about to ask too, nearly every query would be for one.
+    // The runtime runs the task that was woken last first: unless the others that are about to
+    // ask get their turn, nearly every query would be for one of them.
     yield_now().await;
     let mut uids = first.len();
     let mut taken = vec![first];
