@@ -91,7 +91,7 @@ impl Follower {
                     Some(commit) => self.on_commit(commit).await,
                     None => return,
                 },
-                () = self.following.notifications.heard() => self.read().await,
+                () = self.following.notifications.received() => self.read().await,
                 () = poll => self.read().await,
                 () = async {
                     match &mut self.advancing_time {
@@ -108,7 +108,7 @@ impl Follower {
 
     /// Handles a batch that this process has committed.
     async fn on_commit(&mut self, commit: CommittedBatch) {
-        self.following.notifications.tell();
+        self.following.notifications.announce();
         let head = self.hub.head().position;
         if commit.before == head {
             self.append(commit);

@@ -23,18 +23,18 @@ use crate::{
 const NOTIFY_EVERY: Duration = Duration::from_millis(10);
 const COUNT_LISTENERS_EVERY: Duration = Duration::from_secs(1);
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
-/// A listener that hears nothing for so long asks whether its connection still lives.
+/// After this long without a notification the listener checks its connection.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// Sends and receives the hint. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Notifications {
-    /// This process's name for itself, to know its own word by.
+    /// The name by which this process recognises its own notifications.
     own: Arc<str>,
-    /// We have committed.
+    /// This process has committed.
     committed: Arc<Notify>,
-    /// Another replica says that it has.
-    heard: Arc<Notify>,
+    /// Another replica has committed.
+    received: Arc<Notify>,
 }
 
 impl Notifications {
@@ -42,17 +42,17 @@ impl Notifications {
         Self {
             own: Uuid::new_v4().to_string().into(),
             committed: Arc::default(),
-            heard: Arc::default(),
+            received: Arc::default(),
         }
     }
 
-    /// Waits for the word of another replica, or for one that was not waited for.
-    pub async fn heard(&self) {
-        self.heard.notified().await;
+    /// Waits for a notification of another replica, or returns for one that came before.
+    pub async fn received(&self) {
+        self.received.notified().await;
     }
 
-    /// Tells the other replicas, soon.
-    pub fn tell(&self) {
+    /// Has the other replicas notified, soon.
+    pub fn announce(&self) {
         self.committed.notify_one();
     }
 
@@ -62,7 +62,7 @@ impl Notifications {
             let listening = async {
                 if let Ok(session) = connector.connect(Role::Listen).await {
                     tokio::select! {
-                        () = self.hear(&session) => {}
+                        () = self.receive(&session) => {}
                         () = connector.slots().shortage() => {}
                     }
                 }
@@ -78,16 +78,16 @@ impl Notifications {
         }
     }
 
-    /// Hears until the session is lost.
-    async fn hear(&self, session: &Session) {
+    /// Receives notifications until the session is lost.
+    async fn receive(&self, session: &Session) {
         if session.batch("LISTEN voicecall_changes").await.is_err() {
             return;
         }
-        // What was missed while nobody listened.
-        self.heard.notify_one();
+        // For those that were missed while nobody listened.
+        self.received.notify_one();
         loop {
             match timeout(SILENCE, session.notification()).await {
-                Ok(Some(sender)) if *sender != *self.own => self.heard.notify_one(),
+                Ok(Some(sender)) if *sender != *self.own => self.received.notify_one(),
                 Ok(Some(_)) => {}
                 Ok(None) => return,
                 Err(_) if session.batch("SELECT 1").await.is_err() => return,
@@ -96,7 +96,7 @@ impl Notifications {
         }
     }
 
-    /// Tells: owned by the store, ends with `stop`.
+    /// Sends notifications: owned by the store, ends with `stop`.
     pub(crate) async fn notify(self, connector: Connector, stop: CancellationToken) {
         let mut session: Option<Session> = None;
         let mut others = Others::default();
@@ -109,19 +109,19 @@ impl Notifications {
                     continue;
                 }
             }
-            let tell = async {
+            let send = async {
                 if session.is_none() {
                     session = connector.connect(Role::Notify).await.ok();
                 }
                 if let Some(open) = &session
-                    && others.tell(open, &self.own).await.is_err()
+                    && others.notify(open, &self.own).await.is_err()
                 {
                     session = None;
                 }
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tell => {}
+                () = send => {}
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -145,7 +145,7 @@ struct Listeners {
 }
 
 impl Others {
-    async fn tell(&mut self, session: &Session, own: &str) -> diesel::QueryResult<()> {
+    async fn notify(&mut self, session: &Session, own: &str) -> diesel::QueryResult<()> {
         let is_old = |at: Instant| at.elapsed() >= COUNT_LISTENERS_EVERY;
         if self.counted_at.is_none_or(is_old) {
             let name = Role::Listen.application_name();
