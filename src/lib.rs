@@ -27,6 +27,9 @@
 pub mod api;
 #[cfg(feature = "service")]
 #[doc(hidden)]
+pub mod auth;
+#[cfg(feature = "service")]
+#[doc(hidden)]
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
@@ -45,6 +48,9 @@ pub mod feed;
 #[cfg(feature = "service")]
 pub mod postgres;
 pub mod proto;
+#[cfg(feature = "service")]
+#[doc(hidden)]
+pub mod reload;
 #[cfg(feature = "service")]
 pub mod server;
 #[cfg(feature = "service")]

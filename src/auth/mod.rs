@@ -1,0 +1,183 @@
+//! Who is calling: from credentials to a principal.
+//!
+//! - [`Authenticator`]: finds the principal of a request, by a bearer JWT, a bearer token of
+//!   the policy file, or a client certificate, in this order
+//! - [`principal`]: who that is, what it may do, and until when
+//! - [`jwt`]: tokens of an identity provider, and the provider's keys
+//! - [`policy`]: the file that names principals
+//! - `certificate`: the names in a client certificate
+//! - `remembered`: principals that were found before
+//!
+//! It deliberately knows nothing of gRPC, and nothing of what an RPC does.
+
+mod certificate;
+pub mod jwt;
+pub mod policy;
+pub mod principal;
+mod remembered;
+
+pub use certificate::{Certificate, CertificateError};
+pub use principal::{Principal, Scope, Scopes};
+
+use std::{sync::Arc, time::SystemTime};
+
+use remembered::Remembered;
+
+/// The longest token that is looked at, in bytes.
+pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// What a request shows of its caller.
+#[derive(Debug, Clone, Copy)]
+pub struct Credentials<'a> {
+    /// The values of its `authorization` headers.
+    pub authorization: [Option<&'a [u8]>; 2],
+    /// The client certificate of its connection, which a trusted authority has signed.
+    pub certificate: Option<&'a Certificate>,
+}
+
+/// Why credentials are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There are none.
+    #[error("there are none")]
+    Missing,
+    /// They were good, and have expired.
+    #[error("they have expired")]
+    Expired,
+    /// They are not good. The text is fixed: nothing of the credentials is in it.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// A token names a signing key that is not known yet.
+    #[error("they name a signing key that is unknown")]
+    UnknownKey,
+    /// The signing keys could not be fetched yet.
+    #[error("the signing keys could not be fetched yet")]
+    NoKeys,
+}
+
+/// Finds the principals of requests.
+pub struct Authenticator {
+    jwt: Option<jwt::Jwt>,
+    policy: Option<policy::Current>,
+    /// Whether each certificate of a trusted authority is a principal with all scopes.
+    trusts_all_certificates: bool,
+    remembered: Remembered,
+}
+
+impl Authenticator {
+    /// One that accepts tokens and certificates as far as there are rules for them. Without a
+    /// policy, each client certificate is a principal with all scopes, if it counts at all.
+    #[must_use]
+    pub fn new(
+        jwt: Option<jwt::Jwt>,
+        policy: Option<policy::Current>,
+        accepts_certificates: bool,
+    ) -> Self {
+        Self {
+            trusts_all_certificates: accepts_certificates && policy.is_none(),
+            jwt,
+            policy,
+            remembered: Remembered::default(),
+        }
+    }
+
+    /// The principal that the credentials prove. What is present and bad is refused: nothing
+    /// else is tried then.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn authenticate(&self, credentials: Credentials<'_>) -> Result<Arc<Principal>, Refusal> {
+        match credentials.authorization {
+            [Some(_), Some(_)] => Err(Refusal::Invalid("there are two authorization headers")),
+            [Some(header), None] => self.bearer(bearer_token(header)?),
+            [None, _] => match credentials.certificate {
+                Some(certificate) => self.certificate(certificate),
+                None => Err(Refusal::Missing),
+            },
+        }
+    }
+
+    /// Fetches the signing keys again, if that was not done in the last minute.
+    pub async fn refresh_keys(&self) {
+        if let Some(jwt) = &self.jwt {
+            jwt.refresh_keys().await;
+        }
+    }
+
+    fn bearer(&self, token: &[u8]) -> Result<Arc<Principal>, Refusal> {
+        match &self.jwt {
+            Some(jwt) if jwt::looks_like_one(token) => self.remembered.find_or(
+                remembered::digest(token),
+                jwt.version(),
+                SystemTime::now(),
+                |now| jwt.verify(token, now),
+            ),
+            _ => match self.policy.as_ref().and_then(policy::Current::get) {
+                Some(policy) => policy.by_token(token, SystemTime::now()),
+                None => Err(Refusal::Invalid("nothing accepts a token like this")),
+            },
+        }
+    }
+
+    fn certificate(&self, certificate: &Certificate) -> Result<Arc<Principal>, Refusal> {
+        let now = SystemTime::now();
+        let fingerprint = *certificate.fingerprint();
+        // The version before the value, so that nothing is remembered under a later one.
+        let version = self.policy.as_ref().map_or(0, policy::Current::version);
+        match self.policy.as_ref().and_then(policy::Current::get) {
+            Some(policy) => self.remembered.find_or(fingerprint, version, now, |now| {
+                policy.by_certificate(certificate, now)
+            }),
+            None if self.trusts_all_certificates => {
+                self.remembered
+                    .find_or(fingerprint, 0, now, |now| certificate.principal(now))
+            }
+            None => Err(Refusal::Missing),
+        }
+    }
+}
+
+/// The token of an `authorization` header.
+fn bearer_token(header: &[u8]) -> Result<&[u8], Refusal> {
+    const SCHEME: &[u8] = b"bearer ";
+    if header.len() > SCHEME.len() + MAX_TOKEN_BYTES {
+        return Err(Refusal::Invalid("the token is longer than 8 KiB"));
+    }
+    let scheme = header.get(..SCHEME.len());
+    if !scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME)) {
+        return Err(Refusal::Invalid(
+            "the scheme is not Bearer, or there is no token",
+        ));
+    }
+    let token = header[SCHEME.len()..].trim_ascii();
+    if token.is_empty() {
+        return Err(Refusal::Invalid("the token is empty"));
+    }
+    Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_bearer_tokens_of_some_length_are_looked_at() {
+        for (header, token) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer  abc ", Some("abc")),
+            ("BEARER a.b.c", Some("a.b.c")),
+            ("Bearer", None),
+            ("Bearer ", None),
+            ("Basic abc", None),
+            ("", None),
+            ("abc", None),
+        ] {
+            let found = bearer_token(header.as_bytes()).ok();
+            assert_eq!(found, token.map(str::as_bytes), "{header:?}");
+        }
+        let long = format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES));
+        assert!(bearer_token(long.as_bytes()).is_ok());
+        let longer = format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES + 1));
+        assert!(bearer_token(longer.as_bytes()).is_err());
+    }
+}
