@@ -34,11 +34,13 @@ const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long requests may take to end on a connection that makes room for another.
 const DISPLACED_GRACE: Duration = Duration::from_secs(5);
 
-const MAX_STREAMS: u32 = 1024;
+/// Twice the requests that a connection may have in progress at the default limit, so that there
+/// is room for watches, and for requests whose responses the client has yet to take.
+const MAX_STREAMS: u32 = 512;
 /// A request of the default maximum size needs no window update.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
-const STREAM_SEND_BUFFER_BYTES: usize = 64 * 1024;
+const STREAM_SEND_BUFFER_BYTES: usize = 16 * 1024;
 /// Requests that the client has cancelled before they were taken up; one more ends the
 /// connection. It is more than a turn of reading can bring, so that a client that cancels
 /// many requests at once keeps its connection.
