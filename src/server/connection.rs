@@ -111,7 +111,7 @@ pub(super) async fn serve(
                     connection.as_mut().graceful_shutdown();
                     tokio::select! {
                         ended = connection.as_mut() => ended,
-                        () = unacknowledged(&place) => Ok(()),
+                        () = unacknowledged(&place, &turns) => Ok(()),
                         () = until(latest) => Ok(()),
                     }
                 }
@@ -180,14 +180,16 @@ async fn end_streams(
 }
 
 /// Returns once the connection has been idle for so long after GOAWAY that the client does not
-/// acknowledge it.
-async fn unacknowledged(place: &Place) {
+/// acknowledge it. Responses may still be on their way when their streams have ended: HTTP/2 holds
+/// what a slow client has yet to read.
+async fn unacknowledged(place: &Place, turns: &ReadTurns) {
     let streams = &place.activity.streams;
     streams.close();
     loop {
         streams.wait().await;
+        let moved = turns.moved();
         sleep(GOAWAY_TIMEOUT).await;
-        if streams.is_empty() {
+        if streams.is_empty() && turns.moved() == moved {
             return;
         }
     }
