@@ -99,7 +99,8 @@ impl Feed {
         if self.hub.contains(position) {
             return Ok(());
         }
-        self.store.log().after(position, 0, deadline).await?;
+        let page = self.store.log().after(position, 0, None, deadline);
+        page.await?;
         Ok(())
     }
 
