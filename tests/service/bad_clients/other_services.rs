@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use http::Response;
 use tokio::time::timeout;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -15,11 +17,12 @@ use voicecall::proto::SERVICE_NAME;
 
 use super::stalled::{Connection, message, never};
 use crate::support::{
-    Server, assert_refused, retry_after,
+    Server, assert_refused, eventually_within, retry_after,
     server::{SERVING, health},
 };
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 /// Longer than the bounds, which are tens of seconds.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -87,15 +90,16 @@ async fn what_does_not_arrive_and_what_is_not_read_ends() {
     assert_eq!(refused.await.headers()["grpc-status"], "8");
     let stalled = timeout(PATIENCE, check).await.expect("it is given up");
     assert_eq!(stalled.headers()["grpc-status"], "8");
-    // All others end too.
-    let all_end = async {
-        loop {
-            let check = connection.send(CHECK, message(&HealthCheckRequest::default()));
-            if !check.await.headers().contains_key("grpc-status") {
-                return;
-            }
+    // All others end too: there is room for a whole share again.
+    eventually_within(PATIENCE, "they end", async || {
+        let mut watches = Vec::new();
+        for _ in 0..SHARE {
+            watches.push(connection.send(WATCH, message(&HealthCheckRequest::default())));
         }
-    };
-    timeout(PATIENCE, all_end).await.expect("they end");
+        let watches = join_all(watches).await;
+        let is_refused = |watch: &Response<_>| watch.headers().contains_key("grpc-status");
+        !watches.iter().any(is_refused)
+    })
+    .await;
     drop((silent, unread));
 }
