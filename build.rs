@@ -24,12 +24,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         out_dir.join("voicecall_descriptors.bin"),
         descriptors.encode_to_vec(),
     )?;
+    let mut config = tonic_prost_build::Config::new();
+    // The codec looks up what it knows of a message by its name.
+    config.enable_type_names();
     tonic_prost_build::configure()
         .build_server(cfg!(feature = "service"))
         .build_transport(false)
         .codec_path("crate::proto::codec::Codec")
         // Written by hand, to send events that were encoded once for all watchers.
         .extern_path(".voicecall.v1.EventBatch", "crate::proto::EventBatch")
-        .compile_fds(descriptors)?;
+        .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

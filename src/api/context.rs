@@ -14,6 +14,8 @@ use tokio_util::{
 
 use super::error::Error;
 
+/// Health checks and reflection streams that a connection may have at once.
+const OTHER_SHARE: usize = 64;
 /// How long a read may take when the client sets no deadline.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -26,6 +28,8 @@ pub struct Connection {
     streams: TaskTracker,
     /// One permit for each request that it may have in progress.
     requests: Arc<Semaphore>,
+    /// The same for requests of other services.
+    others: Arc<Semaphore>,
 }
 
 impl Connection {
@@ -38,6 +42,7 @@ impl Connection {
             ending,
             streams: TaskTracker::new(),
             requests: Arc::new(Semaphore::new(request_share)),
+            others: Arc::new(Semaphore::new(OTHER_SHARE)),
         }
     }
 
@@ -71,6 +76,15 @@ impl Connection {
     /// The connection has its share of the requests in progress.
     pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
         let permit = Arc::clone(&self.requests).try_acquire_owned();
+        permit.map_err(|_| Error::Overloaded)
+    }
+
+    /// The same for a request of another service than that of calls.
+    ///
+    /// # Errors
+    /// The connection has too many of them in progress.
+    pub(super) fn admit_other(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let permit = Arc::clone(&self.others).try_acquire_owned();
         permit.map_err(|_| Error::Overloaded)
     }
 }

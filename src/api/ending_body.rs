@@ -11,14 +11,17 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::{sync::WaitForCancellationFutureOwned, task::task_tracker::TaskTrackerToken};
 use tonic::{Status, body::Body};
 
 use super::{context::Connection, error::Error};
 
-/// The response, whose stream ends when its connection is about to close.
+/// The response, whose stream ends when its connection is about to close, and has this permit
+/// until then.
 pub(super) fn end_with(
     connection: Option<Arc<Connection>>,
+    permit: Option<OwnedSemaphorePermit>,
     response: Response<Body>,
 ) -> Response<Body> {
     match connection {
@@ -28,6 +31,7 @@ pub(super) fn end_with(
                 ending: Box::pin(connection.ending().clone().cancelled_owned()),
                 is_ended: false,
                 _stream: connection.stream(),
+                _permit: permit,
             })
         }),
         _ => response,
@@ -40,6 +44,7 @@ struct EndingBody {
     is_ended: bool,
     /// GOAWAY waits for the stream.
     _stream: TaskTrackerToken,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl http_body::Body for EndingBody {
@@ -53,7 +58,8 @@ impl http_body::Body for EndingBody {
         if self.is_ended {
             return Poll::Ready(None);
         }
-        // What the stream has to say comes first: a health watch says NOT_SERVING.
+        // What the stream has to say comes first: at shutdown health watches say NOT_SERVING,
+        // which is reported before any connection ends.
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             return Poll::Ready(frame);
         }

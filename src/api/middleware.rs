@@ -4,7 +4,7 @@
 
 use std::{
     convert::Infallible,
-    future::{self, Future},
+    future::Future,
     pin::Pin,
     sync::{
         Arc,
@@ -22,7 +22,7 @@ use tower::Service;
 use tracing::{debug, error};
 
 use super::{
-    admission::{Admission, Place, Responses},
+    admission::{self, Admission, Place, Responses},
     context::{Connection, Context},
     ending_body,
     error::{Error, TooLarge},
@@ -104,21 +104,31 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let request_id = self.shared.request_ids.next();
         if !is_grpc(request.headers()) {
-            return Box::pin(future::ready(Ok(unsupported_media_type(request_id))));
+            let refusal = unsupported_media_type(request_id);
+            return Box::pin(respond_after(request, refusal));
         }
         let method = request.uri().path();
         if metadata_bytes(&request) > MAX_METADATA_BYTES {
             let refusal = refuse(Error::MessageTooLarge(TooLarge::Metadata));
             let refusal = finish(refusal, method, request_id);
-            return Box::pin(future::ready(Ok(refusal)));
+            return Box::pin(respond_after(request, refusal));
         }
         if !method.starts_with(CALL_SERVICE) {
             let method = method.to_owned();
             let connection = request.extensions().get::<Arc<Connection>>().cloned();
-            let response = self.rest.call(request);
+            let permit = match connection.as_ref().map(|it| it.admit_other()).transpose() {
+                Ok(permit) => permit,
+                Err(error) => {
+                    let refusal = finish(self.shared.refuse(error), &method, request_id);
+                    return Box::pin(respond_after(request, refusal));
+                }
+            };
+            let response = self.rest.call(Admission::bound_other_request(request));
+            let shared = Arc::clone(&self.shared);
             return Box::pin(async move {
                 let response = finish(response.await?, &method, request_id);
-                Ok(ending_body::end_with(connection, response))
+                let response = ending_body::end_with(connection, permit, response);
+                Ok(shared.admission.bound_other_response(response))
             });
         }
         // This comes before all that costs more, because under overload most requests get no
@@ -127,13 +137,14 @@ where
             Ok(place) => place,
             Err(error) => {
                 let refusal = finish(self.shared.refuse(error), method, request_id);
-                return Box::pin(future::ready(Ok(refusal)));
+                return Box::pin(respond_after(request, refusal));
             }
         };
         let method = method.to_owned();
         let deadline = grpc_timeout(request.headers()).map(|timeout| Instant::now() + timeout);
         request.extensions_mut().insert(Context { deadline });
         let response = self.calls.call(Admission::bound_request(request, &place));
+        let response = Admission::run(&place, response);
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             let response = with_deadline(deadline, response).await?;
@@ -160,6 +171,12 @@ impl Shared {
         *response.headers_mut() = self.overloaded.clone();
         response
     }
+}
+
+/// The response, once the request has arrived.
+async fn respond_after(request: Request, response: Response) -> Result<Response, Infallible> {
+    admission::read_rest(request.into_body()).await;
+    Ok(response)
 }
 
 /// Completes a response before it is sent.

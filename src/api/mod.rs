@@ -44,6 +44,8 @@ use crate::{
     feed::Feed, proto, proto::voice_call_service_server::VoiceCallServiceServer, store::Store,
 };
 
+/// The most bytes in a request of the other services, which is a name.
+const MAX_OTHER_REQUEST_BYTES: usize = 4096;
 /// A connection may have this part of the concurrent requests in progress.
 const CONNECTION_PART: usize = 4;
 
@@ -95,8 +97,13 @@ pub fn api(
         service = service.send_compressed(Gzip);
     }
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    let reflection = Reflection::server(proto_files()?).accept_compressed(Gzip);
-    let rest = Routes::new(health.accept_compressed(Gzip))
+    let health = health
+        .max_decoding_message_size(MAX_OTHER_REQUEST_BYTES)
+        .accept_compressed(Gzip);
+    let reflection = Reflection::server(proto_files()?)
+        .max_decoding_message_size(MAX_OTHER_REQUEST_BYTES)
+        .accept_compressed(Gzip);
+    let rest = Routes::new(health)
         .add_service(V1Alpha(reflection.clone()))
         .add_service(reflection)
         .prepare();

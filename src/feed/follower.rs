@@ -162,7 +162,8 @@ impl Follower {
         loop {
             let head = self.hub.head().position;
             let deadline = Deadline::now() + READ_TIMEOUT;
-            match self.following.log.after(head, PAGE, deadline).await {
+            let page = self.following.log.after(head, PAGE, None, deadline);
+            match page.await {
                 Ok(page) => {
                     let full = i64::try_from(page.entries.len()).is_ok_and(|len| len == PAGE);
                     if page.entries.is_empty() {

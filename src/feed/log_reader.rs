@@ -13,8 +13,10 @@ use crate::{
 
 /// The most entries taken from the ring at once.
 const RING_PAGE: usize = 512;
-/// The most entries in one read of the database.
+/// The most entries in one read of the database, and the bytes that end it: there may be as many
+/// pages as there are watchers.
 const PAGE: i64 = 100;
+const PAGE_BYTES: i64 = 256 * 1024;
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A position in the log to read on from; see the module.
@@ -91,23 +93,30 @@ impl LogReader {
         if self.position.revision >= until {
             return Ok(Vec::new());
         }
-        let generation = self.hub.latest().generation();
-        if self.generation != generation {
-            // These entries may hold the content of a call that has been purged since.
-            self.read.clear();
-            self.generation = generation;
-        }
-        if self.read.is_empty() {
+        loop {
+            let generation = self.hub.latest().generation();
+            if self.generation != generation {
+                // These entries may hold the content of a call that has been purged since.
+                self.read.clear();
+                self.generation = generation;
+            }
+            if !self.read.is_empty() {
+                break;
+            }
             let is_current = self.hub.head().position.revision >= self.head_at_start;
             let in_memory = is_current.then(|| self.hub.after(self.position, RING_PAGE));
-            match in_memory.flatten() {
-                Some(entries) if !entries.is_empty() => {
-                    return Ok(self.accept_from(entries, until, &mut accept));
-                }
-                // Boxed, because few watchers are so far behind, and the state would otherwise be
-                // part of every watcher's.
-                _ => Box::pin(self.read_log()).await?,
+            if let Some(entries) = in_memory.flatten()
+                && !entries.is_empty()
+            {
+                return Ok(self.accept_from(entries, until, &mut accept));
             }
+            // Boxed, because few watchers are so far behind, and the state would otherwise be
+            // part of every watcher's.
+            Box::pin(self.read_log()).await?;
+            if self.read.is_empty() {
+                return Ok(Vec::new());
+            }
+            // Once more: a call may have been purged after the entries were read.
         }
         let mut taken = Vec::new();
         while let Some(entry) = self.read.front()
@@ -144,14 +153,16 @@ impl LogReader {
     /// Verifies in the database that the log contains the position.
     pub(super) async fn verify_position(&self) -> Result<(), LogError> {
         let deadline = Instant::now() + READ_TIMEOUT;
-        let page = self.log.after(self.position, 0, deadline).await;
+        let page = self.log.after(self.position, 0, None, deadline).await;
         page.map(drop).map_err(reached_before)
     }
 
     async fn read_log(&mut self) -> Result<(), LogError> {
         let deadline = Instant::now() + READ_TIMEOUT;
-        let page = self.log.after(self.position, PAGE, deadline).await;
-        let page = page.map_err(reached_before)?;
+        let page = self
+            .log
+            .after(self.position, PAGE, Some(PAGE_BYTES), deadline);
+        let page = page.await.map_err(reached_before)?;
         let entries = page.entries.into_iter();
         self.read
             .extend(entries.map(|entry| Arc::new(Entry::from(entry))));

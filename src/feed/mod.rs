@@ -99,7 +99,8 @@ impl Feed {
         if self.hub.contains(position) {
             return Ok(());
         }
-        self.store.log().after(position, 0, deadline).await?;
+        let page = self.store.log().after(position, 0, None, deadline);
+        page.await?;
         Ok(())
     }
 
@@ -140,7 +141,10 @@ impl Feed {
     /// A snapshot of the calls that the filter matches that waits in line for its turn.
     #[must_use]
     pub fn queued_snapshot(&self, filter: Arc<Filter>, page_len: usize) -> QueuedSnapshot {
-        QueuedSnapshot::new(self.snapshot(filter, 0, page_len), self.snapshots.clone())
+        let snapshot = self.snapshot(filter, 0, page_len);
+        let (queued, task) = QueuedSnapshot::new(snapshot, self.snapshots.clone());
+        self.tasks.spawn(task);
+        queued
     }
 
     /// A snapshot of which one page is read ahead.

@@ -1,9 +1,12 @@
 //! The codec of every RPC. It differs from prost's in that bytes which cannot be decoded are
-//! the client's mistake (`MALFORMED_MESSAGE`), not an internal error, and in its buffers.
+//! the client's mistake (`MALFORMED_MESSAGE`), not an internal error, in that the server looks
+//! at the size of a request before it decodes it, and in its buffers.
 
 use std::marker::PhantomData;
 
-use prost::Message;
+#[cfg(feature = "service")]
+use bytes::Buf;
+use prost::{Message, Name};
 use tonic::{
     Code, Status,
     codec::{self, BufferSettings, DecodeBuf, EncodeBuf},
@@ -25,7 +28,7 @@ impl<T, U> Default for Codec<T, U> {
 impl<T, U> codec::Codec for Codec<T, U>
 where
     T: Message + Send + 'static,
-    U: Message + Default + Send + 'static,
+    U: Message + Name + Default + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
@@ -75,7 +78,7 @@ impl<T: Message> codec::Encoder for Encoder<T> {
 #[derive(Debug)]
 pub(crate) struct Decoder<U>(PhantomData<U>);
 
-impl<U: Message + Default> codec::Decoder for Decoder<U> {
+impl<U: Message + Name + Default> codec::Decoder for Decoder<U> {
     type Item = U;
     type Error = Status;
 
@@ -84,17 +87,24 @@ impl<U: Message + Default> codec::Decoder for Decoder<U> {
     }
 
     fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        #[cfg(feature = "service")]
+        super::request_size::check::<U>(bytes.chunk())?;
         U::decode(bytes).map(Some).map_err(|_| malformed_message())
     }
 }
 
 /// The status of a message that cannot be decoded.
 pub(crate) fn malformed_message() -> Status {
-    let reason = ErrorReason::MalformedMessage.as_str_name();
-    let reason = reason.trim_start_matches("ERROR_REASON_");
     Status::with_error_details(
         Code::InvalidArgument,
         "the bytes are not a valid message of this API",
-        ErrorDetails::with_error_info(reason, ERROR_DOMAIN, []),
+        details(ErrorReason::MalformedMessage),
     )
+}
+
+/// The details of a status with this reason.
+pub(super) fn details(reason: ErrorReason) -> ErrorDetails {
+    let reason = reason.as_str_name();
+    let reason = reason.trim_start_matches("ERROR_REASON_");
+    ErrorDetails::with_error_info(reason, ERROR_DOMAIN, [])
 }

@@ -1,8 +1,8 @@
 //! The wire contract: messages, client and server stubs, generated from `proto/`.
 //!
-//! It is what the server and the client library share, and knows neither of them. Two parts
-//! are written by hand: the codec of every RPC, and the one message that the server encodes
-//! ahead of time.
+//! It is what the server and the client library share, and knows neither of them. Three
+//! parts are written by hand: the codec of every RPC, the limits on the size of a request, and
+//! the one message that the server encodes ahead of time.
 
 #![expect(
     clippy::allow_attributes_without_reason,
@@ -13,6 +13,8 @@
 
 pub(crate) mod codec;
 mod event_batch;
+#[cfg(feature = "service")]
+pub(crate) mod request_size;
 
 pub use event_batch::EventBatch;
 #[cfg(feature = "service")]

@@ -34,11 +34,13 @@ const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long requests may take to end on a connection that makes room for another.
 const DISPLACED_GRACE: Duration = Duration::from_secs(5);
 
-const MAX_STREAMS: u32 = 1024;
+/// Twice the requests that a connection may have in progress at the default limit, so that there
+/// is room for watches, and for requests whose responses the client has yet to take.
+const MAX_STREAMS: u32 = 512;
 /// A request of the default maximum size needs no window update.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
-const STREAM_SEND_BUFFER_BYTES: usize = 64 * 1024;
+const STREAM_SEND_BUFFER_BYTES: usize = 16 * 1024;
 /// Requests that the client has cancelled before they were taken up; one more ends the
 /// connection. It is more than a turn of reading can bring, so that a client that cancels
 /// many requests at once keeps its connection.
@@ -109,7 +111,7 @@ pub(super) async fn serve(
                     connection.as_mut().graceful_shutdown();
                     tokio::select! {
                         ended = connection.as_mut() => ended,
-                        () = unacknowledged(&place) => Ok(()),
+                        () = unacknowledged(&place, &turns) => Ok(()),
                         () = until(latest) => Ok(()),
                     }
                 }
@@ -178,14 +180,16 @@ async fn end_streams(
 }
 
 /// Returns once the connection has been idle for so long after GOAWAY that the client does not
-/// acknowledge it.
-async fn unacknowledged(place: &Place) {
+/// acknowledge it. Responses may still be on their way when their streams have ended: HTTP/2 holds
+/// what a slow client has yet to read.
+async fn unacknowledged(place: &Place, turns: &ReadTurns) {
     let streams = &place.activity.streams;
     streams.close();
     loop {
         streams.wait().await;
+        let moved = turns.moved();
         sleep(GOAWAY_TIMEOUT).await;
-        if streams.is_empty() {
+        if streams.is_empty() && turns.moved() == moved {
             return;
         }
     }

@@ -24,7 +24,7 @@ use std::{io, net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use tokio::{
     net::TcpListener,
-    sync::watch,
+    sync::{oneshot, watch},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -138,7 +138,15 @@ async fn run_under(
     let (api, health, responses) = api::api(store, feed, settings.api, draining.clone())?;
     let responses = responses.watch_over(draining.clone());
     supervisor.essential(&tasks, "responses that nobody takes", responses);
-    let health = report_health(health, availability, draining.clone());
+    let leaving = CancellationToken::new();
+    let (reported, not_serving) = oneshot::channel();
+    let health = report_health(
+        health,
+        availability,
+        leaving.clone(),
+        reported,
+        draining.clone(),
+    );
     supervisor.essential(&tasks, "health checks", health);
     let accept = accept(
         listener,
@@ -160,6 +168,10 @@ async fn run_under(
         () = shutdown.cancelled() => Ok(()),
         task = supervisor.ended() => Err(Error::from(task)),
     };
+    // Health checks say so first, so that health watches do before their connections end. An
+    // error means that nothing reports health any more.
+    leaving.cancel();
+    let _ = not_serving.await;
     drain(tasks, store_tasks, draining, settings.drain_timeout).await;
     workers.stop().await;
     ended
@@ -186,16 +198,20 @@ async fn drain(
     }
 }
 
-/// Reports to health checks whether requests can be served.
+/// Reports to health checks whether requests can be served. When the server is leaving, they
+/// cannot: then `reported` is told.
 async fn report_health(
     health: HealthReporter,
     mut availability: watch::Receiver<bool>,
+    leaving: CancellationToken,
+    reported: oneshot::Sender<()>,
     draining: CancellationToken,
 ) {
     let alive = ServingStatus::Serving;
     health.set_service_status(LIVENESS, alive).await;
     loop {
-        let serving = *availability.borrow_and_update() && !draining.is_cancelled();
+        let is_leaving = leaving.is_cancelled();
+        let serving = *availability.borrow_and_update() && !is_leaving;
         let status = if serving {
             ServingStatus::Serving
         } else {
@@ -203,11 +219,14 @@ async fn report_health(
         };
         health.set_service_status("", status).await;
         health.set_service_status(proto::SERVICE_NAME, status).await;
-        if draining.is_cancelled() {
+        if is_leaving {
+            // Nobody may wait for it.
+            let _ = reported.send(());
+            draining.cancelled().await;
             return;
         }
         tokio::select! {
-            () = draining.cancelled() => {}
+            () = leaving.cancelled() => {}
             changed = availability.changed() => if changed.is_err() { return },
         }
     }

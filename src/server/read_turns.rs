@@ -28,6 +28,8 @@ const TURN_BYTES: usize = 16 * 1024;
 pub(super) struct ReadTurns {
     /// The bytes that may still be read in this turn.
     left: Arc<AtomicUsize>,
+    /// The bytes that have been read or written so far.
+    moved: Arc<AtomicUsize>,
 }
 
 impl ReadTurns {
@@ -36,7 +38,13 @@ impl ReadTurns {
         LimitedReads {
             socket,
             left: Arc::clone(&self.left),
+            moved: Arc::clone(&self.moved),
         }
+    }
+
+    /// The bytes that the socket has read or written so far.
+    pub(super) fn moved(&self) -> usize {
+        self.moved.load(Ordering::Relaxed)
     }
 
     /// Drives what reads the socket. Each time that the scheduler polls it is a turn.
@@ -50,11 +58,12 @@ impl ReadTurns {
     }
 }
 
-/// A socket that is read in turns. Writes pass through.
+/// A socket that is read in turns. Writes pass through, and are counted.
 #[derive(Debug)]
 pub(super) struct LimitedReads<S> {
     socket: S,
     left: Arc<AtomicUsize>,
+    moved: Arc<AtomicUsize>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for LimitedReads<S> {
@@ -74,6 +83,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedReads<S> {
         let read = buffer.filled().len() - before;
         self.left
             .store(left.saturating_sub(read), Ordering::Relaxed);
+        self.moved.fetch_add(read, Ordering::Relaxed);
         polled
     }
 }
@@ -84,7 +94,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedReads<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+        let polled = Pin::new(&mut self.socket).poll_write(context, bytes);
+        if let Poll::Ready(Ok(written)) = polled {
+            self.moved.fetch_add(written, Ordering::Relaxed);
+        }
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

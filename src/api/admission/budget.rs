@@ -5,8 +5,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// What one may hold without asking: most requests and responses are smaller, and cost no
-/// more than a comparison.
+/// What one with a place may hold without asking: most requests and responses are smaller, and
+/// cost no more than a comparison.
 const FREE_BYTES: usize = 64 * 1024;
 
 /// See the module. Clones share it.
@@ -20,6 +20,8 @@ struct Left(AtomicUsize);
 #[derive(Debug)]
 pub(super) struct Claim {
     budget: Budget,
+    /// What it may hold without asking.
+    free: usize,
     /// What it holds, the free bytes included.
     held: usize,
     /// What was taken from the budget.
@@ -31,9 +33,20 @@ impl Budget {
         Self(Arc::new(Left(AtomicUsize::new(bytes))))
     }
 
+    /// For one with a place.
     pub(super) fn claim(&self) -> Claim {
+        self.claim_beyond(FREE_BYTES)
+    }
+
+    /// For one without a place, of which there may be any number.
+    pub(super) fn claim_of_all(&self) -> Claim {
+        self.claim_beyond(0)
+    }
+
+    fn claim_beyond(&self, free: usize) -> Claim {
         Claim {
             budget: self.clone(),
+            free,
             held: 0,
             taken: 0,
         }
@@ -44,7 +57,7 @@ impl Claim {
     /// Takes more bytes; false if not enough are left.
     pub(super) fn add(&mut self, bytes: usize) -> bool {
         let held = self.held.saturating_add(bytes);
-        let wanted = held.saturating_sub(FREE_BYTES) - self.taken;
+        let wanted = held.saturating_sub(self.free) - self.taken;
         if wanted > 0 {
             let left = &self.budget.0.0;
             let take = |left: usize| left.checked_sub(wanted);
@@ -56,6 +69,11 @@ impl Claim {
         }
         self.held = held;
         true
+    }
+
+    /// Takes what is missing to these bytes; false if not enough are left.
+    pub(super) fn raise_to(&mut self, bytes: usize) -> bool {
+        self.add(bytes.saturating_sub(self.held))
     }
 
     /// Gives everything back.
@@ -89,6 +107,7 @@ mod tests {
         let mut late = budget.claim();
         assert!(late.add(FREE_BYTES));
         assert!(!late.add(1));
+        assert!(!budget.claim_of_all().add(1));
         drop(large);
         assert!(late.add(FREE_BYTES));
         assert!(!late.add(1));

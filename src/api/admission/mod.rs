@@ -11,6 +11,9 @@
 //! A stream has a place of its own kind (a watch, a transfer) from its handler, and gives the
 //! request's place back with its headers: it says so by [`HasOwnPlace`].
 //!
+//! Health checks and reflection have no places, because they must work under load. Each connection
+//! may have a few of them, and their bodies are bounded in the same way.
+//!
 //! It deliberately knows nothing of who is calling, or of what a request does.
 
 mod budget;
@@ -20,9 +23,11 @@ mod responses;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use http_body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 
+pub(super) use self::request_body::read_rest;
 pub use self::responses::Responses;
 use self::{
     budget::{Budget, Claim},
@@ -30,8 +35,10 @@ use self::{
     response_body::ResponseBody,
 };
 use super::{context::Connection, error::Error};
+use crate::proto::request_size::{HELD_BYTES, HeldBytes};
 
-/// Bytes of large requests in memory: sixty-four of the largest at the default limit.
+/// Bytes of large requests in memory, as they arrived and as they were decoded: thirty-two of the
+/// largest at the default limit.
 const REQUEST_BYTES: usize = 256 * 1024 * 1024;
 /// Bytes of large responses that have not been written: sixty-four of the largest.
 const RESPONSE_BYTES: usize = 128 * 1024 * 1024;
@@ -66,6 +73,18 @@ impl Place {
     }
 }
 
+/// What is decoded counts for as long as the request has its place.
+impl HeldBytes for Held {
+    fn hold(&self, bytes: usize) -> Result<(), Status> {
+        let claim = self.request_bytes.lock();
+        let mut claim = claim.unwrap_or_else(PoisonError::into_inner);
+        match claim.raise_to(bytes) {
+            true => Ok(()),
+            false => Err(Error::Overloaded.into()),
+        }
+    }
+}
+
 impl Admission {
     pub(super) fn new(max_concurrent: usize, responses: Responses) -> Self {
         Self {
@@ -95,7 +114,21 @@ impl Admission {
     ) -> http::Request<Body> {
         let is_stream = request.uri().path().ends_with("/ImportVoiceCalls");
         let place = (!is_stream).then(|| place.clone());
-        request.map(|body| Body::new(RequestBody::new(body, place)))
+        request.map(|body| Body::new(RequestBody::new(body, place, is_stream)))
+    }
+
+    /// The same for a request of another service.
+    pub(super) fn bound_other_request(request: http::Request<Body>) -> http::Request<Body> {
+        let is_stream = request.uri().path().contains(".ServerReflection/");
+        request.map(|body| Body::new(RequestBody::new(body, None, is_stream)))
+    }
+
+    /// Runs the handler of the request, whose message is decoded within.
+    pub(super) fn run<F: Future>(
+        place: &Place,
+        handler: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
+        HELD_BYTES.scope(Arc::clone(&place.0) as _, handler)
     }
 
     /// The response, which holds the place until it has been written.
@@ -108,5 +141,17 @@ impl Admission {
         let place = (!is_stream).then_some(place);
         let bytes = self.response_bytes.claim();
         response.map(|body| Body::new(ResponseBody::new(body, place, bytes, &self.responses)))
+    }
+
+    /// The response of another service, which ends if its client does not read it.
+    pub(super) fn bound_other_response(
+        &self,
+        response: http::Response<Body>,
+    ) -> http::Response<Body> {
+        if response.body().is_end_stream() {
+            return response;
+        }
+        let bytes = self.response_bytes.claim_of_all();
+        response.map(|body| Body::new(ResponseBody::new(body, None, bytes, &self.responses)))
     }
 }

@@ -1,14 +1,19 @@
 //! A request's body, bounded in time and in bytes.
+//!
+//! A response that is sent before its request has arrived costs a reset of the stream, and
+//! HTTP/2 ends a connection with too many of them. So what is refused at once is read to its
+//! end first, as far as it comes soon.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tonic::{Status, body::Body};
 
 use super::Place;
@@ -21,12 +26,38 @@ const WHOLE_TIME: Duration = Duration::from_secs(30);
 /// How long an import may send nothing while it is waited for.
 const STREAM_IDLE_TIME: Duration = Duration::from_secs(60);
 
+/// How much of a refused request is read, and for how long.
+const REST_BYTES: usize = 64 * 1024;
+const REST_TIME: Duration = Duration::from_secs(1);
+
+/// Reads a refused request to its end, and drops it.
+pub(in crate::api) async fn read_rest(mut body: Body) {
+    if body.is_end_stream() {
+        return;
+    }
+    let mut bytes = 0;
+    let read = poll_fn(|context| {
+        loop {
+            match ready!(Pin::new(&mut body).poll_frame(context)) {
+                Some(Ok(frame)) => bytes += frame.data_ref().map_or(0, Bytes::len),
+                Some(Err(_)) | None => return Poll::Ready(()),
+            }
+            if bytes > REST_BYTES {
+                return Poll::Ready(());
+            }
+        }
+    });
+    // One that comes later costs a reset.
+    let _ = timeout(REST_TIME, read).await;
+}
+
 /// See the module.
 pub(super) struct RequestBody {
     body: Body,
     /// The request's place, which counts its bytes; `None` for a stream, whose handler bounds
-    /// what it holds.
+    /// what it holds, and for other services, whose messages are small.
     place: Option<Place>,
+    is_stream: bool,
     /// By when all of it must be here, since it was waited for: most requests arrive with their
     /// headers. `None` for a stream.
     whole_by: Option<Instant>,
@@ -35,10 +66,11 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Body, place: Option<Place>) -> Self {
+    pub(super) fn new(body: Body, place: Option<Place>, is_stream: bool) -> Self {
         Self {
             body,
             place,
+            is_stream,
             whole_by: None,
             wait: None,
         }
@@ -46,7 +78,7 @@ impl RequestBody {
 
     fn give_up_at(&mut self) -> Instant {
         let now = Instant::now();
-        if self.place.is_none() {
+        if self.is_stream {
             return now + STREAM_IDLE_TIME;
         }
         let whole_by = *self.whole_by.get_or_insert(now + WHOLE_TIME);

@@ -20,12 +20,11 @@ use super::{
 };
 use crate::api::error::Error;
 
-/// What the connection may hold of a response that is not taken: what is not larger is given to
-/// it as it is, such as all batches of events.
-const WHOLE_BYTES: usize = 64 * 1024;
-/// The parts in which it gets what is larger. A frame of HTTP/2 is not larger unless the client
-/// asks for it.
-const PART_BYTES: usize = 16 * 1024;
+/// The parts in which the connection gets what is larger. It takes the next part as soon as the
+/// client has room for a single byte, and then asks for the one after it: so the last part of a
+/// response, and all of a small one, is no longer counted here although no client may ever take
+/// it.
+const PART_BYTES: usize = 4 * 1024;
 
 /// See the module.
 pub(super) struct ResponseBody {
@@ -92,7 +91,7 @@ impl Unwritten {
             end => return Poll::Ready(end),
         };
         match frame.into_data() {
-            Ok(data) if data.len() > WHOLE_BYTES => {
+            Ok(data) if data.len() > PART_BYTES => {
                 if !self.bytes.add(data.len()) {
                     return Poll::Ready(Some(Ok(trailers(Error::Overloaded))));
                 }

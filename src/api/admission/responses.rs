@@ -1,7 +1,7 @@
 //! All responses that have not been written, so that those that no client takes are given up.
 //!
-//! A connection asks a response for its next frame only when the client has room for it, so
-//! a response cannot notice by itself that it is not taken.
+//! A connection keeps the frame that it has until the client has room for it, and asks for the
+//! next one only then, so a response cannot notice by itself that it is not taken.
 
 use std::{
     mem,
@@ -67,7 +67,10 @@ impl Shared {
 
     /// Gives it up if its client has taken nothing for too long.
     fn look(&self) {
-        let mut progress = self.progress();
+        // One that is locked is being taken.
+        let Ok(mut progress) = self.progress.try_lock() else {
+            return;
+        };
         let Progress::Unwritten {
             idle: Some(idle), ..
         } = &mut *progress

@@ -20,7 +20,7 @@ use crate::{
         violations::Violations,
     },
     domain::{Filter, Timestamp},
-    feed::{Cursor, Feed, Point, QueuedSnapshot, SharedBatch, UnsentCalls},
+    feed::{Cursor, Feed, Point, QueuedSnapshot, SharedBatch},
     proto::{
         self, EventBatch, put_event, watch_voice_calls_request::Start,
         watch_voice_calls_response::Message,
@@ -97,10 +97,9 @@ pub(crate) async fn start(
 ) -> Result<impl Stream<Item = Result<proto::WatchVoiceCallsResponse, Status>> + use<>, Error> {
     let tail = log.tail(deadline).await?;
     let phase = match query.start {
-        Start::Snapshot(_) => Phase::Snapshot(Box::new(SnapshotReader {
-            snapshot: feed.queued_snapshot(Arc::clone(&query.filter), SNAPSHOT_PAGE),
-            unsent: UnsentCalls::default(),
-        })),
+        Start::Snapshot(_) => Phase::Snapshot(Box::new(SnapshotReader(
+            feed.queued_snapshot(Arc::clone(&query.filter), SNAPSHOT_PAGE),
+        ))),
         Start::Live(_) => Phase::live(feed, &query, tail.head, &tail),
         Start::AfterRevision(revision) => {
             let position = log.position(revision, deadline).await?;
@@ -145,11 +144,7 @@ impl Phase {
 }
 
 /// The snapshot that a stream begins with.
-struct SnapshotReader {
-    snapshot: QueuedSnapshot,
-    /// Calls that have been read, and not sent yet.
-    unsent: UnsentCalls,
-}
+struct SnapshotReader(QueuedSnapshot);
 
 impl SnapshotReader {
     /// The next chunk; `None` after the last. While the snapshot waits in line, an empty one
@@ -161,25 +156,24 @@ impl SnapshotReader {
     ) -> Result<Option<proto::SnapshotChunk>, Error> {
         tokio::select! {
             biased;
-            () = self.snapshot.turn() => {}
+            () = self.0.turn() => {}
             () = stop.ending.cancelled() => return Err(Error::Draining),
             () = stop.deadline() => return Err(Error::DeadlineExceeded),
             () = sleep(interval) => return Ok(Some(proto::SnapshotChunk::default())),
         }
         loop {
-            let voice_calls = next_chunk(&mut self.unsent)?;
+            let voice_calls = self.0.take(next_chunk)?;
             if !voice_calls.is_empty() {
                 return Ok(Some(proto::SnapshotChunk { voice_calls }));
             }
             let deadline = Instant::now() + SNAPSHOT_PAGE_TIMEOUT;
             let deadline = stop.deadline.map_or(deadline, |end| end.min(deadline));
-            let page = tokio::select! {
-                page = self.snapshot.next(deadline) => page?,
+            let is_page = tokio::select! {
+                is_page = self.0.read(deadline) => is_page?,
                 () = stop.ending.cancelled() => return Err(Error::Draining),
             };
-            match page {
-                Some(page) => self.unsent = page.calls,
-                None => return Ok(None),
+            if !is_page {
+                return Ok(None);
             }
         }
     }
@@ -228,7 +222,7 @@ impl Watch {
                 // Boxed, because this phase is short, and its state would otherwise stay part
                 // of the stream's.
                 let chunk = Box::pin(reader.next(self.query.interval, &self.stop)).await?;
-                let position = reader.snapshot.position().unwrap_or_default();
+                let position = reader.0.position().unwrap_or_default();
                 Ok(Some(match chunk {
                     Some(chunk) => Message::SnapshotChunk(chunk),
                     None => self.complete_snapshot(position),
@@ -255,7 +249,13 @@ impl Watch {
 
     /// Goes on from the snapshot to the changes since.
     fn complete_snapshot(&mut self, position: Position) -> Message {
-        self.phase = Phase::live(&self.feed, &self.query, position, &self.tail);
+        // The log had come further when the snapshot began than when the stream did, which may
+        // have waited in line.
+        let tail = Tail {
+            head: position,
+            ..self.tail
+        };
+        self.phase = Phase::live(&self.feed, &self.query, position, &tail);
         self.next_checkpoint = Instant::now() + self.query.interval;
         Message::SnapshotComplete(proto::SnapshotComplete {
             revision: position.revision,

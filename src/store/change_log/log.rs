@@ -63,7 +63,7 @@ pub struct LogEntry {
 /// Entries of the log, in order, and its end when they were read.
 #[derive(Debug)]
 pub struct LogPage {
-    /// Those that follow the position; as many as were asked for, or all.
+    /// Those that follow the position.
     pub entries: Vec<LogEntry>,
     /// The end.
     pub tail: Tail,
@@ -136,7 +136,8 @@ impl Log {
         })
     }
 
-    /// The entries after a position, at most `limit`.
+    /// The entries after a position, at most `limit`. With `max_bytes` the page ends with the
+    /// entry that reaches them, so that there is one at least.
     ///
     /// # Errors
     /// [`LogError`], as its variants say.
@@ -144,6 +145,7 @@ impl Log {
         &self,
         position: Position,
         limit: i64,
+        max_bytes: Option<i64>,
         deadline: Instant,
     ) -> Result<LogPage, LogError> {
         let read = async || {
@@ -151,7 +153,8 @@ impl Log {
                 .run(deadline, async |session: &Session| {
                     // In this order on one connection: the page's snapshot is
                     // the later one, and holds all that the tail speaks of.
-                    future::try_join(tail(session), page(session, position, limit)).await
+                    let page = page(session, position, limit, max_bytes);
+                    future::try_join(tail(session), page).await
                 })
                 .await
         };
@@ -309,14 +312,58 @@ fn follow(position: Position, rows: Vec<ChangeRow>) -> Option<Vec<LogEntry>> {
     .collect()
 }
 
-async fn page(session: &Session, position: Position, limit: i64) -> QueryResult<Vec<ChangeRow>> {
+async fn page(
+    session: &Session,
+    position: Position,
+    limit: i64,
+    max_bytes: Option<i64>,
+) -> QueryResult<Vec<ChangeRow>> {
+    let after = position.revision;
+    let mut last = after.saturating_add(limit);
+    if let Some(max_bytes) = max_bytes {
+        last = last_within(session, after, last, max_bytes).await?;
+    }
     // Bounds on both sides, so that only the partitions in question are opened.
     let query = voice_call_changes::table
-        .filter(voice_call_changes::revision.ge(position.revision.max(1)))
-        .filter(voice_call_changes::revision.le(position.revision.saturating_add(limit)))
+        .filter(voice_call_changes::revision.ge(after.max(1)))
+        .filter(voice_call_changes::revision.le(last))
         .order(voice_call_changes::revision)
         .select(ChangeRow::as_select());
     session.rows(query).await
+}
+
+#[derive(QueryableByName)]
+struct LastRow {
+    #[diesel(sql_type = Nullable<BigInt>)]
+    revision: Option<Revision>,
+}
+
+/// The entry, of those after one revision and up to another, with which they reach these bytes in
+/// memory; the last, if they do not.
+async fn last_within(
+    session: &Session,
+    after: Revision,
+    last: Revision,
+    max_bytes: i64,
+) -> QueryResult<Revision> {
+    // Texts that changed are counted twice, at most: an entry has the states before and after.
+    let query = sql_query(
+        "SELECT max(revision) AS revision FROM ( \
+            SELECT revision, sum(size) OVER (ORDER BY revision) - size AS size_before FROM ( \
+                SELECT revision, 1024 + coalesce(octet_length(old_values->>'call_summary'), 0) \
+                    + 2 * (coalesce(octet_length(call_summary), 0) \
+                        + coalesce(octet_length(recording_url), 0) \
+                        + coalesce(octet_length(external_app_url), 0)) AS size \
+                FROM voice_call_changes WHERE revision > $1 AND revision <= $2 \
+            ) entries \
+         ) sums WHERE size_before < $3",
+    );
+    let query = query
+        .bind::<BigInt, _>(after)
+        .bind::<BigInt, _>(last)
+        .bind::<BigInt, _>(max_bytes);
+    let row: LastRow = session.row(query).await?;
+    Ok(row.revision.unwrap_or(after))
 }
 
 async fn stamp(session: &Session, revision: Revision) -> QueryResult<Option<i64>> {

@@ -1,7 +1,7 @@
 //! Compressed requests, which some clients send by one option, and messages that grow beyond
 //! all bounds when they are decompressed.
 
-use std::{fs, io::Write};
+use std::io::Write;
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use prost::Message;
@@ -10,19 +10,19 @@ use tonic_health::pb::HealthCheckRequest;
 use voicecall::proto::{CreateVoiceCallRequest, GetVoiceCallRequest, GetVoiceCallResponse};
 
 use crate::support::{
-    Server, assert_refused, create,
+    Server, assert_refused, create, get,
     postgres::Cluster,
     raw::{Raw, frame},
     reference,
     server::{Process, settings},
 };
 
-const GZIP: [(&str, &str); 1] = [("grpc-encoding", "gzip")];
+pub(super) const GZIP: [(&str, &str); 1] = [("grpc-encoding", "gzip")];
 const ACCEPT_GZIP: [(&str, &str); 1] = [("grpc-accept-encoding", "identity,deflate,gzip")];
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
 /// The frame of a message of zeros, or of any other bytes.
-fn compressed(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn compressed(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes).expect("to memory");
     let mut frame = frame(&encoder.finish().expect("to memory"));
@@ -115,15 +115,6 @@ async fn responses_are_compressed_when_the_setting_says_so_and_the_client_accept
     assert_eq!(response.voice_call.expect("a call").uid, reference().uid);
 }
 
-/// The most memory that a process has used so far, in KiB.
-fn peak_kib(process: &Process) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.child.id()));
-    let status = status.expect("it runs");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak = peak.expect("Linux says so").trim().trim_end_matches(" kB");
-    peak.parse().expect("a number")
-}
-
 #[tokio::test]
 async fn a_message_that_grows_beyond_the_limit_is_refused_without_being_held() {
     let url = Cluster::shared().await.database().await;
@@ -131,7 +122,7 @@ async fn a_message_that_grows_beyond_the_limit_is_refused_without_being_held() {
     let mut raw = Raw::connect(&process.endpoint).await;
     let bomb = compressed(&vec![0; 256 * 1024 * 1024]);
     assert!(bomb.len() < 1024 * 1024);
-    let before = peak_kib(&process);
+    let before = process.peak_kib();
     for method in ["CreateVoiceCall", "ImportVoiceCalls", "ListVoiceCalls"] {
         for _ in 0..8 {
             let answer = raw.post(method, &GZIP, bomb.clone()).await;
@@ -139,11 +130,58 @@ async fn a_message_that_grows_beyond_the_limit_is_refused_without_being_held() {
             assert_refused(result, Code::ResourceExhausted, "MESSAGE_TOO_LARGE", &[]);
         }
     }
-    let grown = peak_kib(&process) - before;
+    let grown = process.peak_kib() - before;
     assert!(grown < 64 * 1024, "{grown} KiB more");
     // The limit holds for what is decompressed: a message just within it is decoded.
     let within = compressed(&vec![0; 4 * 1024 * 1024]);
-    let answer = raw.post("CreateVoiceCall", &GZIP, within).await;
+    let answer = raw.post("BatchCreateVoiceCalls", &GZIP, within).await;
     let result: Result<(), _> = Err(answer.status);
     assert_refused(result, Code::InvalidArgument, "MALFORMED_MESSAGE", &[]);
+}
+
+/// A list of two million empty items, in one message.
+#[tokio::test]
+async fn a_list_that_grows_when_it_is_decoded_is_refused_before_it_is() {
+    let url = Cluster::shared().await.database().await;
+    let process = Process::start(&[("DATABASE_URL", &url)]);
+    let mut client = process.client();
+    let call = create(&mut client, reference()).await;
+    let mut raw = Raw::connect(&process.endpoint).await;
+    let empty_items = [10, 0].repeat(2_000_000);
+    // A filter of a megabyte, whose only field is of packed numbers.
+    let statuses = [
+        vec![10, 0x84, 0x80, 0x40, 42, 0x80, 0x80, 0x40],
+        vec![1; 1 << 20],
+    ]
+    .concat();
+    // And one of empty texts.
+    let texts = [vec![10, 0x80, 0x80, 0x40], [18, 0].repeat(1 << 19)].concat();
+    let before = process.peak_kib();
+    for (method, message, path) in [
+        ("BatchCreateVoiceCalls", &empty_items, Some("voice_calls")),
+        ("BatchGetVoiceCalls", &empty_items, None),
+        ("ListVoiceCalls", &statuses, Some("filter.statuses")),
+        ("WatchVoiceCalls", &texts, Some("filter.staff_uids")),
+        ("ListVoiceCalls", &texts, Some("filter.staff_uids")),
+    ] {
+        for _ in 0..4 {
+            let answer = raw.post(method, &GZIP, compressed(message)).await;
+            let result: Result<(), _> = Err(answer.status);
+            match path {
+                Some(path) => {
+                    assert_refused(result, Code::InvalidArgument, "INVALID_FIELD", &[path]);
+                }
+                // It is over the limit of its method, too.
+                None => {
+                    let reason = "MESSAGE_TOO_LARGE";
+                    assert_refused(result, Code::ResourceExhausted, reason, &[]);
+                }
+            }
+        }
+        get(&mut client, &call.uid)
+            .await
+            .expect("others are served");
+    }
+    let grown = process.peak_kib() - before;
+    assert!(grown < 64 * 1024, "{grown} KiB more");
 }

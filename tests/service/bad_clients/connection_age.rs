@@ -3,14 +3,14 @@
 use std::{error::Error as _, time::Duration};
 
 use prost::Message as _;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Code, Status};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-use voicecall::proto::watch_voice_calls_response::Message;
+use voicecall::proto::{GetVoiceCallRequest, VoiceCall, watch_voice_calls_response::Message};
 
 use super::full_table::assert_ended_in_order;
 use crate::support::{
-    Server, assert_refused, create, eventually, get,
+    Server, assert_refused, create, eventually, get, inbound,
     postgres::{connect, running},
     reference, retry_after,
     server::{SERVING, settings},
@@ -29,6 +29,43 @@ async fn server_with(age: Duration, grace: Duration) -> Server {
     settings.connections.max_age = Some(age);
     settings.connections.grace = grace;
     Server::start_with(settings).await
+}
+
+/// All streams have ended when GOAWAY is sent, and HTTP/2 holds what the client has yet to read,
+/// which is more than the socket takes.
+#[tokio::test]
+async fn an_old_connection_delivers_its_responses_over_a_slow_link() {
+    const RESPONSES: usize = 500;
+    const BYTES_A_SECOND: usize = 1_000_000;
+    let server = server_with(Duration::from_secs(2), Duration::from_secs(60)).await;
+    let mut client = server.client();
+    let call = VoiceCall {
+        call_summary: Some("x".repeat(15_000)),
+        ..inbound()
+    };
+    let call = create(&mut client, call).await;
+    let get = GetVoiceCallRequest {
+        uid: call.uid,
+        ..Default::default()
+    };
+    let get = get.encode_to_vec();
+    let path = format!("{SERVICE}/GetVoiceCall");
+    let mut connection = Frames::connect_slowly(&server.endpoint).await;
+    for _ in 0..RESPONSES {
+        connection.request(&path, &get).await;
+    }
+    let (mut ended, mut is_told) = (0, false);
+    let mut due = Instant::now();
+    while let Some(frame) = connection.next().await {
+        ended += usize::from(frame.ends_stream());
+        is_told |= frame.kind == GOAWAY;
+        // This is the link.
+        due += Duration::from_secs(1) * u32::try_from(frame.payload.len()).expect("small")
+            / u32::try_from(BYTES_A_SECOND).expect("small");
+        sleep_until(due).await;
+    }
+    assert!(is_told);
+    assert_eq!(ended, RESPONSES);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 //! - `full_table`: all the connections
 //! - `handshakes`: connections without HTTP/2
 //! - `metadata`: more metadata than the server takes
+//! - `other_services`: health checks and reflection
 //! - `resets`: many requests that are cancelled at once
 //! - `snapshots`: everybody asks for a snapshot at once, and some do not read theirs
 //! - `stalled`: requests that do not arrive, and responses that are not taken
@@ -21,6 +22,7 @@ mod full_database;
 mod full_table;
 mod handshakes;
 mod metadata;
+mod other_services;
 mod resets;
 mod snapshots;
 mod stalled;

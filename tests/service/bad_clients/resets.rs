@@ -3,6 +3,7 @@
 //! turns with all others.
 
 use std::{
+    collections::HashSet,
     num::NonZeroUsize,
     sync::{
         Arc,
@@ -17,9 +18,13 @@ use voicecall::proto::{
     GetVoiceCallRequest, Live, WatchVoiceCallsRequest, watch_voice_calls_request::Start,
 };
 
+use super::stalled::{Connection, never};
 use crate::support::{
     Server, create, frames,
-    frames::{DATA, Frames, GOAWAY, HEADERS, put_headers, put_request, put_reset},
+    frames::{
+        DATA, Frames, GOAWAY, HEADERS, PING, put_beginning, put_end, put_headers, put_ping,
+        put_request, put_reset,
+    },
     get, inbound, reference,
     server::settings,
 };
@@ -99,6 +104,56 @@ async fn a_client_that_cancels_its_fan_outs_keeps_its_connection_and_its_watch()
     connection.write_all(&bytes).await.expect("it takes them");
     create(&mut server.client(), inbound()).await;
     expect(&mut frames, DATA, 1).await;
+}
+
+/// The messages of refused requests arrive after the refusal could have been sent.
+#[tokio::test]
+async fn a_client_whose_requests_are_refused_keeps_its_connection_and_its_watch() {
+    const AT_ONCE: u32 = 200;
+    const ROUNDS: u32 = 10;
+    let mut narrow = settings();
+    narrow.api.max_concurrent_requests = 1;
+    let server = Server::start_with(narrow).await;
+    let mut other = Connection::open_with(&server.endpoint, 65_535).await;
+    let occupied = tokio::spawn(other.send("GetVoiceCall", never()));
+    let (mut connection, mut frames) = frames::connect(&server.endpoint).await;
+    let look_up = look_up();
+    let mut first = 1;
+    let mut refused = 0;
+    for _ in 0..ROUNDS {
+        let streams = (0..AT_ONCE).map(move |n| first + 2 * n);
+        first += 2 * AT_ONCE;
+        let mut bytes = Vec::new();
+        for stream in streams.clone() {
+            put_beginning(&mut bytes, stream, "GetVoiceCall");
+        }
+        put_ping(&mut bytes);
+        connection.write_all(&bytes).await.expect("it takes them");
+        let mut responded = HashSet::new();
+        let mut is_read = false;
+        while !is_read || responded.len() < streams.len() {
+            let frame = timeout(SOON, frames.next()).await.expect("it comes");
+            let frame = frame.expect("the connection lives");
+            assert_ne!(frame.kind, GOAWAY, "{frame:?} after {refused} responses");
+            match frame.kind {
+                HEADERS => drop(responded.insert(frame.stream)),
+                PING => {
+                    is_read = true;
+                    let mut bytes = Vec::new();
+                    for stream in streams.clone() {
+                        put_end(&mut bytes, stream, &look_up);
+                    }
+                    connection.write_all(&bytes).await.expect("it takes them");
+                }
+                _ => {}
+            }
+        }
+        refused += responded.len();
+    }
+    assert!(
+        !occupied.is_finished(),
+        "they were refused for want of a place"
+    );
 }
 
 /// The client has a thread of its own, so that it is faster than the server, whose only thread

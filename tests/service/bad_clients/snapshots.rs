@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::time::timeout;
 use tonic::{Code, Request};
 use voicecall::proto::{
-    BatchCreateVoiceCallsRequest, ListVoiceCallsRequest, VoiceCall,
+    BatchCreateVoiceCallsRequest, ListVoiceCallsRequest, VoiceCall, WatchVoiceCallsRequest,
     watch_voice_calls_response::Message,
 };
 
+use super::stalled::{Connection, message};
 use crate::support::{
     Server, assert_refused, inbound,
     server::{Client, narrow_client, settings},
@@ -17,6 +19,9 @@ use crate::support::{
 
 const CALLS: usize = 1000;
 const ASKING: usize = 20;
+/// More than the 10 s for which a client may pause, less than the 60 s after which a stream that
+/// nobody reads ends.
+const IN_TURN: Duration = Duration::from_secs(30);
 
 /// A server with more calls than one chunk of a snapshot has, which reads one snapshot at once.
 async fn server_with_calls() -> Server {
@@ -85,6 +90,43 @@ async fn snapshots_wait_in_line_and_a_client_that_does_not_read_loses_its_turn()
     };
     let ended: Result<(), _> = Err(ended);
     assert_refused(ended, Code::ResourceExhausted, "WATCHER_TOO_SLOW", &[]);
+}
+
+/// Its stream is not polled, because its client has room for nothing.
+#[tokio::test]
+async fn a_client_that_reads_nothing_while_it_waits_in_line_holds_up_nobody() {
+    let server = server_with_calls().await;
+    let idle = idle_reader(&server).await;
+    let mut stuck = Connection::open_with(&server.endpoint, 0).await;
+    let stuck = stuck
+        .send("WatchVoiceCalls", message(&from(snapshot())))
+        .await;
+    let mut client = server.client();
+    let request = WatchVoiceCallsRequest {
+        checkpoint_interval: Some(prost_types::Duration {
+            seconds: 1,
+            nanos: 0,
+        }),
+        ..from(snapshot())
+    };
+    let mut next = Watcher::start(&mut client, request)
+        .await
+        .expect("it waits");
+    for _ in 0..2 {
+        // The first message of the other, which comes ten times as often, is on its way.
+        next.next().await.expect("it waits");
+    }
+    drop(idle);
+    let served = timeout(IN_TURN, async {
+        loop {
+            let message = next.next().await.expect("nobody is refused");
+            if matches!(message, Message::SnapshotChunk(chunk) if !chunk.voice_calls.is_empty()) {
+                return;
+            }
+        }
+    });
+    served.await.expect("it has its turn soon");
+    drop(stuck);
 }
 
 #[tokio::test]

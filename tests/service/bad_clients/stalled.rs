@@ -1,7 +1,7 @@
 //! Requests whose bodies do not arrive, and responses that nobody takes, lose their places
 //! after a bound.
 
-use std::{convert::Infallible, fs, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -13,15 +13,18 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
 use tonic::Code;
 use voicecall::proto::{
-    ImportConflictPolicy, ImportSettings, ImportVoiceCallsRequest, ListVoiceCallsRequest,
-    VoiceCall, import_voice_calls_request,
+    BatchCreateVoiceCallsRequest, GetVoiceCallRequest, ImportConflictPolicy, ImportSettings,
+    ImportVoiceCallsRequest, ListVoiceCallsRequest, VoiceCall, import_voice_calls_request,
 };
 
+use super::compression::{GZIP, compressed};
 use crate::support::{
-    Client, Server, assert_refused, create, eventually_within, get, inbound,
+    Client, Server, assert_refused, create, eventually_within, frames,
+    frames::{HEADERS, put_request},
+    get, inbound,
     postgres::Cluster,
     raw::frame,
     retry_after,
@@ -38,15 +41,19 @@ const WINDOW: u32 = 65_535;
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// A connection that can be used badly.
-struct Connection(SendRequest<Body>, String);
+pub(super) struct Connection(SendRequest<Body>, String);
 
 impl Connection {
     async fn open(endpoint: &str) -> Self {
+        Self::open_with(endpoint, WINDOW).await
+    }
+
+    /// One that takes this much of each response without anybody reading it.
+    pub(super) async fn open_with(endpoint: &str, window: u32) -> Self {
         let address = endpoint.strip_prefix("http://").expect("plaintext");
         let stream = TcpStream::connect(address).await.expect("it listens");
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            // What the client takes without anybody reading it.
-            .initial_stream_window_size(WINDOW)
+            .initial_stream_window_size(window)
             .initial_connection_window_size(WINDOW)
             .handshake(TokioIo::new(stream))
             .await
@@ -56,25 +63,50 @@ impl Connection {
     }
 
     /// Sends a request; the response's headers are waited for, its body is not read.
-    fn send(
+    pub(super) fn send(
         &mut self,
         method: &str,
         body: Body,
     ) -> impl Future<Output = Response<Incoming>> + use<> {
-        let path = format!("{}/voicecall.v1.VoiceCallService/{method}", self.1);
-        let request = Request::post(path)
+        self.send_with(method, &[], body)
+    }
+
+    /// The same with these headers.
+    fn send_with(
+        &mut self,
+        method: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> impl Future<Output = Response<Incoming>> + use<> {
+        let path = match method.strip_prefix('/') {
+            Some(path) => format!("{}/{path}", self.1),
+            None => format!("{}/voicecall.v1.VoiceCallService/{method}", self.1),
+        };
+        let mut request = Request::post(path)
             .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(body)
-            .expect("valid");
-        let response = self.0.send_request(request);
+            .header("te", "trailers");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.0.send_request(request.body(body).expect("valid"));
         async move { response.await.expect("a response") }
     }
 }
 
 /// A body that never comes.
-fn never() -> Body {
+pub(super) fn never() -> Body {
     StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>()).boxed_unsync()
+}
+
+/// A body that never ends.
+fn unended(bytes: Vec<u8>) -> Body {
+    let bytes = stream::iter([Ok(Frame::data(bytes.into()))]);
+    StreamBody::new(bytes.chain(stream::pending())).boxed_unsync()
+}
+
+/// A body of one message.
+pub(super) fn message(message: &impl Message) -> Body {
+    Full::new(Bytes::from(frame(&message.encode_to_vec()))).boxed_unsync()
 }
 
 fn list_all() -> Body {
@@ -82,7 +114,7 @@ fn list_all() -> Body {
         page_size: 1000,
         ..Default::default()
     };
-    Full::new(Bytes::from(frame(&list.encode_to_vec()))).boxed_unsync()
+    message(&list)
 }
 
 /// Calls that fill a page of two megabytes.
@@ -158,15 +190,7 @@ async fn responses_that_nobody_takes_hold_little_memory() {
     let url = Cluster::shared().await.database().await;
     let server = Process::start(&[("DATABASE_URL", &url)]);
     create_large_calls(&mut server.client()).await;
-    let resident = || {
-        let status = fs::read_to_string(format!("/proc/{}/status", server.child.id()));
-        let status = status.expect("it runs");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().nth(1));
-        kib.and_then(|kib| kib.parse::<u64>().ok())
-            .expect("a number")
-    };
-    let before = resident();
+    let before = server.resident_kib();
     let mut connections = Vec::new();
     let mut unread = JoinSet::new();
     for _ in 0..8 {
@@ -177,12 +201,84 @@ async fn responses_that_nobody_takes_hold_little_memory() {
         connections.push(connection);
     }
     let responses = unread.join_all().await;
-    let growth = resident().saturating_sub(before);
+    let growth = server.resident_kib().saturating_sub(before);
     assert!(
         growth < MAX_KIB,
         "{growth} KiB for {} responses",
         responses.len()
     );
+}
+
+/// Responses that HTTP/2 could take as they are, and clients that take one byte of each.
+#[tokio::test]
+async fn responses_of_a_call_that_nobody_takes_hold_little_memory() {
+    // 64 KiB for each of the default number of requests in progress, and as much for all else.
+    const MAX_KIB: u64 = 2 * 64 * 1024;
+    const CONNECTIONS: usize = 12;
+    const REQUESTS: u32 = 500;
+    let url = Cluster::shared().await.database().await;
+    let server = Process::start(&[("DATABASE_URL", &url)]);
+    let mut client = server.client();
+    let large = VoiceCall {
+        call_summary: Some("x".repeat(60_000)),
+        ..inbound()
+    };
+    let large = create(&mut client, large).await;
+    let get_large = GetVoiceCallRequest {
+        uid: large.uid,
+        ..Default::default()
+    };
+    let get_large = get_large.encode_to_vec();
+    let before = server.resident_kib();
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let (mut connection, mut frames) = frames::connect_with_window(&server.endpoint, 1).await;
+        let mut bytes = Vec::new();
+        for request in 0..REQUESTS {
+            put_request(&mut bytes, 1 + 2 * request, "GetVoiceCall", &get_large);
+        }
+        connection.write_all(&bytes).await.expect("it takes them");
+        for _ in 0..REQUESTS {
+            while frames.next().await.expect("the connection lives").kind != HEADERS {}
+        }
+        connections.push((connection, frames));
+    }
+    let growth = server.resident_kib().saturating_sub(before);
+    assert!(growth < MAX_KIB, "{growth} KiB");
+}
+
+/// Requests of four megabytes each, which are a few kilobytes as they come.
+#[tokio::test]
+async fn what_is_decompressed_counts_until_the_request_has_ended() {
+    // The default, in bytes, for large requests, and half as much again for all else.
+    const MAX_KIB: u64 = 384 * 1024;
+    let url = Cluster::shared().await.database().await;
+    let server = Process::start(&[("DATABASE_URL", &url)]);
+    let mut client = server.client();
+    let call = create(&mut client, inbound()).await;
+    let request = BatchCreateVoiceCallsRequest {
+        request_id: "a".repeat(4 * 1024 * 1024 - 16),
+        ..Default::default()
+    };
+    let message = compressed(&request.encode_to_vec());
+    let before = server.peak_kib();
+    let mut connections = Vec::new();
+    let mut open = JoinSet::new();
+    for _ in 0..4 {
+        let mut connection = Connection::open(&server.endpoint).await;
+        for _ in 0..50 {
+            let body = unended(message.clone());
+            open.spawn(connection.send_with("BatchCreateVoiceCalls", &GZIP, body));
+        }
+        connections.push(connection);
+    }
+    // Those that are not refused at once end when their time is over.
+    for response in open.join_all().await {
+        assert_eq!(response.headers()["grpc-status"], "8");
+    }
+    let growth = server.peak_kib() - before;
+    assert!(growth < MAX_KIB, "{growth} KiB");
+    assert!(is_served(&mut client, &call.uid).await);
 }
 
 #[tokio::test]

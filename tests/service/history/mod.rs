@@ -78,7 +78,7 @@ pub(crate) async fn final_log(database_url: &str) -> Vec<Change> {
         let deadline = Instant::now() + Duration::from_secs(30);
         let page = store
             .log()
-            .after(position, 1000, deadline)
+            .after(position, 1000, None, deadline)
             .await
             .expect("whole");
         let Some(last) = page.entries.last() else {

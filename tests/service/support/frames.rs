@@ -17,8 +17,10 @@ pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const GOAWAY: u8 = 7;
 const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 
+const INITIAL_WINDOW_SIZE: u16 = 4;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const CANCEL: u32 = 8;
@@ -35,10 +37,20 @@ pub(crate) struct Frame {
 
 /// The two directions of a new connection, on which the preface and SETTINGS were sent.
 pub(crate) async fn connect(endpoint: &str) -> (OwnedWriteHalf, Frames) {
+    connect_with_window(endpoint, 65_535).await
+}
+
+/// The same with room for so many bytes of each response.
+pub(crate) async fn connect_with_window(endpoint: &str, window: u32) -> (OwnedWriteHalf, Frames) {
     let address = endpoint.strip_prefix("http://").expect("plaintext");
     let mut stream = TcpStream::connect(address).await.expect("it listens");
     let mut start = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    put(&mut start, SETTINGS, 0, 0, &[]);
+    let setting = [
+        &INITIAL_WINDOW_SIZE.to_be_bytes()[..],
+        &window.to_be_bytes(),
+    ]
+    .concat();
+    put(&mut start, SETTINGS, 0, 0, &setting);
     // The server may send more than will ever come.
     put(
         &mut start,
@@ -73,6 +85,12 @@ impl Frames {
 
 /// Appends a request with one message.
 pub(crate) fn put_request(bytes: &mut Vec<u8>, stream: u32, method: &str, message: &[u8]) {
+    put_beginning(bytes, stream, method);
+    put_end(bytes, stream, message);
+}
+
+/// Appends the headers of such a request.
+pub(crate) fn put_beginning(bytes: &mut Vec<u8>, stream: u32, method: &str) {
     // POST and http are entries of HPACK's static table; the rest is literal.
     let mut headers = vec![0x83, 0x86];
     let path = format!("/voicecall.v1.VoiceCallService/{method}");
@@ -89,7 +107,16 @@ pub(crate) fn put_request(bytes: &mut Vec<u8>, stream: u32, method: &str, messag
         }
     }
     put(bytes, HEADERS, END_HEADERS, stream, &headers);
+}
+
+/// Appends its message.
+pub(crate) fn put_end(bytes: &mut Vec<u8>, stream: u32, message: &[u8]) {
     put(bytes, DATA, END_STREAM, stream, &frame(message));
+}
+
+/// Appends a PING, which is answered when all before it has been read.
+pub(crate) fn put_ping(bytes: &mut Vec<u8>) {
+    put(bytes, PING, 0, 0, &[0; 8]);
 }
 
 /// Appends the fewest headers that begin a request: POST, http and "/" are entries of HPACK's

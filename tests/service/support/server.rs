@@ -1,6 +1,7 @@
 //! The service under test: in this process on a port of its own, or as a separate process.
 
 use std::{
+    fs,
     fs::File,
     io::{BufRead, BufReader, Write},
     num::NonZeroUsize,
@@ -284,6 +285,24 @@ impl Process {
     /// A client of it.
     pub(crate) fn client(&self) -> Client {
         client(&self.endpoint)
+    }
+
+    /// The memory that it uses, in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most memory that it has used so far, in KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.expect("Linux says so").trim().trim_end_matches(" kB");
+        kib.parse().expect("a number")
     }
 }
 

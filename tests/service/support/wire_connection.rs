@@ -19,6 +19,7 @@ pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
@@ -75,6 +76,24 @@ impl Frames {
             answers_pings: true,
         };
         this.send(&[PREFACE, &SETTINGS].concat()).await;
+        this.next().await.expect("the server's SETTINGS");
+        this
+    }
+
+    /// One whose socket takes little that is not read, while HTTP/2 may send without a bound.
+    pub(crate) async fn connect_slowly(endpoint: &str) -> Self {
+        let address = endpoint.strip_prefix("http://").expect("plaintext");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(8 * 1024).expect("it is small");
+        let address = address.parse().expect("an address");
+        let mut this = Self {
+            stream: socket.connect(address).await.expect("it listens"),
+            next_stream: 1,
+            answers_pings: true,
+        };
+        this.send(&[PREFACE, &SETTINGS].concat()).await;
+        let window = (1_u32 << 30).to_be_bytes();
+        this.send_frame(WINDOW_UPDATE, 0, 0, &window).await;
         this.next().await.expect("the server's SETTINGS");
         this
     }

@@ -1,8 +1,6 @@
 //! The size of a filter, the number of watches, and the memory of those that are never
 //! read or abandoned.
 
-use std::fs;
-
 use tonic::Code;
 use voicecall::proto::{
     ListVoiceCallChangesRequest, VoiceCallFilter, WatchVoiceCallsRequest,
@@ -14,7 +12,7 @@ use crate::support::{
     Server, assert_refused, create, eventually, inbound,
     postgres::Cluster,
     request_id, retry_after,
-    server::{Process, client, settings},
+    server::{Process, client, narrow_client, settings},
     watcher::{Watcher, change, from, live, snapshot},
 };
 
@@ -83,13 +81,44 @@ async fn watches_past_the_limit_are_refused_until_one_ends() {
     assert_refused(full, Code::ResourceExhausted, "OVERLOADED", &[]);
 }
 
-/// The resident memory of a server, in KiB.
-fn resident_kib(server: &Process) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id()));
-    let status = status.expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.expect("a resident size").parse().expect("a number")
+/// Each of them needs six megabytes of the log, which memory no longer has.
+#[tokio::test]
+async fn watchers_that_catch_up_hold_little_of_the_log() {
+    const WATCHES: usize = 60;
+    /// A read of 256 KiB and the entry that ends it, a message, and what each costs besides.
+    const MAX_KIB_EACH: u64 = 1536;
+    let database_url = Cluster::shared().await.database().await;
+    let server = Process::start(&[
+        ("DATABASE_URL", &database_url),
+        ("VOICECALL_FEED_MEMORY", "65536"),
+    ]);
+    let mut client = server.client();
+    let mut last = 0;
+    for _ in 0..4 {
+        last = create_many(&mut client, 25, 60_000).await;
+    }
+    let before = server.resident_kib();
+    let mut stuck = Vec::new();
+    for watch in 0..WATCHES {
+        let filter = match watch % 2 {
+            0 => VoiceCallFilter::default(),
+            _ => of_staff("ada"),
+        };
+        let start = Start::AfterRevision(0);
+        let mut client = narrow_client(&server.endpoint);
+        let mut watcher = Watcher::with_filter(&mut client, start, filter).await;
+        // It has read the log.
+        watcher.next().await.expect("an event");
+        stuck.push(watcher);
+    }
+    let growth = server.resident_kib().saturating_sub(before);
+    let each = growth / WATCHES as u64;
+    assert!(each < MAX_KIB_EACH, "{each} KiB for each watch");
+    for watcher in &mut stuck[..2] {
+        let seen = watcher.until(last).await;
+        let seen: Vec<_> = seen.iter().map(|event| change(event).revision).collect();
+        assert_eq!(seen, (2..=last).collect::<Vec<_>>());
+    }
 }
 
 #[tokio::test]
@@ -127,10 +156,10 @@ async fn abandoned_watches_leave_nothing_behind() {
         )
         .await;
         if watch == WATCHES / 10 {
-            occupied = resident_kib(&server);
+            occupied = server.resident_kib();
         }
     }
-    let growth = resident_kib(&server).saturating_sub(occupied);
+    let growth = server.resident_kib().saturating_sub(occupied);
     assert!(growth < MAX_GROWTH_KIB, "{growth} KiB more");
     let mut watcher = Watcher::start(&mut client, from(live()))
         .await
@@ -165,7 +194,7 @@ async fn watchers_that_never_read_cost_little_and_delay_no_other() {
             stuck.push(Watcher::with_filter(&mut client, live(), filter).await);
         }
     }
-    let before = resident_kib(&server);
+    let before = server.resident_kib();
     let mut last = first;
     for _ in 0..40 {
         last = create_many(&mut client, 100, 2000).await;
@@ -176,7 +205,7 @@ async fn watchers_that_never_read_cost_little_and_delay_no_other() {
         let seen: Vec<_> = seen.iter().map(|event| change(event).revision).collect();
         assert_eq!(seen, expected);
     }
-    let growth = resident_kib(&server).saturating_sub(before);
+    let growth = server.resident_kib().saturating_sub(before);
     let each = growth / (CONNECTIONS * STREAMS) as u64;
     println!("{each} KiB each");
     assert!(each <= MAX_KIB_EACH, "{each} KiB for each stream");

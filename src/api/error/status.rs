@@ -1,6 +1,5 @@
-//! Every error that leaves the service, and the place where it becomes a [`Status`]. Only a
-//! message that cannot be decoded has its status from the codec (`proto/codec`), which knows
-//! nothing of this layer.
+//! The place where an error becomes a [`Status`]. Only a message that is not decoded has its status
+//! from the codec (`proto/codec`), which knows nothing of this layer.
 //!
 //! The messages are written here: they never contain text of the database driver, SQL, or
 //! the contents of a call.
@@ -10,10 +9,10 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::violations::Violations;
+use super::{Error, TooLarge};
 use crate::{
+    api::violations::Violations,
     domain::{Revision, machine::Rejection},
-    feed::SnapshotError,
     proto::{self, ERROR_DOMAIN, ErrorReason},
     store::{LogError, ReadError, WriteError},
 };
@@ -25,92 +24,6 @@ const RETRY_ELSEWHERE: Duration = Duration::from_millis(10);
 
 /// Details are sent in a header, and clients accept 8 KiB of headers by default.
 const MAX_VIOLATION_BYTES: usize = 4096;
-
-/// Why a request is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Error {
-    /// Fields, masks or arguments are invalid.
-    InvalidFields(Violations),
-    /// The page token is truncated or corrupt, or belongs to another query.
-    InvalidPageToken,
-    /// The bytes cannot be decoded.
-    MalformedMessage,
-    /// A message is larger than allowed.
-    MessageTooLarge(TooLarge),
-    /// There is no such call.
-    NotFound(uuid::Uuid),
-    /// There was such a call, and it was purged.
-    Purged(uuid::Uuid),
-    /// The resume token is truncated, corrupt, or of an unknown version.
-    InvalidResumeToken,
-    /// The change log cannot be read from this point.
-    Log(LogError),
-    /// What the client needs next is no longer kept.
-    WatcherTooSlow,
-    /// A write was refused or failed.
-    Write {
-        /// Why.
-        error: WriteError,
-        /// Whether the request can be repeated safely.
-        has_request_id: bool,
-    },
-    /// An import cannot continue, or one of its records is refused.
-    Import(WriteError),
-    /// A read failed.
-    Read(ReadError),
-    /// The server is overloaded.
-    Overloaded,
-    /// The client stopped sending in the middle of a request.
-    RequestStalled,
-    /// The server is shutting down, or the connection is about to close.
-    Draining,
-    /// The deadline passed.
-    DeadlineExceeded,
-    /// There is no such method.
-    UnknownMethod,
-    /// The request is compressed in an unknown way.
-    UnsupportedCompression,
-}
-
-/// Which message is too large.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TooLarge {
-    /// The request.
-    Request,
-    /// The metadata of the request.
-    Metadata,
-    /// The response to it.
-    Response,
-}
-
-impl From<Violations> for Error {
-    fn from(violations: Violations) -> Self {
-        Self::InvalidFields(violations)
-    }
-}
-
-impl From<LogError> for Error {
-    fn from(error: LogError) -> Self {
-        Self::Log(error)
-    }
-}
-
-impl From<SnapshotError> for Error {
-    fn from(error: SnapshotError) -> Self {
-        match error {
-            SnapshotError::Log(LogError::Compacted { .. }) | SnapshotError::TooSlow => {
-                Self::WatcherTooSlow
-            }
-            SnapshotError::Log(error) => Self::Log(error),
-        }
-    }
-}
-
-impl From<ReadError> for Error {
-    fn from(error: ReadError) -> Self {
-        Self::Read(error)
-    }
-}
 
 /// The parts of a status besides the violations.
 struct Parts {
@@ -311,7 +224,7 @@ fn import(error: WriteError) -> Parts {
 }
 
 /// The error of one record of an import, which is sent as a message.
-pub(super) fn to_import_error(error: Error) -> proto::ImportError {
+pub(in crate::api) fn to_import_error(error: Error) -> proto::ImportError {
     let violations = match &error {
         Error::InvalidFields(violations) => violations.clone(),
         _ => Violations::default(),
