@@ -182,9 +182,10 @@ pub(crate) async fn attempt(
 /// standby was cancelled: then the batch has reached it when a later commit has.
 async fn commit(session: &WriterSession, stamp: i64, batch: &Batch) -> QueryResult<Reply> {
     let warnings = session.session.warnings();
+    let asked_at = Instant::now();
     let reply = statement::commit(&session.session, stamp, &session.clock, batch).await?;
     if let Reply::Committed { clock, .. } = &reply {
-        session.clock.database_says(*clock);
+        session.clock.database_says(*clock, asked_at);
     }
     if session.session.warnings() != warnings && matches!(reply, Reply::Committed { .. }) {
         session.reach_standby().await?;

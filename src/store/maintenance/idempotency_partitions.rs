@@ -1,6 +1,8 @@
 //! The partitions of the idempotency records: six hours each, made a day ahead, and dropped
 //! when they are past keeping.
 
+use std::time::Instant;
+
 use diesel::{
     QueryResult, QueryableByName, data_types::PgTimestamp, pg::sql_types::Timestamptz, sql_query,
     sql_types::Nullable,
@@ -40,13 +42,14 @@ pub(crate) async fn make(session: &Session, clock: &Clock) -> QueryResult<()> {
             ORDER BY last_revision DESC LIMIT 1 \
          ) AS log_time",
     );
+    let asked_at = Instant::now();
     let times: Times = session.row(query).await?;
     let log_time = times.log_time.map(from_sql_time);
     // In this order: the log bears witness for the clock.
     if let Some(log_time) = log_time {
         clock.log_says(log_time);
     }
-    clock.database_says(from_sql_time(times.clock));
+    clock.database_says(from_sql_time(times.clock), asked_at);
     let now = clock.log_now();
     let partitions = all(session).await?;
     let starts = [Some(slot(now)), log_time.map(slot)];
