@@ -19,7 +19,6 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::upkeep::takes;
 use crate::{
     domain::{Revision, Uuid},
     store::{
@@ -96,7 +95,7 @@ async fn look(connector: &Connector) -> Result<Look, OpenError> {
 /// Erases what can be, on a session whose lock goes with it.
 async fn erase(session: &Session) -> QueryResult<Look> {
     let wanted = "SELECT EXISTS (SELECT FROM purged_calls WHERE erased_at IS NULL) AS answer";
-    if !holds(session, wanted).await? || !takes(session, Lock::Erasure).await? {
+    if !holds(session, wanted).await? || !Lock::Erasure.try_take(session).await? {
         return Ok(Look::Nothing);
     }
     // What keeps dead rows in this table, of one row, keeps them in all.
