@@ -11,18 +11,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::{Mutex, mpsc},
-    time::sleep,
-};
+use tokio::{runtime::Handle, sync::Mutex, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
 use super::{
     attempt::{self, Attempt, Effort, Lost, attempt},
     commit_outcome::{self, CommitOutcome},
-    committed_batch::CommittedBatch,
+    committed_batch::CommittedBatches,
     import_halves::{self, Halves},
     planner::{CommittedWrites, Pending},
     queue::Queue,
@@ -42,10 +38,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a committer without a session leaves the work to the others.
 const REST: Duration = Duration::from_millis(500);
 
-/// Where committed batches go besides their callers: bounded, and never waited
-/// for.
-pub(crate) type Commits = mpsc::Sender<CommittedBatch>;
-
 /// One committer: a task of the store's, which ends when the queue is closed and
 /// empty.
 pub(crate) struct Committer {
@@ -58,8 +50,8 @@ pub(crate) struct Committer {
     pub(crate) upkeep: Upkeep,
     pub(crate) availability: Availability,
     pub(crate) head: HeadHint,
-    /// Who wants to hear of commits.
-    pub(crate) commits: Commits,
+    /// Where committed batches go besides their callers.
+    pub(crate) committed: CommittedBatches,
     /// Owns the committer, and what it starts.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the database is there for the first time.
@@ -216,7 +208,7 @@ impl Committer {
                 before,
                 stamp,
             } => {
-                self.hand_over(&writes, before, stamp);
+                self.publish(&writes, before, stamp);
                 ControlFlow::Break(GroupOutcome::Committed(writes))
             }
             Attempt::Done => ControlFlow::Break(GroupOutcome::Answered),
@@ -369,19 +361,13 @@ impl Committer {
         }
     }
 
-    /// Hands the changes to the follower, without waiting: what finds no room is in the log.
-    fn hand_over(&self, writes: &CommittedWrites, before: Position, stamp: i64) {
-        let Some(last) = writes.changes.last() else {
-            return;
-        };
-        self.head.set(last.revision);
-        self.upkeep.log_reached(last.revision);
-        let _ = self.commits.try_send(CommittedBatch {
-            before,
-            stamp,
-            committed_at: last.changed_at,
-            changes: writes.changes.clone(),
-        });
+    /// Tells the rest of the process of a commit, without waiting.
+    fn publish(&self, writes: &CommittedWrites, before: Position, stamp: i64) {
+        if let Some(last) = writes.last_revision() {
+            self.head.set(last);
+            self.upkeep.log_reached(last);
+            self.committed.publish(&writes.changes, before, stamp);
+        }
     }
 
     /// What is left to do after the session was lost.

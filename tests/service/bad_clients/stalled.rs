@@ -1,7 +1,7 @@
 //! Requests whose bodies do not arrive, and responses that nobody takes, lose their places
 //! after a bound.
 
-use std::{convert::Infallible, fs, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -158,15 +158,7 @@ async fn responses_that_nobody_takes_hold_little_memory() {
     let url = Cluster::shared().await.database().await;
     let server = Process::start(&[("DATABASE_URL", &url)]);
     create_large_calls(&mut server.client()).await;
-    let resident = || {
-        let status = fs::read_to_string(format!("/proc/{}/status", server.child.id()));
-        let status = status.expect("it runs");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().nth(1));
-        kib.and_then(|kib| kib.parse::<u64>().ok())
-            .expect("a number")
-    };
-    let before = resident();
+    let before = server.resident_kib();
     let mut connections = Vec::new();
     let mut unread = JoinSet::new();
     for _ in 0..8 {
@@ -177,7 +169,7 @@ async fn responses_that_nobody_takes_hold_little_memory() {
         connections.push(connection);
     }
     let responses = unread.join_all().await;
-    let growth = resident().saturating_sub(before);
+    let growth = server.resident_kib().saturating_sub(before);
     assert!(
         growth < MAX_KIB,
         "{growth} KiB for {} responses",
