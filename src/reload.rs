@@ -75,8 +75,12 @@ impl<T> Current<T> {
 
     /// Waits until there is a value.
     pub async fn available(&mut self) {
-        let available = self.0.wait_for(|version| version.value.is_some()).await;
-        if available.is_err() {
+        let is_lost = self
+            .0
+            .wait_for(|version| version.value.is_some())
+            .await
+            .is_err();
+        if is_lost {
             std::future::pending::<()>().await;
         }
     }

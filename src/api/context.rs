@@ -1,7 +1,11 @@
 //! What a handler knows about a request besides its message: the connection, the deadline, and
 //! what ends a stream from outside.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -13,6 +17,7 @@ use tokio_util::{
 };
 
 use super::error::Error;
+use crate::auth::{Certificate, Principal};
 
 /// Health checks and reflection streams that a connection may have at once.
 const OTHER_SHARE: usize = 64;
@@ -24,6 +29,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Connection {
     peer: IpAddr,
+    certificate: OnceLock<Certificate>,
     ending: CancellationToken,
     streams: TaskTracker,
     /// One permit for each request that it may have in progress.
@@ -39,6 +45,7 @@ impl Connection {
     pub fn new(peer: IpAddr, ending: CancellationToken, request_share: usize) -> Self {
         Self {
             peer,
+            certificate: OnceLock::new(),
             ending,
             streams: TaskTracker::new(),
             requests: Arc::new(Semaphore::new(request_share)),
@@ -50,6 +57,17 @@ impl Connection {
     #[must_use]
     pub fn peer(&self) -> IpAddr {
         self.peer
+    }
+
+    /// Says which certificate the client has shown, once the handshake is complete.
+    pub fn set_certificate(&self, certificate: Certificate) {
+        // There is one handshake.
+        let _ = self.certificate.set(certificate);
+    }
+
+    /// The certificate that the client has shown.
+    pub(super) fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.get()
     }
 
     /// Cancelled when the connection is about to close.
@@ -95,6 +113,8 @@ pub(super) struct StopSignals {
     /// Cancelled when the server starts to drain, or the connection is about to close.
     pub(super) ending: CancellationToken,
     pub(super) deadline: Option<Instant>,
+    /// Whose credentials may expire, or be revoked.
+    principal: Option<Arc<Principal>>,
     /// GOAWAY waits for the stream.
     _stream: Option<TaskTrackerToken>,
 }
@@ -102,39 +122,74 @@ pub(super) struct StopSignals {
 impl StopSignals {
     pub(super) fn of<T>(request: &tonic::Request<T>) -> Self {
         let connection = request.extensions().get::<Arc<Connection>>();
+        let context = Context::of(request);
         Self {
             ending: connection.map_or_else(CancellationToken::new, |it| it.ending.clone()),
-            deadline: Context::of(request).deadline,
+            deadline: context.deadline,
+            principal: context.principal,
             _stream: connection.map(|it| it.stream()),
         }
     }
 
-    /// Returns once the client's deadline has passed; never, if there is none.
-    pub(super) async fn deadline(&self) {
-        match self.deadline {
-            Some(deadline) => sleep_until(deadline).await,
-            None => std::future::pending().await,
+    /// Whether the caller's credentials are still good.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        match &self.principal {
+            Some(principal) => principal
+                .check(SystemTime::now())
+                .map_err(Error::Unauthenticated),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns once one of them ends the stream, and says which.
+    pub(super) async fn ended(&self) -> Error {
+        let deadline = async {
+            match self.deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let credentials = async {
+            match &self.principal {
+                Some(principal) => principal.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.ending.cancelled() => Error::Draining,
+            () = deadline => Error::DeadlineExceeded,
+            refusal = credentials => Error::Unauthenticated(refusal),
         }
     }
 }
 
 /// Added to each request by the middleware, read by the handlers.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Context {
     /// The client's deadline, from `grpc-timeout`.
     pub(super) deadline: Option<Instant>,
+    /// Who is calling; `None` where nobody is asked.
+    pub(super) principal: Option<Arc<Principal>>,
 }
 
 impl Context {
     pub(super) fn of<T>(request: &tonic::Request<T>) -> Self {
-        request.extensions().get().copied().unwrap_or_default()
+        request.extensions().get().cloned().unwrap_or_default()
     }
 
     /// The deadline of a read: the client's, but no later than 30 s from now, because no
     /// transaction of the service may live longer.
-    pub(super) fn read_deadline(self) -> Instant {
+    pub(super) fn read_deadline(&self) -> Instant {
         let latest = Instant::now() + READ_TIMEOUT;
         self.deadline
             .map_or(latest, |deadline| deadline.min(latest))
+    }
+
+    /// The name of who is calling.
+    pub(super) fn actor(&self) -> Option<Arc<str>> {
+        self.principal
+            .as_ref()
+            .map(|principal| Arc::clone(principal.name()))
     }
 }

@@ -15,23 +15,25 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tower::Service;
 use tracing::{debug, error};
 
 use super::{
+    access::{Access, CALL_SERVICE, names_unknown_key},
     admission::{self, Admission, Place, Responses},
     context::{Connection, Context},
     ending_body,
     error::{Error, TooLarge},
     framework,
 };
+use crate::auth::Principal;
 
-/// Only these methods have limits and deadlines: health checks must work under load, and
-/// reflection streams at the client's pace.
-const CALL_SERVICE: &str = "/voicecall.v1.VoiceCallService/";
 const REQUEST_ID: &str = "x-request-id";
 /// The largest metadata of a request, as HTTP/2 counts it (RFC 9113, 6.5.2). HTTP/2's own limit
 /// is larger: beyond it a request is refused before it gets here, and without a reason.
@@ -53,6 +55,7 @@ pub(super) struct Middleware<C, R> {
 
 struct Shared {
     admission: Admission,
+    access: Access,
     /// Cancelled when the server shuts down.
     draining: CancellationToken,
     request_ids: RequestIds,
@@ -67,6 +70,7 @@ impl<C, R> Middleware<C, R> {
         rest: R,
         max_concurrent: usize,
         responses: Responses,
+        access: Access,
         draining: CancellationToken,
     ) -> Self {
         Self {
@@ -74,6 +78,7 @@ impl<C, R> Middleware<C, R> {
             rest,
             shared: Arc::new(Shared {
                 admission: Admission::new(max_concurrent, responses),
+                access,
                 draining,
                 request_ids: RequestIds::new(),
                 overloaded: refuse(Error::Overloaded).into_parts().0.headers,
@@ -87,80 +92,126 @@ type Response = http::Response<Body>;
 
 impl<C, R> Service<Request> for Middleware<C, R>
 where
-    C: Service<Request, Response = Response, Error = Infallible>,
+    C: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     C::Future: Send + 'static,
-    R: Service<Request, Response = Response, Error = Infallible>,
+    R: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     R::Future: Send + 'static,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+    type Future = ResponseFuture;
 
     /// Both services are always ready: one is a generated server, the other a router.
     fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request) -> Self::Future {
+    fn call(&mut self, request: Request) -> Self::Future {
         let request_id = self.shared.request_ids.next();
         if !is_grpc(request.headers()) {
             let refusal = unsupported_media_type(request_id);
             return Box::pin(respond_after(request, refusal));
         }
-        let method = request.uri().path();
         if metadata_bytes(&request) > MAX_METADATA_BYTES {
-            let refusal = refuse(Error::MessageTooLarge(TooLarge::Metadata));
-            let refusal = finish(refusal, method, request_id);
-            return Box::pin(respond_after(request, refusal));
-        }
-        if !method.starts_with(CALL_SERVICE) {
-            let method = method.to_owned();
-            let connection = request.extensions().get::<Arc<Connection>>().cloned();
-            let permit = match connection.as_ref().map(|it| it.admit_other()).transpose() {
-                Ok(permit) => permit,
-                Err(error) => {
-                    let refusal = finish(self.shared.refuse(error), &method, request_id);
-                    return Box::pin(respond_after(request, refusal));
-                }
-            };
-            let response = self.rest.call(Admission::bound_other_request(request));
-            let shared = Arc::clone(&self.shared);
-            return Box::pin(async move {
-                let response = finish(response.await?, &method, request_id);
-                let response = ending_body::end_with(connection, permit, response);
-                Ok(shared.admission.bound_other_response(response))
-            });
+            let error = Error::MessageTooLarge(TooLarge::Metadata);
+            return self.shared.refusal(request, error, request_id);
         }
         // This comes before all that costs more, because under overload most requests get no
         // further.
-        let place = match self.shared.admit(&request) {
-            Ok(place) => place,
-            Err(error) => {
-                let refusal = finish(self.shared.refuse(error), method, request_id);
-                return Box::pin(respond_after(request, refusal));
-            }
+        let held = match self.shared.admit(&request) {
+            Ok(held) => held,
+            Err(error) => return self.shared.refusal(request, error, request_id),
         };
-        let method = method.to_owned();
-        let deadline = grpc_timeout(request.headers()).map(|timeout| Instant::now() + timeout);
-        request.extensions_mut().insert(Context { deadline });
-        let response = self.calls.call(Admission::bound_request(request, &place));
-        let response = Admission::run(&place, response);
+        match self.shared.access.allow(&request) {
+            Ok(principal) => self.run(request, held, principal, request_id),
+            Err(error) if names_unknown_key(&error) => {
+                let mut this = self.clone();
+                Box::pin(async move {
+                    this.shared.access.refresh_keys().await;
+                    match this.shared.access.allow(&request) {
+                        Ok(principal) => this.run(request, held, principal, request_id).await,
+                        Err(error) => this.shared.refusal(request, error, request_id).await,
+                    }
+                })
+            }
+            Err(error) => self.shared.refusal(request, error, request_id),
+        }
+    }
+}
+
+/// What a request holds while it is in progress.
+enum Held {
+    /// A place of the call service.
+    Call(Place),
+    /// One of the connection's few for the other services.
+    Other(Option<OwnedSemaphorePermit>),
+}
+
+type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+impl<C, R> Middleware<C, R>
+where
+    C: Service<Request, Response = Response, Error = Infallible>,
+    C::Future: Send + 'static,
+    R: Service<Request, Response = Response, Error = Infallible>,
+    R::Future: Send + 'static,
+{
+    /// Has a request served that may be.
+    fn run(
+        &mut self,
+        mut request: Request,
+        held: Held,
+        principal: Option<Arc<Principal>>,
+        request_id: HeaderValue,
+    ) -> ResponseFuture {
+        let method = request.uri().path().to_owned();
         let shared = Arc::clone(&self.shared);
-        Box::pin(async move {
-            let response = with_deadline(deadline, response).await?;
-            let response = finish(response, &method, request_id);
-            Ok(shared.admission.bound_response(response, place))
-        })
+        match held {
+            Held::Call(place) => {
+                let timeout = grpc_timeout(request.headers());
+                let deadline = timeout.map(|timeout| Instant::now() + timeout);
+                request.extensions_mut().insert(Context {
+                    deadline,
+                    principal,
+                });
+                let response = self.calls.call(Admission::bound_request(request, &place));
+                let response = Admission::run(&place, response);
+                Box::pin(async move {
+                    let response = with_deadline(deadline, response).await?;
+                    let response = finish(response, &method, request_id);
+                    Ok(shared.admission.bound_response(response, place))
+                })
+            }
+            Held::Other(permit) => {
+                let connection = request.extensions().get::<Arc<Connection>>().cloned();
+                let response = self.rest.call(Admission::bound_other_request(request));
+                Box::pin(async move {
+                    let response = finish(response.await?, &method, request_id);
+                    let response = ending_body::end_with(connection, permit, response);
+                    Ok(shared.admission.bound_other_response(response))
+                })
+            }
+        }
     }
 }
 
 impl Shared {
-    fn admit(&self, request: &Request) -> Result<Place, Error> {
+    fn admit(&self, request: &Request) -> Result<Held, Error> {
+        let connection = request.extensions().get::<Arc<Connection>>();
+        // Health checks must work under load.
+        if !request.uri().path().starts_with(CALL_SERVICE) {
+            let permit = connection.map(|connection| connection.admit_other());
+            return permit.transpose().map(Held::Other);
+        }
         if self.draining.is_cancelled() {
             return Err(Error::Draining);
         }
-        self.admission
-            .admit(request.extensions().get::<Arc<Connection>>())
+        self.admission.admit(connection).map(Held::Call)
+    }
+
+    fn refusal(&self, request: Request, error: Error, request_id: HeaderValue) -> ResponseFuture {
+        let refusal = finish(self.refuse(error), request.uri().path(), request_id);
+        Box::pin(respond_after(request, refusal))
     }
 
     fn refuse(&self, error: Error) -> Response {

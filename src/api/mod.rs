@@ -5,6 +5,7 @@
 //! - `request`: from the wire to the domain, with all violations reported at once;
 //!   `response`: to the wire, at most 2 MiB
 //! - [`tokens`]: page tokens and resume tokens
+//! - `access`: who may call what
 //! - `admission`: what a request may hold, and for how long
 //! - `middleware`: what every request passes through: deadlines, limits, request ids;
 //!   `ending_body`: the end of health streams when their connection closes
@@ -15,6 +16,7 @@
 //! It deliberately knows nothing of SQL, of sockets, or of the changes that a call may
 //! undergo.
 
+mod access;
 mod admission;
 mod context;
 mod ending_body;
@@ -28,6 +30,7 @@ mod response;
 pub mod tokens;
 pub mod violations;
 
+pub use access::Access;
 pub use context::Connection;
 
 use tokio_util::sync::CancellationToken;
@@ -87,6 +90,7 @@ pub fn api(
     store: Store,
     feed: Feed,
     limits: Limits,
+    access: Access,
     draining: CancellationToken,
 ) -> Result<(Api, HealthReporter, Responses), InvalidDescriptors> {
     let service = handlers::service::Service::new(store, feed, limits);
@@ -109,7 +113,14 @@ pub fn api(
         .prepare();
     let responses = Responses::default();
     let max_concurrent = limits.max_concurrent_requests;
-    let middleware = Middleware::new(service, rest, max_concurrent, responses.clone(), draining);
+    let middleware = Middleware::new(
+        service,
+        rest,
+        max_concurrent,
+        responses.clone(),
+        access,
+        draining,
+    );
     let api = BoxCloneSyncService::new(middleware);
     Ok((api, health_reporter, responses))
 }

@@ -6,6 +6,7 @@
 //! - [`jwt`]: tokens of an identity provider, and the provider's keys
 //! - [`policy`]: the file that names principals
 //! - `certificate`: the names in a client certificate
+//! - [`settings`]: what the operator has named, and what keeps it current
 //! - `remembered`: principals that were found before
 //!
 //! It deliberately knows nothing of gRPC, and nothing of what an RPC does.
@@ -15,9 +16,11 @@ pub mod jwt;
 pub mod policy;
 pub mod principal;
 mod remembered;
+pub mod settings;
 
 pub use certificate::{Certificate, CertificateError};
 pub use principal::{Principal, Scope, Scopes};
+pub use settings::{JwtSettings, Settings, Sources};
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -94,6 +97,13 @@ impl Authenticator {
                 Some(certificate) => self.certificate(certificate),
                 None => Err(Refusal::Missing),
             },
+        }
+    }
+
+    /// Waits until credentials can be checked: until there are signing keys.
+    pub async fn ready(&self) {
+        if let Some(jwt) = &self.jwt {
+            jwt.ready().await;
         }
     }
 

@@ -1,6 +1,12 @@
 //! One client's connection: HTTP/2 over a socket, from the first byte to a graceful shutdown.
 
-use std::{future, net, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future,
+    net::{self, IpAddr},
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use hyper::{body::Incoming, rt::Executor, server::conn::http2};
 use hyper_util::{
@@ -15,10 +21,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::ServiceExt;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::{WriteCoalescer, connections::Place, handshake, read_turns::ReadTurns};
-use crate::api::Api;
+use super::{
+    Tls, WriteCoalescer,
+    connections::Place,
+    handshake::{self, Failure, Misdirected},
+    read_turns::ReadTurns,
+};
+use crate::{api::Api, reload::Current};
 
 /// How long a connection may be silent before the client is pinged, and how long its response
 /// may take.
@@ -36,6 +47,9 @@ const DISPLACED_GRACE: Duration = Duration::from_secs(5);
 
 /// Twice the requests that a connection may have in progress at the default limit, so that there
 /// is room for watches, and for requests whose responses the client has yet to take.
+/// How often the log says that clients speak the wrong protocol.
+const MISDIRECTED_INTERVAL: Duration = Duration::from_secs(60);
+
 const MAX_STREAMS: u32 = 512;
 /// A request of the default maximum size needs no window update.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
@@ -63,20 +77,51 @@ pub struct Limits {
     pub grace: Duration,
 }
 
+/// What all connections have in common.
+#[derive(Clone)]
+pub(super) struct Serving {
+    pub(super) api: Api,
+    /// `None`: clients speak plaintext.
+    pub(super) tls: Option<Current<Tls>>,
+    pub(super) limits: Limits,
+    pub(super) misdirected: Arc<MisdirectedClients>,
+    /// Cancelled when the server shuts down.
+    pub(super) draining: CancellationToken,
+}
+
+/// Clients that speak TLS to a port without it, or the other way round: the log says so, now and
+/// then.
+#[derive(Default)]
+pub(super) struct MisdirectedClients(Mutex<Option<Instant>>);
+
+impl MisdirectedClients {
+    fn report(&self, peer: IpAddr, spoken: Misdirected) {
+        let mut said_at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if said_at.is_some_and(|at| at.elapsed() < MISDIRECTED_INTERVAL) {
+            return;
+        }
+        *said_at = Some(Instant::now());
+        match spoken {
+            Misdirected::Tls => warn!(%peer, "a client speaks TLS, and this port does not"),
+            Misdirected::Plaintext => warn!(%peer, "a client speaks no TLS, and this port does"),
+        }
+    }
+}
+
 /// Serves the connection on the current thread until the client closes it, or until it has to
 /// end: at its maximum age, at shutdown (`draining` is cancelled), or to make room for another.
 /// Then its streams end first, the client is sent GOAWAY, and the connection closes after the
 /// requests in progress.
-pub(super) async fn serve(
-    stream: net::TcpStream,
-    api: Api,
-    place: Place,
-    limits: Limits,
-    draining: CancellationToken,
-) {
-    let Some(stream) = establish(stream, &place, limits).await else {
+pub(super) async fn serve(stream: net::TcpStream, place: Place, serving: Serving) {
+    let Some(stream) = establish(stream, &place, &serving).await else {
         return;
     };
+    let Serving {
+        api,
+        limits,
+        draining,
+        ..
+    } = serving;
     let place = Arc::new(place);
     let activity = &place.activity;
     let known = Arc::clone(&activity.connection);
@@ -131,7 +176,7 @@ pub(super) async fn serve(
 async fn establish(
     stream: net::TcpStream,
     place: &Place,
-    limits: Limits,
+    serving: &Serving,
 ) -> Option<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
     let stream = stream
         .set_nodelay(true)
@@ -143,11 +188,27 @@ async fn establish(
             return None;
         }
     };
-    let handshake = timeout(limits.handshake_timeout, handshake::read(stream));
-    let stream = tokio::select! {
-        () = place.activity.connection.ending().cancelled() => return None,
-        read = handshake => read.ok()?.ok()?,
+    let tls = serving.tls.as_ref().and_then(Current::get);
+    let handshake = handshake::complete(stream, tls.as_ref().map(|tls| tls.acceptor()));
+    let connection = &place.activity.connection;
+    let completed = tokio::select! {
+        () = connection.ending().cancelled() => return None,
+        completed = timeout(serving.limits.handshake_timeout, handshake) => completed.ok()?,
     };
+    let (stream, certificate) = match completed {
+        Ok(completed) => completed,
+        Err(Failure::Misdirected(spoken)) => {
+            serving.misdirected.report(connection.peer(), spoken);
+            return None;
+        }
+        Err(Failure::Io(error)) => {
+            debug!(%error, peer = %connection.peer(), "a handshake failed");
+            return None;
+        }
+    };
+    if let Some(certificate) = certificate {
+        connection.set_certificate(certificate);
+    }
     place.established();
     Some(stream)
 }

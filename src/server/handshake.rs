@@ -1,14 +1,24 @@
-//! The beginning of an HTTP/2 connection: the client's preface and its SETTINGS.
+//! The beginning of a connection: TLS, if the server has it, then the client's HTTP/2 preface and
+//! its SETTINGS.
 //!
 //! They are read here, because HTTP/2 itself would wait for them without a bound, and because
-//! nothing has to be said to a client that has not sent them.
+//! nothing has to be said to a client that has not sent them. A client that speaks TLS to a
+//! port without it, or the other way round, is told so.
 
-use std::io;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::either::Either;
+
+use crate::auth::Certificate;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The type of a SETTINGS frame.
@@ -17,23 +27,166 @@ const SETTINGS: u8 = 4;
 const MAX_FRAME_BYTES: usize = 16 * 1024;
 /// What clients send first fits in here.
 const BUFFER_BYTES: usize = 256;
+/// The first byte of TLS: a record of the handshake.
+const TLS: u8 = 22;
+/// Empty SETTINGS, and the beginning of a GOAWAY for stream 0 (RFC 9113, 6.5 and 6.8).
+const EMPTY_SETTINGS: [u8; 9] = [0, 0, 0, SETTINGS, 0, 0, 0, 0, 0];
+const GOAWAY: u8 = 7;
+const INADEQUATE_SECURITY: u32 = 12;
 
-/// Reads the preface and the SETTINGS, and returns the socket from its first byte on.
+/// What the client speaks, and the server does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Misdirected {
+    /// TLS, to a port without it.
+    Tls,
+    /// No TLS, to a port with it.
+    Plaintext,
+}
+
+impl Misdirected {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Tls => "this port does not speak TLS",
+            Self::Plaintext => "this port speaks TLS",
+        }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The client speaks the wrong protocol.
+    Misdirected(Misdirected),
+    /// Anything else.
+    Io(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// The socket after its handshake, from the first byte of HTTP/2 on.
+type Stream = Rewound<Either<TcpStream, TlsStream<TcpStream>>>;
+
+/// Completes the handshake: the stream, and the client's certificate if it has shown one.
 ///
 /// # Errors
 /// The client speaks another protocol, or has closed the connection.
-pub(super) async fn read(
+pub(super) async fn complete(
     mut stream: TcpStream,
-) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+    tls: Option<&TlsAcceptor>,
+) -> Result<(Stream, Option<Certificate>), Failure> {
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    match (tls, first == [TLS]) {
+        (None, false) => Ok((read(Either::Left(stream)).await?, None)),
+        (Some(tls), true) => {
+            let stream = tls.accept(stream).await?;
+            let shown = stream.get_ref().1.peer_certificates();
+            let certificate = shown.and_then(|chain| chain.first());
+            let certificate = certificate.map(|it| Certificate::parse(it)).transpose();
+            let certificate = certificate.map_err(io::Error::other)?;
+            Ok((read(Either::Right(stream)).await?, certificate))
+        }
+        (tls, _) => {
+            let misdirected = match tls {
+                Some(_) => Misdirected::Plaintext,
+                None => Misdirected::Tls,
+            };
+            // A client of HTTP/2 shows the text, and one of TLS says that this is no TLS.
+            stream.write_all(&goaway(misdirected.text())).await?;
+            stream.shutdown().await?;
+            Err(Failure::Misdirected(misdirected))
+        }
+    }
+}
+
+/// SETTINGS, and a GOAWAY with this text.
+fn goaway(text: &str) -> Vec<u8> {
+    let len = u8::try_from(8 + text.len()).unwrap_or(8);
+    let header = [0, 0, len, GOAWAY, 0, 0, 0, 0, 0];
+    let error = INADEQUATE_SECURITY.to_be_bytes();
+    let parts: [&[u8]; 5] = [&EMPTY_SETTINGS, &header, &[0; 4], &error, text.as_bytes()];
+    parts.concat()
+}
+
+/// Reads the preface and the SETTINGS.
+async fn read<S>(mut stream: S) -> io::Result<Rewound<S>>
+where
+    S: AsyncRead + Unpin,
+{
     let mut bytes = Vec::with_capacity(BUFFER_BYTES);
     while !is_complete(&bytes)? {
         if stream.read_buf(&mut bytes).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-    let (rest, writer) = stream.into_split();
-    let reader = io::Cursor::new(bytes).chain(rest);
-    Ok(tokio::io::join(reader, writer))
+    Ok(Rewound {
+        bytes,
+        read: 0,
+        stream,
+    })
+}
+
+/// A stream of which some bytes were read before, and are read again.
+pub(super) struct Rewound<S> {
+    bytes: Vec<u8>,
+    /// How many of them have been read again.
+    read: usize,
+    stream: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let rest = self.bytes.get(self.read..).unwrap_or_default();
+        if rest.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let len = rest.len().min(buffer.remaining());
+        buffer.put_slice(&rest[..len]);
+        self.read += len;
+        if self.read == self.bytes.len() {
+            self.bytes = Vec::new();
+            self.read = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
 }
 
 /// Whether the bytes contain the whole preface and the whole SETTINGS frame.

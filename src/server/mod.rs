@@ -4,6 +4,7 @@
 //! - `workers` are the threads that serve the connections; `connection` is one client's,
 //!   `handshake` its beginning; `read_turns` limits what it reads at once, and
 //!   `write_coalescing` combines its small writes
+//! - [`Security`] is who may connect and call; `tls` is the server's certificate
 //! - `connections` are all that are open, and which of them make room for another
 //!
 //! It owns every task that it starts. It deliberately knows nothing of what the API does.
@@ -12,15 +13,19 @@ mod connection;
 mod connections;
 mod handshake;
 mod read_turns;
+mod security;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod workers;
 mod write_coalescing;
 
 pub use connection::Limits as ConnectionLimits;
+pub use security::Security;
+pub use tls::{Tls, TlsPaths};
 pub use write_coalescing::WriteCoalescer;
 
-use std::{io, net::SocketAddr, num::NonZeroUsize, time::Duration};
+use std::{io, net::SocketAddr, num::NonZeroUsize, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -31,9 +36,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{error, info, warn};
 
-use self::{connections::Connections, workers::Workers};
+use self::{connection::Serving, connections::Connections, workers::Workers};
 use crate::{
-    api::{self, Api},
+    api,
+    auth::Authenticator,
     feed::{self, Feed},
     proto,
     store::{Connector, OpenError, Store, StoreTasks, Supervisor, TaskEnded},
@@ -102,10 +108,12 @@ pub async fn run(
     listener: TcpListener,
     connector: Connector,
     settings: Settings,
+    security: Security,
     shutdown: CancellationToken,
     ready: impl FnOnce(SocketAddr) + Send,
 ) -> Result<(), Error> {
     let supervisor = Supervisor::default();
+    let settings = (settings, security);
     run_under(&supervisor, listener, connector, settings, shutdown, ready).await
 }
 
@@ -113,7 +121,7 @@ async fn run_under(
     supervisor: &Supervisor,
     listener: TcpListener,
     connector: Connector,
-    settings: Settings,
+    (settings, security): (Settings, Security),
     shutdown: CancellationToken,
     ready: impl FnOnce(SocketAddr) + Send,
 ) -> Result<(), Error> {
@@ -135,7 +143,9 @@ async fn run_under(
         supervisor,
     );
     let availability = store.availability();
-    let (api, health, responses) = api::api(store, feed, settings.api, draining.clone())?;
+    let (access, tls) = security.start(supervisor, &tasks);
+    let authenticator = access.authenticator.clone();
+    let (api, health, responses) = api::api(store, feed, settings.api, access, draining.clone())?;
     let responses = responses.watch_over(draining.clone());
     supervisor.essential(&tasks, "responses that nobody takes", responses);
     let leaving = CancellationToken::new();
@@ -143,19 +153,21 @@ async fn run_under(
     let health = report_health(
         health,
         availability,
+        authenticator,
         leaving.clone(),
         reported,
         draining.clone(),
     );
     supervisor.essential(&tasks, "health checks", health);
-    let accept = accept(
-        listener,
+    let serving = Serving {
         api,
-        workers.clone(),
-        settings,
-        tasks.clone(),
-        draining.clone(),
-    );
+        tls,
+        limits: settings.connections,
+        misdirected: Arc::default(),
+        draining: draining.clone(),
+    };
+    let share = settings.api.connection_share();
+    let accept = accept(listener, serving, workers.clone(), share, tasks.clone());
     supervisor.essential(&tasks, "accepting connections", accept);
     let served = async {
         store_tasks.open(settings.migrate).await?;
@@ -203,15 +215,24 @@ async fn drain(
 async fn report_health(
     health: HealthReporter,
     mut availability: watch::Receiver<bool>,
+    authenticator: Option<Arc<Authenticator>>,
     leaving: CancellationToken,
     reported: oneshot::Sender<()>,
     draining: CancellationToken,
 ) {
     let alive = ServingStatus::Serving;
     health.set_service_status(LIVENESS, alive).await;
+    // Until callers can be told apart, nothing is served.
+    let mut is_ready = authenticator.is_none();
+    let ready = async {
+        if let Some(authenticator) = &authenticator {
+            authenticator.ready().await;
+        }
+    };
+    let mut ready = pin!(ready);
     loop {
         let is_leaving = leaving.is_cancelled();
-        let serving = *availability.borrow_and_update() && !is_leaving;
+        let serving = *availability.borrow_and_update() && is_ready && !is_leaving;
         let status = if serving {
             ServingStatus::Serving
         } else {
@@ -227,6 +248,7 @@ async fn report_health(
         }
         tokio::select! {
             () = leaving.cancelled() => {}
+            () = ready.as_mut(), if !is_ready => is_ready = true,
             changed = availability.changed() => if changed.is_err() { return },
         }
     }
@@ -242,14 +264,13 @@ fn is_lasting(error: &io::Error) -> bool {
 
 async fn accept(
     listener: TcpListener,
-    api: Api,
+    serving: Serving,
     workers: Workers,
-    settings: Settings,
+    request_share: usize,
     tasks: TaskTracker,
-    draining: CancellationToken,
 ) {
-    let limits = settings.connections;
-    let connections = Connections::new(limits.max, settings.api.connection_share());
+    let (limits, draining) = (serving.limits, serving.draining.clone());
+    let connections = Connections::new(limits.max, request_share);
     let mut refused_at: Option<Instant> = None;
     loop {
         let next = async {
@@ -286,7 +307,7 @@ async fn accept(
         let Ok(stream) = stream.into_std() else {
             continue;
         };
-        let serve = connection::serve(stream, api.clone(), place, limits, draining.clone());
+        let serve = connection::serve(stream, place, serving.clone());
         workers.spawn(tasks.track_future(serve));
     }
 }

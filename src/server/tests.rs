@@ -80,7 +80,7 @@ async fn a_server_ends_in_order_when_one_of_its_tasks_does() {
             &supervisor,
             listener,
             connector,
-            settings(),
+            (settings(), Security::default()),
             shutdown,
             ready,
         );

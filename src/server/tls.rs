@@ -5,7 +5,6 @@
 //! sessions from before are not resumed, because their tickets were made with other keys.
 
 use std::{
-    io,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -58,7 +57,9 @@ impl Tls {
     /// They cannot be used; a message for the operator.
     pub fn load(paths: &TlsPaths) -> Result<(Files<Self>, Current<Self>), String> {
         let requires_certificate = paths.requires_certificate;
-        let files = [&paths.certificate, &paths.key].into_iter().chain(&paths.client_ca);
+        let files = [&paths.certificate, &paths.key]
+            .into_iter()
+            .chain(&paths.client_ca);
         let files = files.cloned().collect();
         Files::load("the TLS certificate", files, move |contents, _| {
             Self::parse(contents, requires_certificate)
@@ -157,15 +158,4 @@ fn certificates(pem: &[u8], file: &str) -> Result<Vec<CertificateDer<'static>>, 
         Ok(_) => Err(format!("{file} contains no certificate in PEM format")),
         Err(_) => Err(format!("{file} is not valid PEM")),
     }
-}
-
-/// Whether a handshake failed because the client does not speak TLS.
-pub(super) fn is_plaintext(error: &io::Error) -> bool {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
-    matches!(
-        cause,
-        Some(rustls::Error::InvalidMessage(
-            rustls::InvalidMessage::InvalidContentType
-        ))
-    )
 }

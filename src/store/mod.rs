@@ -192,7 +192,8 @@ impl Store {
     }
 
     /// Imports records, no two with the same uid, each by itself; answers what
-    /// became of each. Waits for room where [`Store::write`] would refuse.
+    /// became of each. Waits for room where [`Store::write`] would refuse. `principal` imports
+    /// them.
     ///
     /// # Errors
     /// [`WriteError`], of all records alike; never that one is rejected.
@@ -200,11 +201,12 @@ impl Store {
         &self,
         records: Arc<[Record]>,
         policy: ConflictPolicy,
+        principal: Option<Arc<str>>,
     ) -> Result<Vec<Result<Imported, RecordError>>, WriteError> {
         let write = Write {
             action: Action::Import(records, policy),
             request: None,
-            principal: None,
+            principal,
         };
         Ok(self.writer.submit_when_room(write).await?.imported)
     }

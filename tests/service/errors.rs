@@ -205,7 +205,14 @@ async fn a_server_that_drains_sends_clients_elsewhere() {
         &supervisor,
     );
     let limits = settings().api;
-    let (mut api, ..) = api::api(store, feed, limits, draining.clone()).expect("it is built");
+    let (mut api, ..) = api::api(
+        store,
+        feed,
+        limits,
+        api::Access::default(),
+        draining.clone(),
+    )
+    .expect("it is built");
     let mut post = async || {
         let request = http::Request::post("/voicecall.v1.VoiceCallService/GetVoiceCall")
             .header("content-type", "application/grpc")

@@ -6,6 +6,7 @@ pub(super) use status::to_import_error;
 
 use super::violations::Violations;
 use crate::{
+    auth::{Refusal, Scope},
     feed::SnapshotError,
     store::{LogError, ReadError, WriteError},
 };
@@ -50,6 +51,10 @@ pub enum Error {
     Draining,
     /// The deadline passed.
     DeadlineExceeded,
+    /// Who is calling is not proved.
+    Unauthenticated(Refusal),
+    /// The caller lacks this scope.
+    ScopeMissing(Scope),
     /// There is no such method.
     UnknownMethod,
     /// The request is compressed in an unknown way.

@@ -12,6 +12,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::{Error, TooLarge};
 use crate::{
     api::violations::Violations,
+    auth::{Refusal, Scope},
     domain::{Revision, machine::Rejection},
     proto::{self, ERROR_DOMAIN, ErrorReason},
     store::{LogError, ReadError, WriteError},
@@ -147,6 +148,8 @@ fn parts(error: Error) -> Parts {
         .retry_after(RETRY_DATABASE),
         Error::Draining => draining(),
         Error::DeadlineExceeded => deadline_exceeded(),
+        Error::Unauthenticated(refusal) => unauthenticated(refusal),
+        Error::ScopeMissing(scope) => scope_missing(scope),
         Error::UnknownMethod => Parts::new(
             Code::Unimplemented,
             ErrorReason::UnknownMethod,
@@ -158,6 +161,42 @@ fn parts(error: Error) -> Parts {
             "this server accepts requests that are compressed with gzip or not at all",
         ),
     }
+}
+
+/// Never which part of the credentials was wrong: only those who have good ones need to know
+/// more, and the operator's `voicecall auth check` tells them.
+fn unauthenticated(refusal: Refusal) -> Parts {
+    let parts = |reason, message| Parts::new(Code::Unauthenticated, reason, message);
+    match refusal {
+        Refusal::Missing => parts(
+            ErrorReason::CredentialsMissing,
+            "the request has no credentials: send a bearer token in the authorization header, or \
+             use a client certificate",
+        ),
+        Refusal::Expired => parts(
+            ErrorReason::TokenExpired,
+            "the credentials have expired; get new ones and go on",
+        ),
+        Refusal::Invalid(_) | Refusal::UnknownKey => parts(
+            ErrorReason::CredentialsInvalid,
+            "the credentials are not valid here",
+        ),
+        Refusal::NoKeys => Parts::new(
+            Code::Unavailable,
+            ErrorReason::AuthenticationUnavailable,
+            "this server has not got the keys of the identity provider yet; nothing was done",
+        )
+        .retry_after(RETRY_DATABASE),
+    }
+}
+
+fn scope_missing(scope: Scope) -> Parts {
+    Parts::new(
+        Code::PermissionDenied,
+        ErrorReason::ScopeMissing,
+        format!("the caller lacks the scope {}", scope.name()),
+    )
+    .with("scope", scope.name())
 }
 
 fn too_large(which: TooLarge) -> Parts {

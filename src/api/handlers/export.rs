@@ -72,6 +72,7 @@ struct Export {
 
 impl Export {
     async fn next(&mut self) -> Result<Option<proto::ExportVoiceCallsResponse>, Error> {
+        self.stop.check()?;
         let is_first = self.revision.is_none();
         let voice_calls = loop {
             let chunk = next_chunk(&mut self.unsent)?;
@@ -80,8 +81,7 @@ impl Export {
             }
             let page = tokio::select! {
                 page = self.pages.next() => page?,
-                () = self.stop.ending.cancelled() => return Err(Error::Draining),
-                () = self.stop.deadline() => return Err(Error::DeadlineExceeded),
+                error = self.stop.ended() => return Err(error),
             };
             match page {
                 Some(page) => {

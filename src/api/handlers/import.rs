@@ -49,11 +49,13 @@ const ANALYZE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) fn run(
     store: Store,
     records: Streaming<proto::ImportVoiceCallsRequest>,
+    actor: Option<Arc<str>>,
     stop: StopSignals,
 ) -> impl Stream<Item = Result<proto::ImportVoiceCallsResponse, Status>> {
     let import = Import {
         store,
         incoming: Some(records),
+        actor,
         stop,
         policy: None,
         chunk: Chunk::default(),
@@ -69,6 +71,8 @@ struct Import {
     store: Store,
     /// `None` once there is nothing more to read.
     incoming: Option<Streaming<proto::ImportVoiceCallsRequest>>,
+    /// Who is importing.
+    actor: Option<Arc<str>>,
     stop: StopSignals,
     /// From the first message.
     policy: Option<ConflictPolicy>,
@@ -154,8 +158,7 @@ impl Import {
         tokio::select! {
             // A failure is logged.
             _ = self.store.analyze(deadline) => {}
-            () = self.stop.ending.cancelled() => {}
-            () = self.stop.deadline() => {}
+            _ = self.stop.ended() => {}
         }
     }
 
@@ -174,8 +177,7 @@ impl Import {
         tokio::select! {
             biased;
             Some(responses) = self.in_progress.next() => Next::Responses(responses),
-            () = self.stop.ending.cancelled(), if may_end => Next::End(Error::Draining),
-            () = self.stop.deadline(), if may_end => Next::End(Error::DeadlineExceeded),
+            error = self.stop.ended(), if may_end => Next::End(error),
             message = read(&mut self.incoming), if may_read => {
                 Next::Message(message)
             }
@@ -230,7 +232,8 @@ impl Import {
             sequences, records, ..
         } = mem::take(&mut self.chunk);
         let policy = self.policy.unwrap_or(ConflictPolicy::ReplaceIfNewer);
-        let import = import(self.store.clone(), sequences, records.into(), policy);
+        let (store, actor) = (self.store.clone(), self.actor.clone());
+        let import = import(store, sequences, records.into(), policy, actor);
         self.in_progress.push(import.boxed());
     }
 }
@@ -267,8 +270,9 @@ async fn import(
     sequences: Vec<i64>,
     records: Arc<[Record]>,
     policy: ConflictPolicy,
+    actor: Option<Arc<str>>,
 ) -> Result<Vec<Response>, WriteError> {
-    let imported = store.import(Arc::clone(&records), policy).await?;
+    let imported = store.import(Arc::clone(&records), policy, actor).await?;
     let responses = sequences.iter().zip(records.iter()).zip(imported);
     Ok(responses
         .map(|((sequence, record), result)| record_response(*sequence, record.uid, result))

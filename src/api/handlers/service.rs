@@ -54,8 +54,9 @@ impl Service {
         }
     }
 
-    async fn write(&self, parsed: Parsed) -> Result<Written, Error> {
+    async fn write(&self, mut parsed: Parsed, context: &Context) -> Result<Written, Error> {
         let has_request_id = parsed.write.request.is_some();
+        parsed.write.principal = context.actor();
         let written = self.store.write(parsed.write).await;
         written.map_err(|error| Error::Write {
             error,
@@ -67,7 +68,7 @@ impl Service {
     async fn preview(
         &self,
         parsed: Parsed,
-        context: Context,
+        context: &Context,
     ) -> Result<Option<proto::VoiceCall>, Error> {
         let has_request_id = parsed.write.request.is_some();
         let (now, deadline) = (self.store.now(), context.read_deadline());
@@ -86,12 +87,12 @@ impl Service {
     async fn write_one(
         &self,
         parsed: Parsed,
-        context: Context,
+        context: &Context,
     ) -> Result<Option<proto::VoiceCall>, Error> {
         if parsed.validate_only {
             return self.preview(parsed, context).await;
         }
-        let written = self.write(parsed).await?;
+        let written = self.write(parsed, context).await?;
         Ok(written.calls.into_iter().next().map(calls::shared))
     }
 
@@ -140,7 +141,7 @@ impl VoiceCallService for Service {
         let parsed = commands::create(request, self.store.now()).map_err(Error::from)?;
         let is_preview = parsed.validate_only;
         let uid_is_ours = matches!(parsed.write.action, Action::CreateFresh(_));
-        let mut voice_call = self.write_one(parsed, context).await?;
+        let mut voice_call = self.write_one(parsed, &context).await?;
         if is_preview && uid_is_ours {
             // The uid of the preview is not the one that the call will get.
             voice_call.iter_mut().for_each(|call| call.uid.clear());
@@ -152,13 +153,14 @@ impl VoiceCallService for Service {
         &self,
         request: Request<proto::BatchCreateVoiceCallsRequest>,
     ) -> Result<Response<proto::BatchCreateVoiceCallsResponse>, Status> {
+        let context = Context::of(&request);
         let request = request.into_inner();
         let mut budget = ResponseBudget::for_calls_to_create();
         if !request.voice_calls.iter().all(|call| budget.reserve(call)) {
             return Err(Error::MessageTooLarge(TooLarge::Response).into());
         }
         let parsed = commands::batch_create(request, self.store.now()).map_err(Error::from)?;
-        let written = self.write(parsed).await?;
+        let written = self.write(parsed, &context).await?;
         Ok(Response::new(proto::BatchCreateVoiceCallsResponse {
             voice_calls: written.calls.into_iter().map(calls::shared).collect(),
         }))
@@ -246,7 +248,7 @@ impl VoiceCallService for Service {
         let context = Context::of(&request);
         let parsed =
             commands::update(request.into_inner(), self.store.now()).map_err(Error::from)?;
-        let voice_call = self.write_one(parsed, context).await?;
+        let voice_call = self.write_one(parsed, &context).await?;
         Ok(Response::new(proto::UpdateVoiceCallResponse { voice_call }))
     }
 
@@ -256,7 +258,7 @@ impl VoiceCallService for Service {
     ) -> Result<Response<proto::HandleVoiceCallResponse>, Status> {
         let context = Context::of(&request);
         let parsed = commands::handle(request.into_inner()).map_err(Error::from)?;
-        let voice_call = self.write_one(parsed, context).await?;
+        let voice_call = self.write_one(parsed, &context).await?;
         Ok(Response::new(proto::HandleVoiceCallResponse { voice_call }))
     }
 
@@ -266,7 +268,7 @@ impl VoiceCallService for Service {
     ) -> Result<Response<proto::DeleteVoiceCallResponse>, Status> {
         let context = Context::of(&request);
         let parsed = commands::delete(request.into_inner()).map_err(Error::from)?;
-        let voice_call = self.write_one(parsed, context).await?;
+        let voice_call = self.write_one(parsed, &context).await?;
         Ok(Response::new(proto::DeleteVoiceCallResponse { voice_call }))
     }
 
@@ -276,7 +278,7 @@ impl VoiceCallService for Service {
     ) -> Result<Response<proto::UndeleteVoiceCallResponse>, Status> {
         let context = Context::of(&request);
         let parsed = commands::undelete(request.into_inner()).map_err(Error::from)?;
-        let voice_call = self.write_one(parsed, context).await?;
+        let voice_call = self.write_one(parsed, &context).await?;
         Ok(Response::new(proto::UndeleteVoiceCallResponse {
             voice_call,
         }))
@@ -286,8 +288,9 @@ impl VoiceCallService for Service {
         &self,
         request: Request<proto::PurgeVoiceCallRequest>,
     ) -> Result<Response<proto::PurgeVoiceCallResponse>, Status> {
+        let context = Context::of(&request);
         let parsed = commands::purge(request.into_inner()).map_err(Error::from)?;
-        let revision = self.write(parsed).await?.revision;
+        let revision = self.write(parsed, &context).await?.revision;
         Ok(Response::new(proto::PurgeVoiceCallResponse { revision }))
     }
 
@@ -321,7 +324,7 @@ impl VoiceCallService for Service {
     ) -> Result<Response<proto::GetVoiceCallStatsResponse>, Status> {
         let context = Context::of(&request);
         let _permit = admit(&self.transfers)?;
-        let stats = statistics::get(&self.store, request.into_inner(), context).await?;
+        let stats = statistics::get(&self.store, request.into_inner(), &context).await?;
         Ok(Response::new(stats))
     }
 
@@ -331,9 +334,10 @@ impl VoiceCallService for Service {
         &self,
         request: Request<Streaming<proto::ImportVoiceCallsRequest>>,
     ) -> Result<Response<Self::ImportVoiceCallsStream>, Status> {
-        let stop = StopSignals::of(&request);
+        let (context, stop) = (Context::of(&request), StopSignals::of(&request));
         let permit = admit(&self.transfers)?;
-        let stream = import::run(self.store.clone(), request.into_inner(), stop);
+        let records = request.into_inner();
+        let stream = import::run(self.store.clone(), records, context.actor(), stop);
         Ok(stream_response(permit, stream))
     }
 

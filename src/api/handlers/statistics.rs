@@ -25,7 +25,7 @@ const MAX_ZONE_LEN: usize = 64;
 pub(crate) async fn get(
     store: &Store,
     request: proto::GetVoiceCallStatsRequest,
-    context: Context,
+    context: &Context,
 ) -> Result<proto::GetVoiceCallStatsResponse, Error> {
     let deadline = context.read_deadline();
     let mut violations = Violations::default();

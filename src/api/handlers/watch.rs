@@ -127,8 +127,8 @@ pub(crate) async fn start(
 enum Phase {
     Snapshot(Box<SnapshotReader>),
     Live(Box<Cursor>),
-    /// The last checkpoint has been sent; the DRAINING error comes next.
-    Draining,
+    /// The last checkpoint has been sent; the error that ends the stream comes next.
+    Ending(Error),
     Ended,
 }
 
@@ -157,8 +157,7 @@ impl SnapshotReader {
         tokio::select! {
             biased;
             () = self.0.turn() => {}
-            () = stop.ending.cancelled() => return Err(Error::Draining),
-            () = stop.deadline() => return Err(Error::DeadlineExceeded),
+            error = stop.ended() => return Err(error),
             () = sleep(interval) => return Ok(Some(proto::SnapshotChunk::default())),
         }
         loop {
@@ -170,7 +169,7 @@ impl SnapshotReader {
             let deadline = stop.deadline.map_or(deadline, |end| end.min(deadline));
             let is_page = tokio::select! {
                 is_page = self.0.read(deadline) => is_page?,
-                () = stop.ending.cancelled() => return Err(Error::Draining),
+                error = stop.ended() => return Err(error),
             };
             if !is_page {
                 return Ok(None);
@@ -197,7 +196,8 @@ type Item = Result<proto::WatchVoiceCallsResponse, Status>;
 enum NextLive {
     Events(Arc<SharedBatch>),
     Checkpoint,
-    Drain,
+    /// The stream ends, after a last checkpoint.
+    End(Error),
 }
 
 impl Watch {
@@ -236,13 +236,13 @@ impl Watch {
                     self.next_checkpoint = Instant::now() + self.query.interval;
                     self.checkpoint(point).map(Some)
                 }
-                NextLive::Drain => {
+                NextLive::End(error) => {
                     let point = cursor.point();
-                    self.phase = Phase::Draining;
+                    self.phase = Phase::Ending(error);
                     self.checkpoint(point).map(Some)
                 }
             },
-            Phase::Draining => Err(Error::Draining),
+            Phase::Ending(error) => Err(error.clone()),
             Phase::Ended => Ok(None),
         }
     }
@@ -300,15 +300,21 @@ async fn next_live(
     next_checkpoint: Instant,
     stop: &StopSignals,
 ) -> Result<NextLive, Error> {
+    if let Err(error) = stop.check() {
+        return Ok(NextLive::End(error));
+    }
     if Instant::now() >= next_checkpoint {
         return Ok(NextLive::Checkpoint);
     }
     tokio::select! {
         biased;
-        () = stop.ending.cancelled() => Ok(NextLive::Drain),
+        () = stop.ending.cancelled() => Ok(NextLive::End(Error::Draining)),
         batch = cursor.next() => Ok(NextLive::Events(batch.map_err(live_error)?)),
         () = sleep_until(next_checkpoint) => Ok(NextLive::Checkpoint),
-        () = stop.deadline() => Err(Error::DeadlineExceeded),
+        error = stop.ended() => match error {
+            Error::DeadlineExceeded => Err(error),
+            error => Ok(NextLive::End(error)),
+        }
     }
 }
 

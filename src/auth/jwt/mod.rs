@@ -3,9 +3,11 @@
 //! - [`Jwt`]: verifies tokens
 //! - [`keys`]: the provider's public keys, each pinned to one algorithm
 //! - [`source`]: where they come from, and when they are read again
+//! - [`issue`]: tokens of our own, for trying
 //! - `fetch`: https; `provider`: the cryptography of tokens
 
 mod fetch;
+pub mod issue;
 pub mod keys;
 mod provider;
 pub mod source;
@@ -106,6 +108,11 @@ impl Jwt {
         self.keys.version()
     }
 
+    /// Waits until there are keys.
+    pub(super) async fn ready(&self) {
+        self.keys.follow().available().await;
+    }
+
     pub(super) async fn refresh_keys(&self) {
         self.keys.refresh().await;
     }
@@ -182,4 +189,186 @@ fn refusal(error: &ErrorKind) -> Refusal {
         }
         _ => "it is malformed",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::BASE64URL_NOPAD;
+    use serde_json::{Value, json};
+
+    use super::{
+        issue::{Claims as Issued, SigningKey},
+        *,
+    };
+    use crate::reload::Replace;
+
+    const LEEWAY: Duration = Duration::from_secs(30);
+
+    struct Provider {
+        key: SigningKey,
+        jwt: Jwt,
+    }
+
+    impl Provider {
+        fn new() -> Self {
+            let key = SigningKey::generate().expect("there are random numbers");
+            let (replace, current) = Replace::new();
+            replace.set(KeySet::parse(key.key_set().as_bytes()).expect("it is good"));
+            let settings = Settings {
+                issuer: "https://login".into(),
+                audience: "voicecall".into(),
+                leeway: LEEWAY,
+            };
+            let jwt = Jwt::new(settings, Keys::of_file(current));
+            Self { key, jwt }
+        }
+
+        fn token(&self) -> String {
+            let claims = Issued {
+                subject: "amy".into(),
+                issuer: "https://login".into(),
+                audience: "voicecall".into(),
+                scopes: [Scope::Read].into_iter().collect(),
+                lifetime: Duration::from_secs(60),
+                more: Vec::new(),
+            };
+            self.key.issue(&claims).expect("it signs")
+        }
+
+        /// A token whose header and claims are changed, and signed.
+        fn changed(&self, change: impl FnOnce(&mut Value, &mut Value)) -> String {
+            let token = self.token();
+            let mut parts = token.split('.').map(|part| {
+                let bytes = BASE64URL_NOPAD.decode(part.as_bytes()).expect("base64url");
+                serde_json::from_slice::<Value>(&bytes)
+            });
+            let mut part = || parts.next().expect("it is there").expect("it is JSON");
+            let (mut header, mut claims) = (part(), part());
+            change(&mut header, &mut claims);
+            let encode = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+            let message = format!("{}.{}", encode(&header), encode(&claims));
+            let key = jsonwebtoken::EncodingKey::from_ec_der(self.key.pkcs8());
+            let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::ES256);
+            format!("{message}.{}", signature.expect("it signs"))
+        }
+
+        fn verify(&self, token: &str) -> Result<Principal, Refusal> {
+            self.jwt.verify(token.as_bytes(), SystemTime::now())
+        }
+    }
+
+    #[test]
+    fn a_good_token_proves_who_is_calling() {
+        let provider = Provider::new();
+        let principal = provider.verify(&provider.token()).expect("it is good");
+        assert_eq!(&**principal.name(), "jwt:amy");
+        assert!(principal.scopes().has(Scope::Read) && !principal.scopes().has(Scope::Write));
+        for change in [
+            |claims: &mut Value| claims["aud"] = json!(["other", "voicecall"]),
+            |claims: &mut Value| claims["nbf"] = json!(1),
+            |claims: &mut Value| claims["scope"] = json!("calls:read other"),
+            |claims: &mut Value| {
+                claims["scp"] = json!(["calls:read"]);
+                claims["scope"] = Value::Null;
+            },
+            |claims: &mut Value| {
+                claims["permissions"] = json!(["calls:read"]);
+                claims["scope"] = json!("");
+            },
+            |claims: &mut Value| {
+                let exp = claims["exp"].as_f64().expect("a number");
+                claims["exp"] = json!(exp + 0.5);
+            },
+        ] {
+            let token = provider.changed(|_, claims| change(claims));
+            let principal = provider.verify(&token).expect("it is good");
+            assert!(principal.scopes().has(Scope::Read));
+        }
+    }
+
+    #[test]
+    fn bad_tokens_are_refused() {
+        type Change = fn(&mut Value, &mut Value);
+        let provider = Provider::new();
+        let now = || {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            now.expect("it is later").as_secs()
+        };
+        let invalid: [(&str, Change); 26] = [
+            ("alg none", |header, _| header["alg"] = json!("none")),
+            ("alg HS256", |header, _| header["alg"] = json!("HS256")),
+            ("alg ES384", |header, _| header["alg"] = json!("ES384")),
+            ("alg RS256", |header, _| header["alg"] = json!("RS256")),
+            ("crit", |header, _| header["crit"] = json!(["exp"])),
+            ("empty crit", |header, _| header["crit"] = json!([])),
+            ("no iss", |_, claims| claims["iss"] = Value::Null),
+            ("another iss", |_, claims| {
+                claims["iss"] = json!("https://other")
+            }),
+            ("iss in an array", |_, claims| {
+                claims["iss"] = json!(["https://login"])
+            }),
+            ("no aud", |_, claims| claims["aud"] = Value::Null),
+            ("another aud", |_, claims| claims["aud"] = json!("other")),
+            ("empty aud", |_, claims| claims["aud"] = json!([])),
+            ("aud is a number", |_, claims| claims["aud"] = json!(1)),
+            ("no sub", |_, claims| claims["sub"] = Value::Null),
+            ("empty sub", |_, claims| claims["sub"] = json!("")),
+            ("sub is a number", |_, claims| claims["sub"] = json!(1)),
+            ("long sub", |_, claims| {
+                claims["sub"] = json!("a".repeat(257))
+            }),
+            ("sub of two lines", |_, claims| {
+                claims["sub"] = json!("a\nb")
+            }),
+            ("no exp", |_, claims| claims["exp"] = Value::Null),
+            ("exp is a string", |_, claims| {
+                claims["exp"] = json!("9999999999")
+            }),
+            ("exp is an array", |_, claims| {
+                claims["exp"] = json!([9_999_999_999_u64])
+            }),
+            ("exp is no time", |_, claims| claims["exp"] = json!(1e18)),
+            ("nbf is a string", |_, claims| claims["nbf"] = json!("1")),
+            ("nbf is later", |_, claims| {
+                claims["nbf"] = json!(9_999_999_999_u64)
+            }),
+            ("scope is a number", |_, claims| claims["scope"] = json!(1)),
+            ("scp of numbers", |_, claims| claims["scp"] = json!([1])),
+        ];
+        for (case, change) in invalid {
+            let refusal = provider.verify(&provider.changed(change)).err();
+            assert!(
+                matches!(refusal, Some(Refusal::Invalid(_) | Refusal::UnknownKey)),
+                "{case}: {refusal:?}"
+            );
+        }
+        let unknown = provider.changed(|header, _| header["kid"] = json!("other"));
+        assert_eq!(provider.verify(&unknown).err(), Some(Refusal::UnknownKey));
+        let expired = provider.changed(|_, claims| claims["exp"] = json!(now() - 31));
+        assert_eq!(provider.verify(&expired).err(), Some(Refusal::Expired));
+        let within = provider.changed(|_, claims| claims["exp"] = json!(now() - 28));
+        assert!(provider.verify(&within).is_ok());
+        let other = Provider::new();
+        let id = |header: &mut Value| header["kid"] = Value::Null;
+        let forged = other.changed(|header, _| id(header));
+        assert!(matches!(provider.verify(&forged), Err(Refusal::Invalid(_))));
+        for token in ["a.b.c", "..", "", "a", &provider.token()[1..]] {
+            let refusal = provider.verify(token).err();
+            assert!(
+                matches!(refusal, Some(Refusal::Invalid(_))),
+                "{token}: {refusal:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_keys_nothing_is_known() {
+        let provider = Provider::new();
+        let (_replace, current) = Replace::new();
+        let settings = provider.jwt.settings.clone();
+        let jwt = Jwt::new(settings, Keys::of_file(current));
+        let verified = jwt.verify(provider.token().as_bytes(), SystemTime::now());
+        assert_eq!(verified.err(), Some(Refusal::NoKeys));
+    }
 }

@@ -81,9 +81,7 @@ impl Keys {
         Ok((keys, fetching))
     }
 
-    /// Follows them.
-    #[must_use]
-    pub fn follow(&self) -> Current<KeySet> {
+    pub(super) fn follow(&self) -> Current<KeySet> {
         self.current.clone()
     }
 

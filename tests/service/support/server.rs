@@ -125,7 +125,8 @@ impl Server {
                 // The test may not care to wait.
                 let _ = tell.send(());
             };
-            server::run(listener, connector, settings, token, tell).await
+            let security = server::Security::default();
+            server::run(listener, connector, settings, security, token, tell).await
         });
         let server = Self {
             endpoint,

@@ -1,6 +1,10 @@
 //! Every setting: its flag, its environment variable, its unit and its default.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
+mod security;
+
+pub use security::{ClientAuth, Security};
+
+use std::{fs, net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -39,7 +43,8 @@ pub enum Command {
 /// Settings of `voicecall serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Address to listen on. Any address but a loopback one needs --insecure.
+    /// Address to listen on. Any address but a loopback one needs TLS and a way to
+    /// authenticate, or the two flags that allow to do without.
     #[arg(
         long,
         env = "VOICECALL_LISTEN",
@@ -47,10 +52,6 @@ pub struct Serve {
         value_name = "HOST:PORT"
     )]
     pub listen: SocketAddr,
-
-    /// Allow an address that other machines can reach: there is no TLS or authentication yet.
-    #[arg(long, env = "VOICECALL_INSECURE")]
-    pub insecure: bool,
 
     /// The database.
     #[command(flatten)]
@@ -220,6 +221,10 @@ pub struct Serve {
     )]
     pub log_format: LogFormat,
 
+    /// TLS and credentials.
+    #[command(flatten)]
+    pub security: Security,
+
     /// What to log: a level (error, warn, info, debug or trace), also per module
     /// (`info,voicecall::store=debug`).
     #[arg(
@@ -235,8 +240,23 @@ pub struct Serve {
 #[derive(Debug, Args)]
 pub struct Migrate {
     /// URL of the database, as for `serve`.
-    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
-    pub database_url: String,
+    #[arg(
+        long,
+        env = "DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        required_unless_present = "database_url_file"
+    )]
+    pub database_url: Option<String>,
+
+    /// File that holds the URL.
+    #[arg(
+        long,
+        env = "DATABASE_URL_FILE",
+        value_name = "FILE",
+        conflicts_with = "database_url"
+    )]
+    pub database_url_file: Option<PathBuf>,
 }
 
 /// The database that holds the calls.
@@ -249,6 +269,15 @@ pub struct Database {
     /// prefer. If unset, an embedded PostgreSQL runs from the server programs on this machine.
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
+
+    /// File that holds the URL of the database: it has a password in it, perhaps.
+    #[arg(
+        long,
+        env = "DATABASE_URL_FILE",
+        value_name = "FILE",
+        conflicts_with = "database_url"
+    )]
+    pub database_url_file: Option<PathBuf>,
 
     /// Data directory of the embedded PostgreSQL. Default: /var/lib/voicecall as root,
     /// otherwise ~/.local/share/voicecall.
@@ -270,6 +299,17 @@ pub enum LogFormat {
 }
 
 impl Database {
+    /// The URL of the database, from wherever it is; `None` for the embedded one.
+    ///
+    /// # Errors
+    /// The file cannot be read; a message for the operator.
+    pub fn url(&self) -> Result<Option<String>, String> {
+        url(
+            self.database_url.as_deref(),
+            self.database_url_file.as_ref(),
+        )
+    }
+
     /// The settings of the embedded PostgreSQL.
     #[must_use]
     pub fn embedded(&self) -> postgres::Settings {
@@ -279,6 +319,29 @@ impl Database {
             ..postgres::Settings::default()
         }
     }
+}
+
+impl Migrate {
+    /// The URL of the database, from wherever it is.
+    ///
+    /// # Errors
+    /// The file cannot be read; a message for the operator.
+    pub fn url(&self) -> Result<String, String> {
+        let url = url(
+            self.database_url.as_deref(),
+            self.database_url_file.as_ref(),
+        )?;
+        Ok(url.unwrap_or_default())
+    }
+}
+
+fn url(url: Option<&str>, file: Option<&PathBuf>) -> Result<Option<String>, String> {
+    let Some(file) = file else {
+        return Ok(url.map(str::to_owned));
+    };
+    let text = fs::read_to_string(file);
+    let text = text.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    Ok(Some(text.trim().to_owned()))
 }
 
 impl Serve {

@@ -1,5 +1,7 @@
-//! What the commands `serve` and `migrate` do (all others are in `cli`): put the parts together, run them, and shut them down in
-//! order.
+//! What the commands `serve` and `migrate` do (all others are in `cli`): put the parts together,
+//! run them, and shut them down in order.
+
+mod security;
 
 use std::{
     error::Error,
@@ -29,14 +31,6 @@ use crate::{
 /// Why the service cannot run, as a message for the operator.
 pub fn serve(settings: &Serve) -> Result<(), Box<dyn Error>> {
     start_log(settings.log_format, &settings.log)?;
-    if !settings.insecure && !settings.listen.ip().is_loopback() {
-        return Err(format!(
-            "{} is reachable from other machines, and there is no TLS or authentication yet: \
-             pass --insecure to listen on it anyway",
-            settings.listen
-        )
-        .into());
-    }
     runtime()?.block_on(serve_until_signal(settings))
 }
 
@@ -47,14 +41,15 @@ fn runtime() -> io::Result<Runtime> {
 
 async fn serve_until_signal(settings: &Serve) -> Result<(), Box<dyn Error>> {
     let shutdown = cancel_on_signal()?;
+    let security = security::load(&settings.security, settings.listen)?;
     let listener = TcpListener::bind(settings.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
-    match &settings.database.database_url {
+    match settings.database.url()? {
         Some(url) => {
-            let connector = Connector::new(url)?;
+            let connector = Connector::new(&url)?;
             let data = connector.describe();
-            run(listener, connector, settings, shutdown, data).await?;
+            run(listener, connector, settings, security, shutdown, data).await?;
         }
         None => {
             let postgres = match Postgres::start(settings.database.embedded(), &shutdown).await {
@@ -63,7 +58,7 @@ async fn serve_until_signal(settings: &Serve) -> Result<(), Box<dyn Error>> {
             };
             let connector = Connector::new(postgres.database_url())?;
             let data = postgres.data_dir().display().to_string();
-            let ended = run(listener, connector, settings, shutdown, data).await;
+            let ended = run(listener, connector, settings, security, shutdown, data).await;
             postgres.stop().await;
             ended?;
         }
@@ -76,11 +71,13 @@ async fn run(
     listener: TcpListener,
     connector: Connector,
     settings: &Serve,
+    security: server::Security,
     shutdown: CancellationToken,
     data: String,
 ) -> Result<(), server::Error> {
     let ready = |address: SocketAddr| info!("listening on {address}, data in {data}");
-    server::run(listener, connector, settings.server(), shutdown, ready).await
+    let settings = settings.server();
+    server::run(listener, connector, settings, security, shutdown, ready).await
 }
 
 /// `voicecall migrate`.
@@ -89,7 +86,7 @@ async fn run(
 /// Why the database cannot be migrated, as a message for the operator.
 pub fn migrate(settings: &Migrate) -> Result<(), Box<dyn Error>> {
     start_log(LogFormat::Human, "info")?;
-    let connector = Connector::new(&settings.database_url)?;
+    let connector = Connector::new(&settings.url()?)?;
     let migrated = runtime()?.block_on(store::migrate(&connector))?;
     if migrated == 0 {
         info!("the database schema is up to date");

@@ -1,0 +1,187 @@
+//! Who may connect and call.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use crate::{auth, server};
+
+/// TLS and credentials.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Security")]
+pub struct Security {
+    /// Certificate of the server, in PEM, followed by those of the authorities between. With it
+    /// clients speak TLS 1.2 or 1.3. A file is read again within two seconds when its content
+    /// changes, and at SIGHUP; open connections stay.
+    #[arg(
+        long,
+        env = "VOICECALL_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of the certificate, in PEM.
+    #[arg(
+        long,
+        env = "VOICECALL_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub tls_key: Option<PathBuf>,
+
+    /// Authorities of client certificates, in PEM. A client proves with a certificate who it is:
+    /// with --auth-policy if an entry names it, otherwise with all scopes.
+    #[arg(
+        long,
+        env = "VOICECALL_TLS_CLIENT_CA",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Whether clients without a certificate are refused at the handshake.
+    #[arg(
+        long,
+        env = "VOICECALL_TLS_CLIENT_AUTH",
+        value_name = "WHETHER",
+        default_value = "required",
+        requires = "tls_client_ca"
+    )]
+    pub tls_client_auth: ClientAuth,
+
+    /// Public keys of an identity provider (a JSON Web Key Set), as a file or a URL that begins
+    /// with https://. Bearer tokens that it has signed prove who is calling. A URL is fetched
+    /// every 5 minutes, and when a token names an unknown key.
+    #[arg(
+        long,
+        env = "VOICECALL_AUTH_JWKS",
+        value_name = "FILE or URL",
+        requires_all = ["auth_issuer", "auth_audience"]
+    )]
+    pub auth_jwks: Option<String>,
+
+    /// The issuer that tokens must name (iss).
+    #[arg(
+        long,
+        env = "VOICECALL_AUTH_ISSUER",
+        value_name = "ISSUER",
+        requires = "auth_jwks"
+    )]
+    pub auth_issuer: Option<String>,
+
+    /// The audience that tokens must name (aud).
+    #[arg(
+        long,
+        env = "VOICECALL_AUTH_AUDIENCE",
+        value_name = "AUDIENCE",
+        requires = "auth_jwks"
+    )]
+    pub auth_audience: Option<String>,
+
+    /// How far the clocks of the identity provider and of this machine may differ, in seconds.
+    #[arg(
+        long,
+        env = "VOICECALL_AUTH_LEEWAY",
+        value_name = "SECONDS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(..=600)
+    )]
+    pub auth_leeway: u64,
+
+    /// Principals that are named in a file, in TOML, each with a bearer token or a pattern for
+    /// client certificates, and its scopes. See docs/security.md.
+    #[arg(long, env = "VOICECALL_AUTH_POLICY", value_name = "FILE")]
+    pub auth_policy: Option<PathBuf>,
+
+    /// Allow reflection without credentials.
+    #[arg(long, env = "VOICECALL_OPEN_REFLECTION")]
+    pub open_reflection: bool,
+
+    /// Allow plaintext on an address that other machines can reach: whoever is in between can
+    /// read calls and tokens.
+    #[arg(long, env = "VOICECALL_INSECURE_PLAINTEXT")]
+    pub insecure_plaintext: bool,
+
+    /// Allow requests without credentials on an address that other machines can reach: whoever
+    /// reaches it can read and purge every call.
+    #[arg(long, env = "VOICECALL_INSECURE_UNAUTHENTICATED")]
+    pub insecure_unauthenticated: bool,
+}
+
+/// Whether clients need a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ClientAuth {
+    /// Every client shows one.
+    Required,
+    /// Clients may use tokens instead.
+    Optional,
+}
+
+impl Security {
+    /// Where the files of TLS are.
+    #[must_use]
+    pub fn tls(&self) -> Option<server::TlsPaths> {
+        Some(server::TlsPaths {
+            certificate: self.tls_cert.clone()?,
+            key: self.tls_key.clone()?,
+            client_ca: self.tls_client_ca.clone(),
+            requires_certificate: self.tls_client_auth == ClientAuth::Required,
+        })
+    }
+
+    /// How callers prove who they are.
+    #[must_use]
+    pub fn credentials(&self) -> auth::Settings {
+        let named = (&self.auth_jwks, &self.auth_issuer, &self.auth_audience);
+        let jwt = match named {
+            (Some(keys), Some(issuer), Some(audience)) => Some(auth::JwtSettings {
+                keys: keys.clone(),
+                claims: auth::jwt::Settings {
+                    issuer: issuer.clone(),
+                    audience: audience.clone(),
+                    leeway: Duration::from_secs(self.auth_leeway),
+                },
+            }),
+            _ => None,
+        };
+        auth::Settings {
+            jwt,
+            policy: self.auth_policy.clone(),
+            accepts_certificates: self.tls_client_ca.is_some(),
+        }
+    }
+
+    /// What the operator has to know, or has to allow, before this address is listened on.
+    ///
+    /// # Errors
+    /// Other machines can reach it, and what that needs is neither there nor allowed to be
+    /// missing.
+    pub fn warnings(&self, address: IpAddr) -> Result<Vec<&'static str>, String> {
+        let (has_tls, has_credentials) = (self.tls().is_some(), !self.credentials().is_empty());
+        let mut warnings = Vec::new();
+        if address.is_loopback() {
+            return Ok(warnings);
+        }
+        if !has_tls {
+            if !self.insecure_plaintext {
+                return Err(format!(
+                    "{address} is reachable from other machines, and there is no TLS: pass \
+                     --tls-cert and --tls-key, or --insecure-plaintext"
+                ));
+            }
+            warnings.push("plaintext: whoever is in between can read calls and tokens");
+        }
+        if !has_credentials {
+            if !self.insecure_unauthenticated {
+                return Err(format!(
+                    "{address} is reachable from other machines, and nobody has to prove who is \
+                     calling: pass --auth-policy, --auth-jwks or --tls-client-ca, or \
+                     --insecure-unauthenticated"
+                ));
+            }
+            warnings.push("unauthenticated: whoever reaches this can read and purge every call");
+        }
+        Ok(warnings)
+    }
+}
