@@ -10,6 +10,7 @@ fn main() -> ExitCode {
         Command::Client(command) => return voicecall::cli::run(&command, &mut Cli::command()),
         Command::Serve(settings) => voicecall::commands::serve(&settings),
         Command::Migrate(settings) => voicecall::commands::migrate(&settings),
+        Command::Auth(command) => voicecall::commands::auth(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

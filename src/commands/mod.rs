@@ -1,7 +1,10 @@
 //! What the commands `serve` and `migrate` do (all others are in `cli`): put the parts together,
 //! run them, and shut them down in order.
 
+mod auth;
 mod security;
+
+pub use auth::auth;
 
 use std::{
     error::Error,

@@ -1,8 +1,10 @@
 //! Every setting: its flag, its environment variable, its unit and its default.
 
+pub mod auth;
 mod security;
 
-pub use security::{ClientAuth, Security};
+pub use auth::Auth;
+pub use security::{ClientAuth, Credentials, Security};
 
 use std::{fs, net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
@@ -35,6 +37,9 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Migrate the database to this release's schema, and exit.
     Migrate(Migrate),
+    /// Tools for credentials: tokens, keys, and who they are.
+    #[command(subcommand)]
+    Auth(Auth),
     /// The commands that are clients of a running service.
     #[command(flatten)]
     Client(Box<cli::Command>),

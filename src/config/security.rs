@@ -50,6 +50,28 @@ pub struct Security {
     )]
     pub tls_client_auth: ClientAuth,
 
+    /// How callers prove who they are.
+    #[command(flatten)]
+    pub credentials: Credentials,
+
+    /// Allow reflection without credentials.
+    #[arg(long, env = "VOICECALL_OPEN_REFLECTION")]
+    pub open_reflection: bool,
+
+    /// Allow plaintext on an address that other machines can reach: whoever is in between can
+    /// read calls and tokens.
+    #[arg(long, env = "VOICECALL_INSECURE_PLAINTEXT")]
+    pub insecure_plaintext: bool,
+
+    /// Allow requests without credentials on an address that other machines can reach: whoever
+    /// reaches it can read and purge every call.
+    #[arg(long, env = "VOICECALL_INSECURE_UNAUTHENTICATED")]
+    pub insecure_unauthenticated: bool,
+}
+
+/// How callers prove who they are, besides client certificates.
+#[derive(Debug, Args)]
+pub struct Credentials {
     /// Public keys of an identity provider (a JSON Web Key Set), as a file or a URL that begins
     /// with https://. Bearer tokens that it has signed prove who is calling. A URL is fetched
     /// every 5 minutes, and when a token names an unknown key.
@@ -93,20 +115,6 @@ pub struct Security {
     /// client certificates, and its scopes. See docs/security.md.
     #[arg(long, env = "VOICECALL_AUTH_POLICY", value_name = "FILE")]
     pub auth_policy: Option<PathBuf>,
-
-    /// Allow reflection without credentials.
-    #[arg(long, env = "VOICECALL_OPEN_REFLECTION")]
-    pub open_reflection: bool,
-
-    /// Allow plaintext on an address that other machines can reach: whoever is in between can
-    /// read calls and tokens.
-    #[arg(long, env = "VOICECALL_INSECURE_PLAINTEXT")]
-    pub insecure_plaintext: bool,
-
-    /// Allow requests without credentials on an address that other machines can reach: whoever
-    /// reaches it can read and purge every call.
-    #[arg(long, env = "VOICECALL_INSECURE_UNAUTHENTICATED")]
-    pub insecure_unauthenticated: bool,
 }
 
 /// Whether clients need a certificate.
@@ -133,22 +141,9 @@ impl Security {
     /// How callers prove who they are.
     #[must_use]
     pub fn credentials(&self) -> auth::Settings {
-        let named = (&self.auth_jwks, &self.auth_issuer, &self.auth_audience);
-        let jwt = match named {
-            (Some(keys), Some(issuer), Some(audience)) => Some(auth::JwtSettings {
-                keys: keys.clone(),
-                claims: auth::jwt::Settings {
-                    issuer: issuer.clone(),
-                    audience: audience.clone(),
-                    leeway: Duration::from_secs(self.auth_leeway),
-                },
-            }),
-            _ => None,
-        };
         auth::Settings {
-            jwt,
-            policy: self.auth_policy.clone(),
             accepts_certificates: self.tls_client_ca.is_some(),
+            ..self.credentials.settings()
         }
     }
 
@@ -183,5 +178,29 @@ impl Security {
             warnings.push("unauthenticated: whoever reaches this can read and purge every call");
         }
         Ok(warnings)
+    }
+}
+
+impl Credentials {
+    /// How callers prove who they are.
+    #[must_use]
+    pub fn settings(&self) -> auth::Settings {
+        let named = (&self.auth_jwks, &self.auth_issuer, &self.auth_audience);
+        let jwt = match named {
+            (Some(keys), Some(issuer), Some(audience)) => Some(auth::JwtSettings {
+                keys: keys.clone(),
+                claims: auth::jwt::Settings {
+                    issuer: issuer.clone(),
+                    audience: audience.clone(),
+                    leeway: Duration::from_secs(self.auth_leeway),
+                },
+            }),
+            _ => None,
+        };
+        auth::Settings {
+            jwt,
+            policy: self.auth_policy.clone(),
+            accepts_certificates: false,
+        }
     }
 }

@@ -9,12 +9,18 @@ mod pattern;
 
 use std::{sync::Arc, time::SystemTime};
 
+use data_encoding::BASE64URL_NOPAD;
+use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 
 use self::pattern::Pattern;
 use super::{Certificate, Principal, Refusal, Scopes, remembered};
 use crate::reload;
+
+/// A new token begins with this, so that a search for leaked secrets finds it.
+const TOKEN_PREFIX: &str = "vct_";
+const RANDOM_BYTES: usize = 32;
 
 /// Tokens have at least so many characters: as many as 32 random bytes in hexadecimal or
 /// base64.
@@ -54,6 +60,25 @@ enum Credential {
         expires_at: SystemTime,
     },
     Certificate(Pattern),
+}
+
+/// A new token, and its entry for a policy file.
+///
+/// # Errors
+/// The name is not one that a principal may have, or the machine has no random numbers.
+pub fn new_token(
+    name: &str,
+    scopes: Scopes,
+    expires_at: SystemTime,
+) -> Result<(String, String), String> {
+    let mut random = [0; RANDOM_BYTES];
+    let filled = SystemRandom::new().fill(&mut random);
+    filled.map_err(|_| "the machine has no random numbers")?;
+    let token = format!("{TOKEN_PREFIX}{}", BASE64URL_NOPAD.encode(&random));
+    let digest = remembered::digest(token.as_bytes());
+    let entry = file::entry(name, scopes, &digest, expires_at);
+    file::parse(entry.as_bytes())?;
+    Ok((token, entry))
 }
 
 impl Policy {

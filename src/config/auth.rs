@@ -1,0 +1,150 @@
+//! The settings of `voicecall auth`: tools for credentials, which need no service.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Subcommand};
+
+use super::security::Credentials;
+use crate::auth::Scope;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Tools for credentials.
+#[derive(Debug, Subcommand)]
+pub enum Auth {
+    /// Make a bearer token, and its entry for the policy file.
+    NewToken(NewToken),
+    /// Say who a token or a certificate is, and what it may do, or why not.
+    Check(Check),
+    /// Make a key pair, to issue tokens without an identity provider.
+    NewKey(NewKey),
+    /// Issue a token (a JWT) with such a key.
+    Issue(Issue),
+}
+
+/// Settings of `voicecall auth new-token`.
+#[derive(Debug, Args)]
+pub struct NewToken {
+    /// Name of the principal.
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+
+    /// What it may do: calls:read, calls:write or calls:purge; may be repeated.
+    #[arg(long = "scope", value_name = "SCOPE", required = true, value_parser = scope)]
+    pub scopes: Vec<Scope>,
+
+    /// How long the token is good, such as 12h or 90d.
+    #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = duration)]
+    pub expires: Duration,
+
+    /// File to write the token to, which must not exist yet; only its owner may read it. By
+    /// default the token is printed.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// Settings of `voicecall auth check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// File that holds a bearer token; - for standard input.
+    #[arg(long, value_name = "FILE", required_unless_present = "certificate")]
+    pub token_file: Option<PathBuf>,
+
+    /// A client certificate, in PEM.
+    #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+    pub certificate: Option<PathBuf>,
+
+    /// How the service would check it.
+    #[command(flatten)]
+    pub credentials: Credentials,
+}
+
+/// Settings of `voicecall auth new-key`.
+#[derive(Debug, Args)]
+pub struct NewKey {
+    /// File to write the private key to, which must not exist yet; only its owner may read it.
+    #[arg(long, value_name = "FILE")]
+    pub key_file: PathBuf,
+
+    /// File to write the key set with the public key to, for --auth-jwks. By default it is
+    /// printed.
+    #[arg(long, value_name = "FILE")]
+    pub jwks_file: Option<PathBuf>,
+}
+
+/// Settings of `voicecall auth issue`.
+#[derive(Debug, Args)]
+pub struct Issue {
+    /// The private key, from `voicecall auth new-key`.
+    #[arg(long, value_name = "FILE")]
+    pub key_file: PathBuf,
+
+    /// Who the token is about.
+    #[arg(long, value_name = "SUBJECT")]
+    pub sub: String,
+
+    /// The issuer, as the service has it in --auth-issuer.
+    #[arg(long, value_name = "ISSUER")]
+    pub issuer: String,
+
+    /// The audience, as the service has it in --auth-audience.
+    #[arg(long, value_name = "AUDIENCE")]
+    pub audience: String,
+
+    /// What its bearer may do: calls:read, calls:write or calls:purge; may be repeated.
+    #[arg(long = "scope", value_name = "SCOPE", value_parser = scope)]
+    pub scopes: Vec<Scope>,
+
+    /// The claim staff_uid.
+    #[arg(long, value_name = "UID")]
+    pub staff_uid: Option<String>,
+
+    /// The claim client_uid.
+    #[arg(long, value_name = "UID")]
+    pub client_uid: Option<String>,
+
+    /// How long the token is good, such as 30m or 1h.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub expires: Duration,
+}
+
+fn scope(name: &str) -> Result<Scope, String> {
+    Scope::parse(name).ok_or_else(|| "the scopes are calls:read, calls:write, calls:purge".into())
+}
+
+/// A number with s, m, h or d.
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", DAY.as_secs())];
+    let parsed = units.into_iter().find_map(|(unit, seconds)| {
+        let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        count.checked_mul(seconds)
+    });
+    match parsed {
+        Some(seconds @ 1..=315_360_000) => Ok(Duration::from_secs(seconds)),
+        _ => Err("must be a number with s, m, h or d, from 1s to 3650d".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit() {
+        for (text, seconds) in [
+            ("1s", Some(1)),
+            ("30m", Some(1800)),
+            ("1h", Some(3600)),
+            ("90d", Some(7_776_000)),
+            ("0s", None),
+            ("3651d", None),
+            ("1", None),
+            ("h", None),
+            ("-1h", None),
+            ("99999999999999999999d", None),
+        ] {
+            let parsed = duration(text).ok().map(|duration| duration.as_secs());
+            assert_eq!(parsed, seconds, "{text}");
+        }
+    }
+}
