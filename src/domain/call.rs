@@ -227,6 +227,21 @@ pub struct Call {
 }
 
 impl Call {
+    /// The approximate size in memory, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let a = &self.attributes;
+        let names = [&a.staff_uid, &a.client_uid, &a.handled_by_staff_uid];
+        let numbers = [&a.from_number, &a.to_number];
+        let urls = [&a.recording_url, &a.external_app_url];
+        let names = names.into_iter().flatten().map(Identifier::as_str);
+        let numbers = numbers.into_iter().flatten().map(PhoneNumber::as_str);
+        let urls = urls.into_iter().flatten().map(Url::as_str);
+        let summary = a.call_summary.iter().map(Summary::as_str);
+        let texts = names.chain(numbers).chain(urls).chain(summary);
+        size_of::<Self>() + texts.map(str::len).sum::<usize>()
+    }
+
     /// The fields in which this state differs from `before`.
     #[must_use]
     pub fn changed_fields(&self, before: &Self) -> FieldSet {

@@ -80,6 +80,14 @@ pub struct Change {
 }
 
 impl Change {
+    /// The approximate size in memory, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let states = [&self.before, &self.after];
+        let states = states.into_iter().flatten().map(|call| call.size());
+        size_of::<Self>() + states.sum::<usize>()
+    }
+
     /// The change without anything of the call's content, as it stands in the
     /// log once the call is purged.
     #[must_use]

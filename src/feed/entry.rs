@@ -1,12 +1,10 @@
 //! One change of the log in memory.
 
-use std::mem::size_of;
-
 use bytes::Bytes;
 
 use super::encoded::Encoded;
 use crate::{
-    domain::{Call, Change, Identifier, PhoneNumber, Revision, Summary, Url},
+    domain::{Change, Revision},
     store::{self, Position},
 };
 
@@ -29,7 +27,7 @@ impl Entry {
     /// The change, committed in the batch with this stamp.
     pub(super) fn new(change: Change, stamp: i64) -> Self {
         let states = [&change.before, &change.after];
-        let states: usize = states.into_iter().flatten().map(|call| size(call)).sum();
+        let states: usize = states.into_iter().flatten().map(|call| call.size()).sum();
         Self {
             // The encoded forms are about as large as the states.
             size: size_of::<Self>() + 2 * states,
@@ -73,27 +71,4 @@ impl Entry {
     pub(super) fn erased(&self) -> Self {
         Self::new(self.change.erased(), self.stamp)
     }
-}
-
-/// The approximate size of a call in memory, in bytes.
-pub(super) fn size(call: &Call) -> usize {
-    let a = &call.attributes;
-    let names = [&a.staff_uid, &a.client_uid, &a.handled_by_staff_uid];
-    let numbers = [&a.from_number, &a.to_number];
-    let urls = [&a.recording_url, &a.external_app_url];
-    let len = |text: Option<&str>| text.map_or(0, str::len);
-    size_of::<Call>()
-        + names
-            .into_iter()
-            .map(|name| len(name.as_ref().map(Identifier::as_str)))
-            .sum::<usize>()
-        + numbers
-            .into_iter()
-            .map(|one| len(one.as_ref().map(PhoneNumber::as_str)))
-            .sum::<usize>()
-        + urls
-            .into_iter()
-            .map(|url| len(url.as_ref().map(Url::as_str)))
-            .sum::<usize>()
-        + len(a.call_summary.as_ref().map(Summary::as_str))
 }

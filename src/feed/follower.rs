@@ -22,7 +22,7 @@ use tracing::warn;
 use super::{Entry, hub::Hub};
 use crate::{
     domain::Revision,
-    store::{CommittedBatch, Following, LogError, Position, ReadError, Tail},
+    store::{CommittedBatch, Following, LogError, ReadError, Tail},
 };
 
 /// How often the log is read without a notification: while only this replica writes, and
@@ -110,23 +110,19 @@ impl Follower {
     async fn on_commit(&mut self, commit: CommittedBatch) {
         self.following.notifications.announce();
         let head = self.hub.head().position;
-        if commit.before == head {
+        let (is_next, has_changes) = (commit.before == head, !commit.changes.is_empty());
+        if is_next && has_changes {
             self.append(commit);
             self.append_ahead();
-        } else if commit.before.revision > head.revision {
-            if self.ahead.len() < MAX_AHEAD {
+        } else if is_next || commit.before.revision > head.revision {
+            if has_changes && self.ahead.len() < MAX_AHEAD {
                 self.ahead.insert(commit.before.revision + 1, commit);
             }
             self.read().await;
         } else {
             // The batch was read from the log before this process reported it, unless the log
             // was set back, which the read would find out.
-            let last = commit.changes.last().map_or(0, |change| change.revision);
-            let known = Position {
-                revision: last,
-                stamp: commit.stamp,
-            };
-            if !self.hub.contains(known) {
+            if !self.hub.contains(commit.end) {
                 self.read().await;
             }
         }
@@ -136,7 +132,7 @@ impl Follower {
         let entries = commit
             .changes
             .into_iter()
-            .map(|change| Arc::new(Entry::new(change, commit.stamp)))
+            .map(|change| Arc::new(Entry::new(change, commit.end.stamp)))
             .collect();
         self.hub.append(entries, commit.committed_at);
         self.next_poll = Instant::now() + self.interval();

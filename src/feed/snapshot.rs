@@ -9,10 +9,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{Feed, LogReader, UnsentCalls, entry};
+use super::{Feed, LogReader, UnsentCalls};
 use crate::{
     domain::{
-        Filter, Revision,
+        Call, Filter, Revision,
         list::{Order, OrderField, PageKey},
     },
     store::{LogError, PageQuery, Position},
@@ -130,7 +130,7 @@ impl Snapshot {
             return Ok(None);
         };
         self.complete = !page.has_more;
-        let bytes: usize = page.calls.iter().map(entry::size).sum();
+        let bytes: usize = page.calls.iter().map(Call::size).sum();
         if let Some(mean) = bytes.checked_div(page.calls.len()) {
             let len = PAGE_BYTES / mean.max(1);
             self.page_len = len.clamp(MIN_PAGE_LEN, self.max_page_len);

@@ -32,7 +32,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, watch},
+    sync::watch,
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -59,7 +59,7 @@ pub use tasks::StoreTasks;
 
 use self::{
     change_log::head::HeadHint,
-    commit::writer::Writer,
+    commit::{committed_batch::CommittedBatches, writer::Writer},
     database::{Availability, Clock, Pool, Role},
     maintenance::analyze,
     maintenance::upkeep::Upkeep,
@@ -71,10 +71,7 @@ use crate::domain::{
     machine::{CallState, Step},
 };
 
-/// Commits that wait to be taken by who follows them; the rest is in the log.
-const COMMITS_LEN: usize = 64;
-/// Connections that read the log: for the one who follows it, and for all who
-/// have to catch up.
+/// Connections that read the log: for the follower, and for all readers that have to catch up.
 const FOLLOW_CONNECTIONS: usize = 1;
 const CATCH_UP_CONNECTIONS: usize = 4;
 /// Connections for snapshots and exports, and as many for those with simple filters: what
@@ -138,7 +135,7 @@ impl Store {
         let availability = Availability::new();
         let head = HeadHint::default();
         let notifications = Notifications::new();
-        let (commits, committed) = mpsc::channel(COMMITS_LEN);
+        let (committed, commits) = CommittedBatches::new();
         let pool = |role, connections| Pool::new(&connector, &availability, role, connections);
         let clock = Clock::new();
         let upkeep = Upkeep::new(connector.clone(), limits.retention, clock.clone());
@@ -146,12 +143,12 @@ impl Store {
             &upkeep,
             &availability,
             &head,
-            &commits,
+            &committed,
             limits.write_queue,
             &tasks,
         );
         let following = Following {
-            commits: committed,
+            commits,
             log: Log::new(pool(Role::Follow, FOLLOW_CONNECTIONS)),
             notifications: notifications.clone(),
             log_time: LogTime(writer.clone()),

@@ -1,6 +1,10 @@
 //! What becomes of a write when the database refuses it, or goes away in the
 //! middle of its commit.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Response, Status};
 use voicecall::proto::{self, VoiceCall};
@@ -11,6 +15,7 @@ use crate::support::{
     postgres::{Cluster, Durability, connect, hold_commits, waiting_backend},
     request_id,
     server::settings,
+    writes::update_of,
 };
 
 type Created = Result<Response<proto::CreateVoiceCallResponse>, Status>;
@@ -111,6 +116,62 @@ async fn a_commit_whose_outcome_is_unknown_is_not_guessed() {
     let another = create(&mut client, inbound()).await;
     let head = check_ledger(&connect(&url).await, &[retried, another]).await;
     assert_eq!(head, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outcome_is_looked_for_no_longer_than_8_seconds() {
+    /// What the session of a commit has for a response, and the look for the outcome.
+    const LONGEST: Duration = Duration::from_secs(6 + 8);
+    let cluster = Cluster::start(Durability::Fast);
+    let url = cluster.database().await;
+    let server = Server::start_on(&url, settings()).await;
+    let database = connect(&url).await;
+    hold_commits(&database).await;
+    let sent_at = Instant::now();
+    let sent = send(&server.client(), inbound(), "");
+    waiting_backend(&connect(&url).await).await;
+    tokio::task::block_in_place(|| cluster.pause());
+    let answer = sent.await.expect("no panic");
+    let waited = sent_at.elapsed();
+    tokio::task::block_in_place(|| cluster.resume());
+    assert_refused(answer, Code::Unknown, "OUTCOME_UNKNOWN", &[]);
+    let longest = LONGEST + Duration::from_secs(1);
+    assert!(waited < longest, "answered after {waited:?}");
+}
+
+#[tokio::test]
+async fn writes_to_a_table_that_is_locked_too_long_are_refused_and_can_be_retried() {
+    let server = Server::start().await;
+    let database = connect(&server.database_url).await;
+    let mut client = server.client();
+    let (one, other) = (
+        create(&mut client, inbound()).await,
+        create(&mut client, inbound()).await,
+    );
+    let longer = |call: VoiceCall| {
+        update_of(VoiceCall {
+            duration: Some(7),
+            ..call
+        })
+    };
+    let writes = [longer(one), longer(other)];
+    // As VACUUM FULL does.
+    let lock = "BEGIN; LOCK TABLE voice_calls IN ACCESS EXCLUSIVE MODE";
+    database.batch_execute(lock).await.expect("it is free");
+    let sent = writes.clone().map(|write| {
+        let mut client = server.client();
+        async move { write.send(&mut client).await }
+    });
+    for answer in join_all(sent).await {
+        assert_refused(answer, Code::Unavailable, "DATABASE_UNAVAILABLE", &[]);
+    }
+    database.batch_execute("COMMIT").await.expect("it ends");
+    let mut written = Vec::new();
+    for write in writes {
+        let calls = write.send(&mut client).await;
+        written.extend(calls.expect("the table is free"));
+    }
+    assert_eq!(check_ledger(&database, &written).await, 4);
 }
 
 #[tokio::test]

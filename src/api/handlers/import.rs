@@ -143,12 +143,19 @@ impl Import {
     }
 
     /// Runs ANALYZE after many creates: until then the database plans lists with the
-    /// statistics of a smaller table, and they are slow.
+    /// statistics of a smaller table, and they are slow. A stream that ends early does not wait
+    /// for it: autovacuum will analyze the table later.
     async fn analyze_if_grown(&mut self) {
-        if mem::take(&mut self.created) >= ANALYZE_AFTER_CREATES {
-            let deadline = Instant::now() + ANALYZE_TIMEOUT;
-            // A failure is logged, and autovacuum will analyze the table later.
-            let _ = self.store.analyze(deadline).await;
+        let has_grown = mem::take(&mut self.created) >= ANALYZE_AFTER_CREATES;
+        if !has_grown || self.failure.is_some() {
+            return;
+        }
+        let deadline = Instant::now() + ANALYZE_TIMEOUT;
+        tokio::select! {
+            // A failure is logged.
+            _ = self.store.analyze(deadline) => {}
+            () = self.stop.ending.cancelled() => {}
+            () = self.stop.deadline() => {}
         }
     }
 

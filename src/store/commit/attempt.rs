@@ -1,7 +1,10 @@
 //! One attempt of a committer at a group of writes: reads what they name, plans a batch, commits
 //! it, and says what is left to do.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use diesel::QueryResult;
 use tracing::warn;
@@ -20,12 +23,15 @@ use crate::store::{
 };
 
 /// How often a group has been tried, and failed in which way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Effort {
+    pub(crate) started_at: Instant,
     /// Something it was computed from had changed.
     pub(crate) stale: u32,
     /// The session was lost, and nothing of the group has taken place.
     pub(crate) lost: u32,
+    /// The database refused a statement before the commit.
+    pub(crate) refused_before: u32,
     /// The database refused it.
     pub(crate) refused: u32,
     /// There was no partition for it.
@@ -34,12 +40,32 @@ pub(crate) struct Effort {
 
 impl Effort {
     /// After this many stale batches one takes the lock before it reads.
-    const MAX_STALE: u32 = 3;
+    const LOCKED_AFTER: u32 = 3;
+    /// Under the lock nothing that is read becomes stale, and repeated requests leave the
+    /// group. So this is never reached, unless the database contradicts itself.
+    pub(crate) const MAX_STALE: u32 = 8;
     pub(crate) const MAX_LOST: u32 = 3;
+    /// Statements before the commit carry only uids, so that the fault is in no write: it is
+    /// in the session, which may have a plan that does not fit a column any more, or passes.
+    pub(crate) const MAX_REFUSED_BEFORE: u32 = 4;
+    /// A statement that has waited for a lock this long, or several together, is not repeated:
+    /// no other write is committed meanwhile.
+    pub(crate) const MAX_TIME_BEFORE: Duration = Duration::from_secs(4);
     /// An administrator's cancel looks like any refusal where the commit function does not
     /// see it, but does not strike again and again.
     pub(crate) const MAX_REFUSED: u32 = 4;
     pub(crate) const MAX_NO_PARTITION: u32 = 3;
+
+    pub(crate) fn new() -> Self {
+        Self {
+            started_at: Instant::now(),
+            stale: 0,
+            lost: 0,
+            refused_before: 0,
+            refused: 0,
+            no_partition: 0,
+        }
+    }
 }
 
 /// What is left to do after an attempt.
@@ -56,6 +82,8 @@ pub(crate) enum Attempt {
     Stale(Vec<Pending>),
     /// These again: the session was lost before anything was written.
     Lost(Vec<Pending>),
+    /// These again: the database refused a statement before the commit.
+    RefusedBefore(Vec<Pending>, String),
     /// These again, which the database refused outside of its commit function.
     Refused(Vec<Pending>, String),
     /// These again, when there are partitions for them.
@@ -104,7 +132,7 @@ pub(crate) async fn attempt(
     effort: &Effort,
     postponed: &mut Vec<Pending>,
 ) -> Result<Attempt, Lost> {
-    let locked = effort.stale >= Effort::MAX_STALE;
+    let locked = effort.stale >= Effort::LOCKED_AFTER;
     // What the commit locks first is taken ahead by a batch that keeps losing.
     let begin = format!(
         "BEGIN; SELECT pg_advisory_xact_lock{}",
@@ -130,7 +158,7 @@ pub(crate) async fn attempt(
         (None, false) => return Ok(Attempt::Done),
         (reply, false) => reply.transpose(),
         (Some(Err(error)), true) => Err(error),
-        (reply, true) => end_transaction(session, stamp, reply.and_then(Result::ok)).await,
+        (reply, true) => end_transaction(session, stamp, &batch, reply.and_then(Result::ok)).await,
     };
     match reply {
         Ok(None) => Ok(Attempt::Done),
@@ -154,9 +182,10 @@ pub(crate) async fn attempt(
 /// standby was cancelled: then the batch has reached it when a later commit has.
 async fn commit(session: &WriterSession, stamp: i64, batch: &Batch) -> QueryResult<Reply> {
     let warnings = session.session.warnings();
+    let asked_at = Instant::now();
     let reply = statement::commit(&session.session, stamp, &session.clock, batch).await?;
     if let Reply::Committed { clock, .. } = &reply {
-        session.clock.database_says(*clock);
+        session.clock.database_says(*clock, asked_at);
     }
     if session.session.warnings() != warnings && matches!(reply, Reply::Committed { .. }) {
         session.reach_standby().await?;
@@ -164,11 +193,12 @@ async fn commit(session: &WriterSession, stamp: i64, batch: &Batch) -> QueryResu
     Ok(reply)
 }
 
-/// Ends the transaction that took the lock ahead. What was written in it counts when it is
-/// there.
+/// Ends the transaction that took the lock ahead. Changes that were written in it count when
+/// they are in the log; a batch without changes leaves no stamp there to be found.
 async fn end_transaction(
     session: &WriterSession,
     stamp: i64,
+    batch: &Batch,
     reply: Option<Reply>,
 ) -> QueryResult<Option<Reply>> {
     let warnings = session.session.warnings();
@@ -178,6 +208,9 @@ async fn end_transaction(
     };
     if session.session.warnings() != warnings {
         session.reach_standby().await?;
+    }
+    if batch.changes.is_empty() {
+        return Ok(reply);
     }
     let is_committed = commit_outcome::is_committed(session, stamp).await;
     if is_committed.map_err(|error| lost(&error))? {
@@ -227,7 +260,7 @@ async fn refused_before(
     error: diesel::result::Error,
 ) -> Result<Attempt, Lost> {
     match session.session.judge(error).await {
-        Failure::Refused(error) => Ok(Attempt::Refused(group, error.to_string())),
+        Failure::Refused(error) => Ok(Attempt::RefusedBefore(group, error.to_string())),
         Failure::Lost(error) => Err(Lost::before(group, &error)),
     }
 }

@@ -11,7 +11,7 @@ use diesel::{
     QueryResult, QueryableByName, data_types::PgTimestamp, pg::sql_types::Timestamptz, sql_query,
     sql_types::BigInt,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::session::{Backend, WriterSession, WriterSessions, lives};
 use crate::{
@@ -57,13 +57,13 @@ pub(crate) async fn find(
     lost: &LostCommit,
 ) -> (CommitOutcome, Option<WriterSession>) {
     let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        if let Ok(session) = sessions.open(true).await {
-            match look(&session, lost).await {
-                Ok(Some(outcome)) => return (outcome, Some(session)),
+    while let Ok(session) = timeout_at(deadline, sessions.open(true)).await {
+        if let Ok(session) = session {
+            match timeout_at(deadline, look(&session, lost)).await {
+                Ok(Ok(Some(outcome))) => return (outcome, Some(session)),
                 // On another server than the one that was looked at before.
-                Ok(None) => {}
-                Err(_) => sessions.give_up(session.backend),
+                Ok(Ok(None)) => {}
+                Ok(Err(_)) | Err(_) => sessions.give_up(session.backend),
             }
         }
         sleep(LOOK_EVERY).await;

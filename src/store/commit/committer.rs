@@ -11,18 +11,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::{Mutex, mpsc},
-    time::sleep,
-};
+use tokio::{runtime::Handle, sync::Mutex, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
 use super::{
     attempt::{self, Attempt, Effort, Lost, attempt},
     commit_outcome::{self, CommitOutcome},
-    committed_batch::CommittedBatch,
+    committed_batch::CommittedBatches,
     import_halves::{self, Halves},
     planner::{CommittedWrites, Pending},
     queue::Queue,
@@ -42,10 +38,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a committer without a session leaves the work to the others.
 const REST: Duration = Duration::from_millis(500);
 
-/// Where committed batches go besides their callers: bounded, and never waited
-/// for.
-pub(crate) type Commits = mpsc::Sender<CommittedBatch>;
-
 /// One committer: a task of the store's, which ends when the queue is closed and
 /// empty.
 pub(crate) struct Committer {
@@ -58,8 +50,8 @@ pub(crate) struct Committer {
     pub(crate) upkeep: Upkeep,
     pub(crate) availability: Availability,
     pub(crate) head: HeadHint,
-    /// Who wants to hear of commits.
-    pub(crate) commits: Commits,
+    /// Where committed batches go besides their callers.
+    pub(crate) committed: CommittedBatches,
     /// Owns the committer, and what it starts.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the database is there for the first time.
@@ -163,7 +155,7 @@ impl Committer {
 
     /// Writes a group, however often that takes.
     async fn write(&mut self, mut group: Vec<Pending>, queue: &mut Queue) -> GroupOutcome {
-        let mut effort = Effort::default();
+        let mut effort = Effort::new();
         loop {
             let mut session = match self.session(true).await {
                 Ok(session) => session,
@@ -216,35 +208,37 @@ impl Committer {
                 before,
                 stamp,
             } => {
-                self.hand_over(&writes, before, stamp);
+                self.publish(&writes, before, stamp);
                 ControlFlow::Break(GroupOutcome::Committed(writes))
             }
             Attempt::Done => ControlFlow::Break(GroupOutcome::Answered),
             Attempt::Stale(again) => {
                 effort.stale += 1;
-                ControlFlow::Continue(again)
+                let may_help = effort.stale <= Effort::MAX_STALE;
+                if !may_help {
+                    error!("a batch stays stale, although it is planned under the commit lock");
+                }
+                again_if(may_help, again)
             }
             Attempt::Lost(again) => {
                 effort.lost += 1;
                 again_if(effort.lost <= Effort::MAX_LOST, again)
             }
+            Attempt::RefusedBefore(again, reason) => {
+                effort.refused_before += 1;
+                self.log_refusal(&reason, "the database refused to read what a batch needs");
+                let may_help = effort.refused_before <= Effort::MAX_REFUSED_BEFORE
+                    && effort.started_at.elapsed() < Effort::MAX_TIME_BEFORE;
+                again_if(may_help, again)
+            }
             Attempt::LacksPartition(again) => {
                 effort.no_partition += 1;
-                let made = self.upkeep.make_partitions().await;
-                if let Err(reason) = &made {
-                    warn!(reason, "cannot make partitions for a batch");
-                }
                 let may_help = effort.no_partition <= Effort::MAX_NO_PARTITION;
-                again_if(made.is_ok() && may_help, again)
+                again_if(self.make_partitions().await && may_help, again)
             }
             Attempt::Refused(again, reason) => {
                 effort.refused += 1;
-                if let Some(kept_back) = self.refusals.may_say(&reason) {
-                    warn!(
-                        reason,
-                        kept_back, "the database refused a batch; trying again"
-                    );
-                }
+                self.log_refusal(&reason, "the database refused a batch; trying again");
                 if effort.refused > Effort::MAX_REFUSED {
                     return ControlFlow::Break(self.poisoned(again, &reason));
                 }
@@ -266,6 +260,20 @@ impl Committer {
         }
     }
 
+    async fn make_partitions(&self) -> bool {
+        let made = self.upkeep.make_partitions().await;
+        if let Err(reason) = &made {
+            warn!(reason, "cannot make partitions for a batch");
+        }
+        made.is_ok()
+    }
+
+    fn log_refusal(&self, reason: &str, what: &str) {
+        if let Some(kept_back) = self.refusals.may_say(reason) {
+            warn!(reason, kept_back, "{what}");
+        }
+    }
+
     /// Whether the database commits a batch without changes now.
     async fn commits(&mut self, queue: &mut Queue) -> bool {
         let Ok(mut session) = self.session(true).await else {
@@ -273,7 +281,7 @@ impl Committer {
         };
         session.learn(queue.last_commit.as_ref());
         let (nothing, _) = pending(Write::confirm_time());
-        let effort = Effort::default();
+        let effort = Effort::new();
         match attempt(&mut session, vec![nothing], &effort, &mut queue.postponed).await {
             Ok(outcome) => {
                 self.keep(session, &outcome);
@@ -342,7 +350,7 @@ impl Committer {
     /// Keeps the session for the next attempt, unless it may be the reason of a refusal.
     fn keep(&mut self, mut session: WriterSession, outcome: &Attempt) {
         let is_good = match outcome {
-            Attempt::Refused(..) => false,
+            Attempt::RefusedBefore(..) | Attempt::Refused(..) => false,
             Attempt::Passing(_, sqlstate) => session.survives_refusal(sqlstate),
             _ => true,
         };
@@ -353,19 +361,13 @@ impl Committer {
         }
     }
 
-    /// Hands the changes to the follower, without waiting: what finds no room is in the log.
-    fn hand_over(&self, writes: &CommittedWrites, before: Position, stamp: i64) {
-        let Some(last) = writes.changes.last() else {
-            return;
-        };
-        self.head.set(last.revision);
-        self.upkeep.log_reached(last.revision);
-        let _ = self.commits.try_send(CommittedBatch {
-            before,
-            stamp,
-            committed_at: last.changed_at,
-            changes: writes.changes.clone(),
-        });
+    /// Tells the rest of the process of a commit, without waiting.
+    fn publish(&self, writes: &CommittedWrites, before: Position, stamp: i64) {
+        if let Some(last) = writes.last_revision() {
+            self.head.set(last);
+            self.upkeep.log_reached(last);
+            self.committed.publish(&writes.changes, before, stamp);
+        }
     }
 
     /// What is left to do after the session was lost.

@@ -27,6 +27,10 @@ use crate::{
 /// How long a request id is known: a day.
 const KEPT_MICROS: i64 = 24 * 3600 * 1_000_000;
 
+/// The revision and the number of changes in the record of a request whose response had no
+/// call: a delete of a call that may be missing.
+const NO_CALL: (Revision, i32) = (0, 0);
+
 /// What was answered to this request of this principal; `None` when there is no
 /// record of it (any more).
 pub(crate) async fn recorded_answer(
@@ -45,14 +49,18 @@ pub(crate) async fn recorded_answer(
     let Some((fingerprint, uid, revision, change_count)) = record else {
         return Ok(None);
     };
+    // A purge leaves a nil fingerprint, which any request fits.
+    let fits = fingerprint.is_nil() || fingerprint == request.fingerprint;
+    if fits && (revision, change_count) == NO_CALL {
+        return Ok(Some(Ok(Written::default())));
+    }
     let purge = purge_of(session, uid).await?;
     let is_the_purge = change_count == 1 && purge == Some(revision);
     // Nothing tells what was said of a purged call, not even whether a guess of it is right.
     if purge.is_some() && !is_the_purge {
         return Ok(Some(Err(purged(uid))));
     }
-    // A purge leaves a nil fingerprint, which any request fits.
-    if !fingerprint.is_nil() && fingerprint != request.fingerprint {
+    if !fits {
         return Ok(Some(Err(WriteError::RequestIdReused)));
     }
     if is_the_purge {
@@ -66,10 +74,7 @@ pub(crate) async fn recorded_answer(
         let last = revision + i64::from(change_count) - 1;
         return Ok(Some(changes_answer(session, uid, revision, last).await?));
     }
-    Ok(Some(match revision {
-        0 => Ok(Written::default()),
-        _ => state_at(session, uid, revision).await?,
-    }))
+    Ok(Some(state_at(session, uid, revision).await?))
 }
 
 /// The last record of a request, by a statement that is prepared once on each connection.

@@ -149,8 +149,10 @@ impl WriterSessions {
             self.watch = None;
         }
         let session = session?;
+        let asked_at = Instant::now();
         let backend = backend(&session).await.map_err(text)?;
-        self.clock.database_says(from_sql_time(backend.clock));
+        self.clock
+            .database_says(from_sql_time(backend.clock), asked_at);
         // Whatever happens from here on, it may wait for a standby.
         self.former = Some(backend.clone());
         if let Err(error) = reach_standby(&session).await {

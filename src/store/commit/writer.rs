@@ -21,7 +21,8 @@ use tokio::{
 };
 
 use super::{
-    committer::{Commits, Committer},
+    committed_batch::CommittedBatches,
+    committer::Committer,
     planner::Pending,
     queue::Queue,
     write::{Write, Written},
@@ -54,7 +55,7 @@ impl Writer {
         upkeep: &Upkeep,
         availability: &Availability,
         head: &HeadHint,
-        commits: &Commits,
+        committed: &CommittedBatches,
         queue_len: usize,
         tasks: &Tasks,
     ) -> Self {
@@ -71,7 +72,7 @@ impl Writer {
                 upkeep: upkeep.clone(),
                 availability: availability.clone(),
                 head: head.clone(),
-                commits: commits.clone(),
+                committed: committed.clone(),
                 tasks: tasks.tracker.clone(),
                 opened: tasks.opened.clone(),
                 refusals: Throttle::default(),

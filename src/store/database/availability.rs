@@ -203,9 +203,10 @@ struct Answer {
 /// Asks for the time, which is as good as anything to ask for.
 async fn answer(session: &Session, clock: &Clock) -> Result<(), Silence> {
     let query = sql_query("SELECT clock_timestamp() AS clock");
+    let asked_at = Instant::now();
     match timeout(PING_LIMIT, session.row::<_, Answer>(query)).await {
         Ok(Ok(answer)) => {
-            clock.database_says(from_sql_time(answer.clock));
+            clock.database_says(from_sql_time(answer.clock), asked_at.into_std());
             Ok(())
         }
         Ok(Err(error)) => Err(Silence::Ended(error.to_string())),

@@ -21,6 +21,7 @@ use crate::domain::Timestamp;
 
 /// What a clock may be off by without having stepped: it is slewed, and read late.
 const NO_STEP_MICROS: i64 = 1_000_000;
+const NO_STEP: Duration = Duration::from_secs(1);
 /// After how long another time is believed.
 const BELIEVED_AFTER: Duration = Duration::from_secs(15 * 60);
 /// By how much the database's clock may differ from ours when they first meet.
@@ -81,10 +82,15 @@ impl Clock {
             .get_or_insert_with(|| Steady::new("log", time.micros(), Instant::now()));
     }
 
-    /// Takes note of what the database's clock says just now.
-    pub(in crate::store) fn database_says(&self, clock: Timestamp) {
+    /// Takes note of what the database's clock said since `asked_at`. A response that took
+    /// as long as a step is not looked at: a commit reads the clock before it waits for its
+    /// standby.
+    pub(in crate::store) fn database_says(&self, clock: Timestamp, asked_at: Instant) {
         let mut clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
+        if now.saturating_duration_since(asked_at) >= NO_STEP {
+            return;
+        }
         let system = clocks.system.read(system_micros(), now);
         if let Some(database) = &mut clocks.database {
             database.read(clock.micros(), now);
@@ -193,6 +199,25 @@ mod tests {
             state.read(110 * SECOND + 400_000, after),
             110 * SECOND + 400_000
         );
+    }
+
+    #[test]
+    fn a_response_that_took_as_long_as_a_step_is_no_step() {
+        let clock = Clock::new();
+        let now = Timestamp::clamped(system_micros());
+        clock.database_says(now, Instant::now());
+        let late = Timestamp::clamped(now.micros() - 5 * SECOND);
+        let is_behind = |clock: &Clock| {
+            let clocks = clock.0.lock().expect("no panic here");
+            clocks
+                .database
+                .as_ref()
+                .is_some_and(|it| it.stepped_at.is_some())
+        };
+        clock.database_says(late, Instant::now() - Duration::from_secs(5));
+        assert!(!is_behind(&clock));
+        clock.database_says(late, Instant::now());
+        assert!(is_behind(&clock));
     }
 
     #[test]

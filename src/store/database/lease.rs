@@ -19,8 +19,9 @@ const END_BY_ITSELF: Duration = Duration::from_millis(20);
 /// ends at the read's deadline.
 const CANCEL_TIME: Duration = Duration::from_secs(2);
 
-/// See the module. It keeps the session's place in the pool for as long as an abandoned
-/// statement runs, so that there are never more of them than the pool has places.
+/// See the module. It keeps the session's place in the pool until an abandoned statement has
+/// ended or its cancel was sent. A statement that the cancel does not reach within
+/// `CANCEL_TIME` runs on beside those of the pool, until the read's deadline.
 pub(super) struct Lease {
     session: Option<Object<Sessions>>,
 }

@@ -1,6 +1,10 @@
 //! Advisory locks. Each schema is an installation of its own, with locks of its own: two in
 //! one database do not wait for each other.
 
+use diesel::{QueryResult, QueryableByName, sql_query, sql_types::Bool};
+
+use super::session::Session;
+
 /// What is locked.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) enum Lock {
@@ -16,7 +20,21 @@ pub(in crate::store) enum Lock {
     Erasure = 5,
 }
 
+#[derive(QueryableByName)]
+struct Taken {
+    #[diesel(sql_type = Bool)]
+    taken: bool,
+}
+
 impl Lock {
+    /// Takes the lock, which goes with the session, unless another session has it.
+    pub(in crate::store) async fn try_take(self, session: &Session) -> QueryResult<bool> {
+        let arguments = self.arguments();
+        let query = sql_query(format!("SELECT pg_try_advisory_lock{arguments} AS taken"));
+        let row: Taken = session.row(query).await?;
+        Ok(row.taken)
+    }
+
     /// The lock as the arguments of PostgreSQL's functions.
     pub(in crate::store) fn arguments(self) -> String {
         format!(

@@ -5,11 +5,8 @@
 use std::{collections::HashSet, error::Error, time::Duration};
 
 use diesel::{
-    QueryResult, QueryableByName,
     migration::{Migration, MigrationSource, MigrationVersion},
     pg::Pg,
-    sql_query,
-    sql_types::Bool,
 };
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
@@ -146,7 +143,11 @@ async fn with_harness<T: Send + 'static>(
 /// Waits until the session has the lock of those who migrate.
 pub(super) async fn wait_for_lock(session: &Session) -> Result<(), OpenError> {
     let mut waits = false;
-    while !takes_lock(session).await? {
+    let take = async || {
+        let taken = Lock::Migrations.try_take(session).await;
+        taken.map_err(|error| lost(&error))
+    };
+    while !take().await? {
         if !waits {
             info!("another process is migrating the database; waiting for it");
             waits = true;
@@ -154,19 +155,6 @@ pub(super) async fn wait_for_lock(session: &Session) -> Result<(), OpenError> {
         sleep(LOOK_FOR_LOCK_EVERY).await;
     }
     Ok(())
-}
-
-#[derive(QueryableByName)]
-struct Taken {
-    #[diesel(sql_type = Bool)]
-    taken: bool,
-}
-
-async fn takes_lock(session: &Session) -> Result<bool, OpenError> {
-    let arguments = Lock::Migrations.arguments();
-    let query = sql_query(format!("SELECT pg_try_advisory_lock{arguments} AS taken"));
-    let row: QueryResult<Taken> = session.row(query).await;
-    row.map(|row| row.taken).map_err(|error| lost(&error))
 }
 
 /// A session that broke before it did anything is one that was not there.

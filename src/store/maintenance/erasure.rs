@@ -3,8 +3,8 @@
 //!
 //! VACUUM leaves what an open transaction may still see, and does not say so. But with
 //! FREEZE it says what it has come to: no transaction before a table's `relfrozenxid` is
-//! named in it any more. A purge is erased when that is past the purge's own transaction,
-//! in every table that it touched. It needs no privileges to look, and holds whatever kept
+//! named in it any more. A purge is erased when that is past the transaction that wrote the
+//! purge's row in `purged_calls`, in every table that the purge touched. It needs no privileges to look, and holds whatever kept
 //! the dead rows: a transaction here, a prepared one, a replication slot, a standby.
 //!
 //! It deliberately has no part in the upkeep of partitions, which must not wait for it.
@@ -19,7 +19,6 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::upkeep::takes;
 use crate::{
     domain::{Revision, Uuid},
     store::{
@@ -96,7 +95,7 @@ async fn look(connector: &Connector) -> Result<Look, OpenError> {
 /// Erases what can be, on a session whose lock goes with it.
 async fn erase(session: &Session) -> QueryResult<Look> {
     let wanted = "SELECT EXISTS (SELECT FROM purged_calls WHERE erased_at IS NULL) AS answer";
-    if !holds(session, wanted).await? || !takes(session, Lock::Erasure).await? {
+    if !holds(session, wanted).await? || !Lock::Erasure.try_take(session).await? {
         return Ok(Look::Nothing);
     }
     // What keeps dead rows in this table, of one row, keeps them in all.
@@ -119,10 +118,20 @@ async fn erase(session: &Session) -> QueryResult<Look> {
 }
 
 /// Removes the fingerprints of requests that named a purged call and changed nothing: the purge
-/// itself finds requests by the changes that they made.
+/// itself finds requests by the changes that they made. A request whose response had no call
+/// keeps its own: there is nothing of the call in it.
+///
+/// It makes dead rows later than the purge did. So it also writes the purge's row in
+/// `purged_calls` again: the transaction of that row is the last one of which nothing may be
+/// left.
 async fn forget_fingerprints(session: &Session, newest: Revision) -> QueryResult<()> {
-    let query = "UPDATE idempotency_records r SET fingerprint = $2 FROM purged_calls p \
-        WHERE p.erased_at IS NULL AND p.revision <= $1 AND r.uid = p.uid AND r.fingerprint <> $2";
+    let query = "WITH forgotten AS ( \
+            UPDATE idempotency_records r SET fingerprint = $2 FROM purged_calls p \
+            WHERE p.erased_at IS NULL AND p.revision <= $1 AND r.uid = p.uid \
+                AND r.fingerprint <> $2 AND (r.revision, r.change_count) <> (0, 0) \
+            RETURNING r.uid \
+        ) \
+        UPDATE purged_calls SET revision = revision WHERE uid IN (SELECT uid FROM forgotten)";
     let query = sql_query(query)
         .bind::<BigInt, _>(newest)
         .bind::<SqlUuid, _>(Uuid::nil());

@@ -1,6 +1,8 @@
 //! The partitions of the idempotency records: six hours each, made a day ahead, and dropped
 //! when they are past keeping.
 
+use std::{collections::BTreeSet, time::Instant};
+
 use diesel::{
     QueryResult, QueryableByName, data_types::PgTimestamp, pg::sql_types::Timestamptz, sql_query,
     sql_types::Nullable,
@@ -40,29 +42,26 @@ pub(crate) async fn make(session: &Session, clock: &Clock) -> QueryResult<()> {
             ORDER BY last_revision DESC LIMIT 1 \
          ) AS log_time",
     );
+    let asked_at = Instant::now();
     let times: Times = session.row(query).await?;
     let log_time = times.log_time.map(from_sql_time);
     // In this order: the log bears witness for the clock.
     if let Some(log_time) = log_time {
         clock.log_says(log_time);
     }
-    clock.database_says(from_sql_time(times.clock));
+    clock.database_says(from_sql_time(times.clock), asked_at);
     let now = clock.log_now();
+    let starts = [Some(now), log_time].into_iter().flatten().map(slot);
+    let slots: BTreeSet<i64> = starts.flat_map(|start| start..=start + AHEAD).collect();
     let partitions = all(session).await?;
-    let starts = [Some(slot(now)), log_time.map(slot)];
-    for start in starts.into_iter().flatten() {
-        for slot in start..=start + AHEAD {
-            let name = name(slot);
-            let is_there = |one: &Partition| one.name == name && one.link == Link::Attached;
-            if !partitions.iter().any(is_there) {
-                let bound = |slot: i64| format!("to_timestamp({})", slot * SPAN_SECONDS);
-                let bounds = (bound(slot), bound(slot + 1));
-                let bounds = (bounds.0.as_str(), bounds.1.as_str());
-                partitions::make(session, TABLE, &name, "recorded_at", bounds).await?;
-            }
-        }
-        if log_time.is_none_or(|time| slot(time) == slot(now)) {
-            break;
+    for slot in slots {
+        let name = name(slot);
+        let is_there = |one: &Partition| one.name == name && one.link == Link::Attached;
+        if !partitions.iter().any(is_there) {
+            let bound = |slot: i64| format!("to_timestamp({})", slot * SPAN_SECONDS);
+            let bounds = (bound(slot), bound(slot + 1));
+            let bounds = (bounds.0.as_str(), bounds.1.as_str());
+            partitions::make(session, TABLE, &name, "recorded_at", bounds).await?;
         }
     }
     Ok(())

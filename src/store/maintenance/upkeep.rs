@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use diesel::{QueryResult, QueryableByName, sql_query, sql_types::Bool};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep},
@@ -114,7 +113,7 @@ impl Upkeep {
         self.make_partitions().await?;
         let session = self.session().await?;
         // What drops at the moment elsewhere need not be dropped here.
-        if !takes(&session, Lock::Drops).await.map_err(text)? {
+        if !Lock::Drops.try_take(&session).await.map_err(text)? {
             return Ok(());
         }
         let now = self.clock.expiry_now();
@@ -127,7 +126,7 @@ impl Upkeep {
     pub(crate) async fn make_partitions(&self) -> Result<(), String> {
         let session = self.session().await?;
         let give_up = Instant::now() + MAKE_WAIT;
-        while !takes(&session, Lock::Makes).await.map_err(text)? {
+        while !Lock::Makes.try_take(&session).await.map_err(text)? {
             if Instant::now() >= give_up {
                 return Err("another process makes partitions all the time".to_owned());
             }
@@ -145,20 +144,6 @@ impl Upkeep {
         let session = self.connector.connect_first(Role::Maintain).await;
         session.map_err(OpenError::reason)
     }
-}
-
-#[derive(QueryableByName)]
-struct Taken {
-    #[diesel(sql_type = Bool)]
-    taken: bool,
-}
-
-/// Takes a lock that goes with the session, unless another session has it.
-pub(crate) async fn takes(session: &Session, lock: Lock) -> QueryResult<bool> {
-    let arguments = lock.arguments();
-    let query = sql_query(format!("SELECT pg_try_advisory_lock{arguments} AS taken"));
-    let row: Taken = session.row(query).await?;
-    Ok(row.taken)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err calls")]

@@ -115,10 +115,11 @@ impl Lists {
 }
 
 fn page_query(page: &PageQuery) -> PageStatement<'_> {
+    let order = OrderSql::of(page.order);
     let parts = filtered_in_parts(&page.filter).into_iter();
     PageStatement {
-        parts: parts.map(|part| ordered(part, page)).collect(),
-        order: page.order,
+        parts: parts.map(|part| after(part, page, &order)).collect(),
+        order,
         limit: limit(page),
         is_common: is_common(&page.filter),
     }
@@ -129,30 +130,47 @@ fn limit(page: &PageQuery) -> i64 {
     i64::try_from(page.limit + 1).unwrap_or(i64::MAX)
 }
 
-/// The first calls of the query behind the page before.
-fn ordered<'a>(query: CallQuery<'a>, page: &PageQuery) -> CallQuery<'a> {
-    let mut query = query.limit(limit(page));
-    if let Some(PageKey { time, uid }) = page.after {
-        let bound = match (page.order.field, page.order.descending) {
-            (OrderField::CreatedAt, true) => "(created_at, uid) < (",
-            (OrderField::CreatedAt, false) => "(created_at, uid) > (",
-            (OrderField::UpdatedAt, true) => "(updated_at, uid) < (",
-            (OrderField::UpdatedAt, false) => "(updated_at, uid) > (",
+/// The calls of the query that come after the page before.
+fn after<'a>(query: CallQuery<'a>, page: &PageQuery, order: &OrderSql) -> CallQuery<'a> {
+    let Some(PageKey { time, uid }) = page.after else {
+        return query;
+    };
+    query.filter(
+        Predicate::default()
+            .sql(order.after)
+            .time(to_sql_time(time))
+            .sql(", ")
+            .uid(uid)
+            .sql(")"),
+    )
+}
+
+/// An order in SQL.
+struct OrderSql {
+    /// What comes after a call, whose time and uid follow.
+    after: &'static str,
+    order_by: &'static str,
+}
+
+impl OrderSql {
+    fn of(order: Order) -> Self {
+        let (after, order_by) = match (order.field, order.descending) {
+            (OrderField::CreatedAt, true) => (
+                "(created_at, uid) < (",
+                " ORDER BY created_at DESC, uid DESC",
+            ),
+            (OrderField::CreatedAt, false) => {
+                ("(created_at, uid) > (", " ORDER BY created_at, uid")
+            }
+            (OrderField::UpdatedAt, true) => (
+                "(updated_at, uid) < (",
+                " ORDER BY updated_at DESC, uid DESC",
+            ),
+            (OrderField::UpdatedAt, false) => {
+                ("(updated_at, uid) > (", " ORDER BY updated_at, uid")
+            }
         };
-        query = query.filter(
-            Predicate::default()
-                .sql(bound)
-                .time(to_sql_time(time))
-                .sql(", ")
-                .uid(uid)
-                .sql(")"),
-        );
-    }
-    match (page.order.field, page.order.descending) {
-        (OrderField::CreatedAt, true) => query.order((t::created_at.desc(), t::uid.desc())),
-        (OrderField::CreatedAt, false) => query.order((t::created_at, t::uid)),
-        (OrderField::UpdatedAt, true) => query.order((t::updated_at.desc(), t::uid.desc())),
-        (OrderField::UpdatedAt, false) => query.order((t::updated_at, t::uid)),
+        Self { after, order_by }
     }
 }
 
@@ -161,10 +179,19 @@ fn ordered<'a>(query: CallQuery<'a>, page: &PageQuery) -> CallQuery<'a> {
 struct PageStatement<'a> {
     /// The first calls of each part; the page is the first of them all.
     parts: Vec<CallQuery<'a>>,
-    order: Order,
+    order: OrderSql,
     limit: i64,
     /// Connections keep such a statement prepared.
     is_common: bool,
+}
+
+impl PageStatement<'_> {
+    /// Keeps the first calls in the page's order.
+    fn push_first<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(self.order.order_by);
+        out.push_sql(" LIMIT ");
+        out.push_bind_param::<BigInt, _>(&self.limit)
+    }
 }
 
 impl Query for PageStatement<'_> {
@@ -187,17 +214,11 @@ impl QueryFragment<Pg> for PageStatement<'_> {
         for (n, part) in self.parts.iter().enumerate() {
             out.push_sql(if n == 0 { "(" } else { ") UNION ALL (" });
             QueryFragment::<Pg>::walk_ast(part, out.reborrow())?;
+            self.push_first(out.reborrow())?;
         }
         out.push_sql(")");
         if self.parts.len() > 1 {
-            out.push_sql(match (self.order.field, self.order.descending) {
-                (OrderField::CreatedAt, true) => " ORDER BY created_at DESC, uid DESC",
-                (OrderField::CreatedAt, false) => " ORDER BY created_at, uid",
-                (OrderField::UpdatedAt, true) => " ORDER BY updated_at DESC, uid DESC",
-                (OrderField::UpdatedAt, false) => " ORDER BY updated_at, uid",
-            });
-            out.push_sql(" LIMIT ");
-            out.push_bind_param::<BigInt, _>(&self.limit)?;
+            self.push_first(out.reborrow())?;
         }
         out.push_sql(") page ON true");
         Ok(())

@@ -10,7 +10,10 @@ use super::{
     true_time,
 };
 use crate::support::{
-    clock::Clock, create, eventually, get, inbound, micros, postgres::Cluster, writes::create_of,
+    clock::Clock,
+    create, eventually, get, inbound, micros,
+    postgres::{Cluster, connect, running},
+    writes::create_of,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,6 +123,32 @@ async fn a_replica_that_starts_with_a_clock_of_its_own_that_is_wrong_moves_no_ti
         expect_near(&expect_creates(&wrong.endpoint).await);
         expect_near(&expect_creates(&right.endpoint).await);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_has_to_wait_is_not_taken_for_a_step_of_the_databases_clock() {
+    /// Longer than a clock may be off by without having stepped.
+    const WAIT: Duration = Duration::from_millis(1500);
+    let url = Cluster::shared().await.database().await;
+    let database = connect(&url).await;
+    let service = start(&[("DATABASE_URL", url)]);
+    let mut client = service.client();
+    create(&mut client, inbound()).await;
+    // A commit reads the clock before it gets here.
+    let lock = "BEGIN; LOCK TABLE voice_call_changes IN SHARE MODE";
+    database.batch_execute(lock).await.expect("it is free");
+    let release = async {
+        eventually("the commit waits", async || {
+            running(&database, "voicecall writer", true).await > 0
+        })
+        .await;
+        tokio::time::sleep(WAIT).await;
+        database.batch_execute("COMMIT").await.expect("it ends");
+    };
+    tokio::join!(create(&mut client, inbound()), release);
+    expect_creates(&service.endpoint).await;
+    let lines = service.log.lines();
+    assert!(!service.log.has(&["clock"]), "{lines:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

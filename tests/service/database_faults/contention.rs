@@ -48,10 +48,19 @@ async fn until_waiting(database: &Database, wanted: i64) {
     }
 }
 
-/// Sends a write of this call, and has it lose until it takes the lock first: the
-/// call's revision changes each time after it was read, and is itself again in the
-/// end. Two sessions take turns with the lock, the write always between them.
-async fn outlast(server: &Server, call: &VoiceCall, write: Write) -> Sent {
+/// A change behind the service's back, to this call.
+fn set(call: &VoiceCall, columns: &str) -> String {
+    format!(
+        "SET LOCAL session_replication_role = replica; \
+         UPDATE voice_calls SET {columns} WHERE uid = '{}'",
+        call.uid
+    )
+}
+
+/// Sends a write of this call, and has it lose until it waits for the lock before it reads:
+/// the call's revision changes each time after it was read. Two sessions take turns with the
+/// lock, the write always between them. Returns the session that has the lock.
+async fn lose(server: &Server, call: &VoiceCall, write: Write) -> (Database, Sent) {
     let look = connect(&server.database_url).await;
     let mut holder = connect(&server.database_url).await;
     let mut next = connect(&server.database_url).await;
@@ -60,26 +69,18 @@ async fn outlast(server: &Server, call: &VoiceCall, write: Write) -> Sent {
         let mut client = server.client();
         async move { send(&mut client, &write).await }
     }));
-    let change_revision = async |session: &Database, revision: i64| {
-        let sql = format!(
-            "SET LOCAL session_replication_role = replica; \
-             UPDATE voice_calls SET revision = {revision} WHERE uid = '{}'",
-            call.uid
-        );
-        session.batch_execute(&sql).await.expect("it is there");
-    };
     for round in 0..MAX_ROUNDS {
         let statement = waiting_statement(&look).await;
         if !statement.contains("commit_batch") {
-            break;
+            return (holder, sent);
         }
         // Behind the writer.
         let take = async {
             let wait = hold_commits(&next);
             let release = async {
                 until_waiting(&look, 2).await;
-                let other = i64::try_from(1_000_000 + round).expect("small");
-                change_revision(&holder, other).await;
+                let change = set(call, &format!("revision = {}", 1_000_000 + round));
+                holder.batch_execute(&change).await.expect("it is there");
                 holder.batch_execute("COMMIT").await.expect("it ends");
             };
             tokio::join!(wait, release);
@@ -87,12 +88,23 @@ async fn outlast(server: &Server, call: &VoiceCall, write: Write) -> Sent {
         take.await;
         std::mem::swap(&mut holder, &mut next);
     }
-    change_revision(&holder, call.revision).await;
+    panic!("the write has lost {MAX_ROUNDS} times, and does not take the lock first");
+}
+
+/// The same until it has the lock; the call is changed once more before that.
+async fn outlast(server: &Server, call: &VoiceCall, write: Write, last: &str) -> Sent {
+    let (holder, sent) = lose(server, call, write).await;
+    holder.batch_execute(last).await.expect("it is there");
     holder.batch_execute("COMMIT").await.expect("it ends");
     sent
 }
 
 type Sent = AbortOnDropHandle<Result<Vec<VoiceCall>, tonic::Status>>;
+
+/// The call is at its revision again.
+fn restored(call: &VoiceCall) -> String {
+    set(call, &format!("revision = {}", call.revision))
+}
 
 /// A server and a call of the offender on it.
 async fn start() -> (Server, Database, VoiceCall) {
@@ -110,7 +122,7 @@ async fn a_batch_that_takes_the_lock_first_is_committed() {
         duration: Some(7),
         ..call.clone()
     });
-    let sent = outlast(&server, &call, write).await;
+    let sent = outlast(&server, &call, write, &restored(&call)).await;
     let written = sent.await.expect("no panic").expect("it is written");
     assert_eq!(written[0].revision, 2);
     assert_eq!(check_ledger(&database, &written).await, 2);
@@ -126,7 +138,7 @@ async fn a_batch_that_takes_the_lock_first_and_fails_at_the_commit_is_refused() 
         duration: Some(7),
         ..call.clone()
     });
-    let sent = outlast(&server, &call, write.clone()).await;
+    let sent = outlast(&server, &call, write.clone(), &restored(&call)).await;
     let refused = sent.await.expect("no panic");
     assert_refused(refused, Code::Internal, "INTERNAL", &[]);
     assert_eq!(contents(&database).await, before, "nothing is written");
@@ -139,6 +151,47 @@ async fn a_batch_that_takes_the_lock_first_and_fails_at_the_commit_is_refused() 
     assert_eq!(check_ledger(&database, &written).await, 3);
 }
 
+#[tokio::test]
+async fn a_batch_that_takes_the_lock_first_and_changes_nothing_is_answered() {
+    let (server, database, call) = start().await;
+    let other = create(&mut server.client(), offending()).await;
+    let write = |call: &VoiceCall| {
+        update_of(VoiceCall {
+            duration: Some(7),
+            ..call.clone()
+        })
+    };
+    let deleted = format!("DELETE FROM voice_calls WHERE uid = '{}'", call.uid);
+    let sent = outlast(&server, &call, write(&call), &deleted).await;
+    let refused = sent.await.expect("no panic");
+    assert_refused(refused, Code::NotFound, "CALL_NOT_FOUND", &[]);
+
+    let same = set(&other, "revision = 2, duration = 7");
+    let sent = outlast(&server, &other, write(&other), &same).await;
+    let written = sent.await.expect("no panic").expect("it is so already");
+    assert_eq!((written[0].revision, written[0].duration), (2, Some(7)));
+    assert_eq!(contents(&database).await.head, 2);
+    assert_eq!(create(&mut server.client(), inbound()).await.revision, 3);
+}
+
+#[tokio::test]
+async fn a_batch_that_waits_in_vain_to_take_the_lock_first_can_be_retried() {
+    let (server, database, call) = start().await;
+    let write = update_of(VoiceCall {
+        duration: Some(7),
+        ..call.clone()
+    });
+    let (holder, sent) = lose(&server, &call, write.clone()).await;
+    let refused = sent.await.expect("no panic");
+    assert_refused(refused, Code::Unavailable, "DATABASE_UNAVAILABLE", &[]);
+    let last = restored(&call);
+    holder.batch_execute(&last).await.expect("it is there");
+    holder.batch_execute("COMMIT").await.expect("it ends");
+    let written = send(&mut server.client(), &write).await;
+    let written = written.expect("the lock is free");
+    assert_eq!(check_ledger(&database, &written).await, 2);
+}
+
 /// Interrupts the commit of a batch that took the lock first.
 async fn interrupted_at_commit(interrupt: &str) {
     let (server, database, call) = start().await;
@@ -147,7 +200,7 @@ async fn interrupted_at_commit(interrupt: &str) {
         ..call.clone()
     });
     pause_commits(&database).await;
-    let sent = outlast(&server, &call, write.clone()).await;
+    let sent = outlast(&server, &call, write.clone(), &restored(&call)).await;
     interrupt_paused_commit(&database, interrupt).await;
     let answer = sent.await.expect("no panic");
     assert_passing(&answer, "interrupted");

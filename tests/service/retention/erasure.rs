@@ -9,7 +9,10 @@ use voicecall::proto::VoiceCall;
 
 use super::{fill, nothing_kept};
 use crate::support::{
-    Server, create, eventually_within, handle, inbound, postgres::connect, update, writes::purge_of,
+    Server, create, eventually_within, handle, inbound,
+    postgres::connect,
+    update,
+    writes::{purge_of, update_of},
 };
 
 /// By when a purge is erased that can be.
@@ -100,6 +103,42 @@ async fn a_purged_call_is_vacuumed_within_a_minute_or_when_nothing_can_see_it_an
     .await;
     assert_eq!(dead_rows(&database).await, 0);
     assert!(!is_sampled(&database, "the-secret-staff").await);
+}
+
+#[tokio::test]
+async fn a_purge_is_not_erased_while_a_fingerprint_that_it_forgot_later_can_be_seen() {
+    let server = Server::start().await;
+    let mut client = server.client();
+    let database = connect(&server.database_url).await;
+    let make = "CREATE EXTENSION pgstattuple";
+    database.batch_execute(make).await.expect("it is there");
+    let call = create(&mut client, inbound()).await;
+    // It changes nothing, so the purge itself does not find its record.
+    let write = update_of(call.clone()).send(&mut client).await;
+    assert_eq!(write.expect("it is so already")[0].revision, call.revision);
+    let see = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT FROM voice_calls";
+    let before = connect(&server.database_url).await;
+    before.batch_execute(see).await.expect("it is there");
+    let purge = purge_of(&call.uid).send(&mut client).await;
+    purge.expect("it is there");
+    // It sees nothing of the call, and the record as it was.
+    let after = connect(&server.database_url).await;
+    after.batch_execute(see).await.expect("it is there");
+    before.batch_execute("COMMIT").await.expect("it is open");
+    let (looks_before, _) = looks(&database).await;
+    eventually_within(IN_TIME, "upkeep has looked twice", async || {
+        // One that is erased is not looked for again.
+        let (looks, is_looking) = looks(&database).await;
+        looks > looks_before + 1 && !is_looking || is_erased(&database, &call.uid).await
+    })
+    .await;
+    assert!(!is_erased(&database, &call.uid).await);
+    after.batch_execute("COMMIT").await.expect("it is open");
+    eventually_within(IN_TIME, "it is erased", async || {
+        is_erased(&database, &call.uid).await
+    })
+    .await;
+    assert_eq!(dead_rows(&database).await, 0);
 }
 
 #[tokio::test]

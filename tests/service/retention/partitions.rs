@@ -9,11 +9,11 @@ use voicecall::proto::ImportConflictPolicy;
 
 use super::{imports, nothing_kept};
 use crate::support::{
-    Server, eventually, inbound,
+    Server, create, eventually, inbound,
     ledger::check_ledger,
-    postgres::connect,
+    postgres::{Cluster, connect},
     request_id,
-    server::settings,
+    server::{Process, settings},
     writes::{batch_of, create_of},
 };
 
@@ -80,6 +80,36 @@ async fn a_forgotten_transaction_that_has_read_idempotency_records_blocks_no_wri
         row.expect("it answers").is_none()
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_whose_time_is_ahead_of_the_clock_has_partitions_for_both_at_once() {
+    let url = Cluster::shared().await.database().await;
+    let database = connect(&url).await;
+    // Two slots ahead, so that the ranges overlap.
+    let ahead = "INSERT INTO voice_call_batches (last_revision, stamp, committed_at) \
+        VALUES (0, 0, clock_timestamp() + interval '12 hours')";
+    database
+        .batch_execute(ahead)
+        .await
+        .expect("the log is empty");
+    let process = Process::start(&[("DATABASE_URL", &url)]);
+    create(&mut process.client(), inbound()).await;
+    eventually(
+        "there are partitions for a day from both times on",
+        async || {
+            let query = "SELECT count(*) FROM pg_inherits \
+            WHERE inhparent = 'idempotency_records'::regclass";
+            let row = database.query_one(query, &[]).await.expect("it answers");
+            row.get::<_, i64>(0) >= 7
+        },
+    )
+    .await;
+    assert!(
+        !process.log.has(&["partition"]),
+        "{:#?}",
+        process.log.lines()
+    );
 }
 
 #[tokio::test]

@@ -1,20 +1,19 @@
 //! What a purge erases: no answer tells the content afterwards, on any replica.
 
-use std::process::Command;
-
-use tokio_postgres::Client as Database;
+use tonic::Code;
 use voicecall::proto::{
-    ExportVoiceCallsRequest, HandleVoiceCallRequest, UpdateVoiceCallRequest, VoiceCall,
+    DeleteVoiceCallRequest, ExportVoiceCallsRequest, HandleVoiceCallRequest,
+    UpdateVoiceCallRequest, VoiceCall,
 };
 
 use crate::support::{
-    Server, create, eventually, facts, get, handle, inbound,
-    postgres::{Cluster, Durability, connect},
+    Server, assert_refused, create, eventually, facts, get, handle, inbound,
+    postgres::{Cluster, Durability, Stopped, connect, contents, follower_backends},
     request_id,
     server::{narrow_client, settings},
     told::all_that_is_told,
     watcher::{Watcher, from, live},
-    writes::{Write, batch_of, purge_of},
+    writes::{Write, batch_of, delete_of, purge_of},
 };
 
 /// A text that is nowhere else.
@@ -74,34 +73,41 @@ async fn a_repeat_after_a_purge_does_not_tell_a_right_guess_of_the_content_from_
     }
 }
 
-/// A process that is stopped until this is dropped.
-struct Stopped(i32);
-
-impl Stopped {
-    fn new(pid: i32) -> Self {
-        signal("-STOP", pid);
-        Self(pid)
+#[tokio::test]
+async fn a_repeated_delete_of_a_call_that_may_be_missing_is_answered_the_same_after_a_purge() {
+    let server = Server::start().await;
+    let database = connect(&server.database_url).await;
+    let mut client = server.client();
+    let uid = request_id();
+    let call = VoiceCall {
+        uid: uid.clone(),
+        ..inbound()
+    };
+    let before = delete_of(&uid, true);
+    let nothing = before.clone().send(&mut client).await;
+    assert_eq!(nothing.expect("it may be missing"), []);
+    create(&mut client, call).await;
+    let purge = purge_of(&uid).send(&mut client).await;
+    purge.expect("it is there");
+    let after = delete_of(&uid, true);
+    let nothing = after.clone().send(&mut client).await;
+    assert_eq!(nothing.expect("it may be missing"), []);
+    let contents_before = contents(&database).await;
+    for write in [&before, &after] {
+        let repeat = write.clone().send(&mut client).await;
+        assert_eq!(repeat.expect("the same"), []);
+        // The same request id for another request.
+        let Write::Delete(delete) = write.clone() else {
+            unreachable!("it is a delete");
+        };
+        let other = Write::Delete(DeleteVoiceCallRequest {
+            allow_missing: false,
+            ..delete
+        });
+        let refused = other.send(&mut client).await;
+        assert_refused(refused, Code::NotFound, "CALL_PURGED", &[]);
     }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        signal("-CONT", self.0);
-    }
-}
-
-fn signal(name: &str, pid: i32) {
-    let mut kill = Command::new("kill");
-    let status = kill.args([name, &pid.to_string()]).status();
-    assert!(status.expect("kill runs").success());
-}
-
-/// The backends of connections that read the log.
-async fn log_backends(database: &Database) -> Vec<i32> {
-    let query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
-        AND application_name = 'voicecall follower' AND state = 'idle'";
-    let rows = database.query(query, &[]).await.expect("it answers");
-    rows.iter().map(|row| row.get(0)).collect()
+    assert_eq!(contents(&database).await, contents_before);
 }
 
 #[tokio::test]
@@ -112,14 +118,14 @@ async fn a_replica_that_cannot_follow_the_log_does_not_tell_what_another_has_pur
     let first = Server::start_on(&url, settings()).await;
     create(&mut first.client(), inbound()).await;
     eventually("the first follows the log", async || {
-        !log_backends(&database).await.is_empty()
+        !follower_backends(&database).await.is_empty()
     })
     .await;
-    let of_first = log_backends(&database).await;
+    let of_first = follower_backends(&database).await;
     let second = Server::start_on(&url, settings()).await;
     let mut follower = 0;
     eventually("the second follows the log", async || {
-        let all = log_backends(&database).await;
+        let all = follower_backends(&database).await;
         let mut new = all.into_iter().filter(|pid| !of_first.contains(pid));
         follower = new.next().unwrap_or_default();
         follower != 0

@@ -395,6 +395,36 @@ pub(crate) async fn waiting_backend(database: &Client) -> i32 {
     }
 }
 
+/// The backends of connections that follow the log.
+pub(crate) async fn follower_backends(database: &Client) -> Vec<i32> {
+    let query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
+        AND application_name = 'voicecall follower' AND state = 'idle'";
+    let rows = database.query(query, &[]).await.expect("it answers");
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// A process that is stopped until this is dropped.
+pub(crate) struct Stopped(i32);
+
+impl Stopped {
+    pub(crate) fn new(pid: i32) -> Self {
+        signal("-STOP", pid);
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        signal("-CONT", self.0);
+    }
+}
+
+fn signal(name: &str, pid: i32) {
+    let mut kill = Command::new("kill");
+    let status = kill.args([name, &pid.to_string()]).status();
+    assert!(status.expect("kill runs").success());
+}
+
 /// The database that a connection string names.
 pub(crate) fn database_of(url: &str) -> &str {
     url.rsplit_once("dbname=").expect("it is named").1

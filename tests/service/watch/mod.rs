@@ -7,6 +7,7 @@
 //! - `replicas`: writes of another replica, a drained one, a database that was set back
 //! - `purges`: a purge reaches the watchers that may have seen the call, and erases what
 //!   is queued for them
+//! - `slow_feed`: what is committed while the feed's own connection stands still
 //! - `slow_readers`: watchers that read slowly, or too slowly for the log
 //! - `limits`: the size of a filter, the number of watches, and the memory of those that
 //!   are never read or abandoned
@@ -16,6 +17,7 @@ mod events;
 mod limits;
 mod purges;
 mod replicas;
+mod slow_feed;
 mod slow_readers;
 mod starts;
 
