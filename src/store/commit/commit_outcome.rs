@@ -57,8 +57,8 @@ pub(crate) async fn find(
     lost: &LostCommit,
 ) -> (CommitOutcome, Option<WriterSession>) {
     let deadline = Instant::now() + PATIENCE;
-    while let Ok(session) = timeout_at(deadline, sessions.open(true)).await {
-        if let Ok(session) = session {
+    while Instant::now() < deadline {
+        if let Ok(Ok(session)) = timeout_at(deadline, sessions.open(true)).await {
             match timeout_at(deadline, look(&session, lost)).await {
                 Ok(Ok(Some(outcome))) => return (outcome, Some(session)),
                 // The lost backend still lives: this is another server than the one where it
