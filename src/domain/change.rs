@@ -69,7 +69,7 @@ pub struct Change {
     pub before: Option<Arc<Call>>,
     /// The state after; `None` when the call is purged, now or since.
     pub after: Option<Arc<Call>>,
-    /// Who did it; `None` when nobody had to say who they are.
+    /// The client that made it; `None` where clients do not authenticate.
     pub actor: Option<Arc<str>>,
     /// By which request, if the client named it.
     pub request_id: Option<Uuid>,

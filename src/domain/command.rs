@@ -1,4 +1,4 @@
-//! What a client wants done to a call, parsed and complete.
+//! Commands: what a client asks to be done to a call, parsed and complete.
 
 use super::{
     Attributes, Direction, Identifier, PendingTime, PhoneNumber, Revision, Seconds, Status,
@@ -162,7 +162,7 @@ pub enum Command {
         uid: Uuid,
         /// The revision the call must be at.
         expected_revision: Option<Revision>,
-        /// Be content when it is already deleted or never was.
+        /// Whether it may already be deleted, or not exist.
         allow_missing: bool,
     },
     /// Restore a deleted call.
@@ -193,7 +193,7 @@ impl Command {
         }
     }
 
-    /// The revision the call must be at, if the client cares.
+    /// The revision that the call must be at, if any.
     #[must_use]
     pub const fn expected_revision(&self) -> Option<Revision> {
         match self {

@@ -11,14 +11,14 @@ use super::{
     command::{RecordTimes, WhenMissing},
 };
 
-/// What there is under a uid.
+/// The state of a uid.
 #[derive(Debug, Clone, Copy)]
 pub enum CallState<'a> {
-    /// Nothing, and there never was.
+    /// It has never had a call.
     Absent,
     /// A call.
     Call(&'a Call),
-    /// A call once; it was purged, and its uid stays reserved.
+    /// Its call was purged; the uid stays reserved.
     Purged,
 }
 
@@ -39,9 +39,9 @@ pub enum Step {
     Change(ChangeKind, PendingCall),
     /// The call is to be erased.
     Purge,
-    /// The call is as the client wants it already.
+    /// The call already has the values that the command asks for.
     Unchanged,
-    /// There is no call, and the client is content with that.
+    /// There is no call, which the command allows.
     Absent,
 }
 
@@ -160,8 +160,8 @@ pub fn apply<'a>(state: impl Into<CallState<'a>>, command: &Command) -> Result<S
     }
 }
 
-/// What becomes of a record that is imported. No rule of life applies: it comes
-/// from where they were held, or not.
+/// What becomes of a record that is imported. The rules for changes of state do not apply: the
+/// system that it comes from had rules of its own.
 ///
 /// # Errors
 /// [`Rejection::UidPurged`].

@@ -1,13 +1,13 @@
 //! What a call is, what can be done to it, and what follows: pure values and
-//! functions, without I/O, without a clock, without a word of gRPC or SQL.
+//! functions, without I/O or a clock, and independent of gRPC and SQL.
 //!
 //! - [`call`]: the [`Call`] and the words of its enums; [`field`] names its parts
 //! - [`text`], [`time`]: values that cannot be bad once they exist
-//! - [`command`]: what a client wants done; [`machine`]: what comes of it,
+//! - [`command`]: what a client asks to be done; [`machine`]: what it makes of a call,
 //!   `(state, command) -> change | error`
 //! - [`change`]: one entry of the change log; [`pending`]: one that is not committed yet
 //! - [`filter`]: which calls are meant, as a predicate
-//! - [`view`]: what a change means to those who keep what a filter matches
+//! - [`view`]: what a change means to the calls that a filter matches
 //! - [`list`]: how a list is ordered and where a page of it begins
 //! - [`stats`]: how calls are grouped and counted
 //!

@@ -83,9 +83,9 @@ pub struct PendingChange {
     pub before: Option<Arc<Call>>,
     /// The state after; `None` when the call is purged now.
     pub after: Option<PendingCall>,
-    /// Who does it; `None` when nobody had to say who they are.
+    /// The client that makes it; `None` where clients do not authenticate.
     pub actor: Option<Arc<str>>,
-    /// By which request, if the client named it.
+    /// The request ID, if the client gave one.
     pub request_id: Option<Uuid>,
     /// Whether it is the last change of its request.
     pub transaction_end: bool,

@@ -1,4 +1,4 @@
-//! What a change means to those who keep the calls that a filter matches.
+//! What a change means to a view: the calls that a filter matches.
 
 use super::{Change, ChangeKind, Filter};
 
@@ -19,8 +19,8 @@ pub enum EventType {
 
 impl Filter {
     /// What the change means to the calls that this filter matches; `None`:
-    /// nothing. Only the change itself is asked, so that it means the same to
-    /// everybody, whenever they read it.
+    /// nothing. It follows from the change alone, so that it is the same for every reader at any
+    /// time.
     #[must_use]
     pub fn event(&self, change: &Change) -> Option<EventType> {
         let Some(after) = &change.after else {

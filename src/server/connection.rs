@@ -42,6 +42,9 @@ const AGE_JITTER: f64 = 0.1;
 const STREAMS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an idle client may take to acknowledge GOAWAY.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same while its socket takes no more: a socket whose buffer is full takes more only when a
+/// third of it is free, which on a slow link takes seconds.
+const FULL_SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long requests may take to end on a connection that makes room for another.
 const DISPLACED_GRACE: Duration = Duration::from_secs(5);
 
@@ -249,7 +252,11 @@ async fn unacknowledged(place: &Place, turns: &ReadTurns) {
     loop {
         streams.wait().await;
         let moved = turns.moved();
-        sleep(GOAWAY_TIMEOUT).await;
+        sleep(match turns.is_full() {
+            true => FULL_SOCKET_TIMEOUT,
+            false => GOAWAY_TIMEOUT,
+        })
+        .await;
         if streams.is_empty() && turns.moved() == moved {
             return;
         }

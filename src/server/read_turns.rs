@@ -13,7 +13,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -30,6 +30,8 @@ pub(super) struct ReadTurns {
     left: Arc<AtomicUsize>,
     /// The bytes that have been read or written so far.
     moved: Arc<AtomicUsize>,
+    /// Whether the socket took nothing of the last write.
+    is_full: Arc<AtomicBool>,
 }
 
 impl ReadTurns {
@@ -39,12 +41,18 @@ impl ReadTurns {
             socket,
             left: Arc::clone(&self.left),
             moved: Arc::clone(&self.moved),
+            is_full: Arc::clone(&self.is_full),
         }
     }
 
     /// The bytes that the socket has read or written so far.
     pub(super) fn moved(&self) -> usize {
         self.moved.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is something to write that the socket does not take.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
     }
 
     /// Drives what reads the socket. Each time that the scheduler polls it is a turn.
@@ -64,6 +72,7 @@ pub(super) struct LimitedReads<S> {
     socket: S,
     left: Arc<AtomicUsize>,
     moved: Arc<AtomicUsize>,
+    is_full: Arc<AtomicBool>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for LimitedReads<S> {
@@ -95,6 +104,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedReads<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.socket).poll_write(context, bytes);
+        self.is_full.store(polled.is_pending(), Ordering::Relaxed);
         if let Poll::Ready(Ok(written)) = polled {
             self.moved.fetch_add(written, Ordering::Relaxed);
         }

@@ -3,7 +3,7 @@
 
 use crate::domain::{Revision, machine::Rejection};
 
-/// Why a write was not answered with its result.
+/// Why a write has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// The command does not fit the call's state. Nothing was written.
@@ -17,7 +17,7 @@ pub enum WriteError {
     /// The request id was used for another request. Nothing was written.
     #[error("the request_id was used for another request")]
     RequestIdReused,
-    /// The request was applied before, and what it was answered has left the log.
+    /// The request was applied before, and its response has left the log.
     #[error("the request was applied, and its result is no longer in the log")]
     AnswerCompacted {
         /// How far the log reaches back.
@@ -33,8 +33,8 @@ pub enum WriteError {
     /// The database is unavailable. Nothing was written; retry later.
     #[error("the database is unavailable")]
     Unavailable,
-    /// The database went away during the commit, and nobody can say whether
-    /// this was written. Retry with the same request id, or read first.
+    /// The connection was lost during the commit, and it could not be found out whether this was
+    /// written. Retry with the same request id, or read first.
     #[error("the connection to the database broke during the commit, which may have been applied")]
     OutcomeUnknown,
     /// A bug; logged where it arose. Nothing was written.
@@ -42,7 +42,7 @@ pub enum WriteError {
     Internal,
 }
 
-/// Why a read was not answered.
+/// Why a read has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The queue is full, or PostgreSQL has no connection left; retry later.
@@ -57,7 +57,7 @@ pub enum ReadError {
     /// The deadline passed.
     #[error("the deadline passed")]
     DeadlineExceeded,
-    /// The read source has not reached the wanted revision in time.
+    /// The read source has not reached `min_revision` in time.
     #[error("the newest revision here is {current_revision}; min_revision was not reached in time")]
     RevisionNotReached {
         /// What it has reached.
@@ -109,7 +109,7 @@ pub enum OpenError {
     NoConnectionLeft {
         /// How many this process has.
         had: usize,
-        /// How many it may want at once.
+        /// How many it may need at once.
         wanted: usize,
         /// In the words of the database.
         reason: String,

@@ -1,28 +1,28 @@
-//! What the store gives to the one who follows its log.
+//! What the store gives to the follower of its log.
 
 use tokio::sync::mpsc;
 
 use super::{CommittedBatch, Log, Notifications, WriteError, commit::writer::Writer};
 
-/// What one follower of the log needs: the commits of this process as they take
-/// place, the log for all else, and the word of other replicas.
+/// What the follower of the log needs: the commits of this process as they take place, the log for
+/// all other changes, and the notifications of other replicas.
 pub struct Following {
-    /// Commits of this process; what did not fit is in the log.
+    /// Commits of this process; those that did not fit are in the log.
     pub commits: mpsc::Receiver<CommittedBatch>,
-    /// The log, over a connection that nobody else uses.
+    /// The log, over a connection of its own.
     pub log: Log,
-    /// To hear of other replicas' commits, and tell them of ours.
+    /// Notifications of commits, in both directions.
     pub notifications: Notifications,
-    /// To move the log's time on while nothing is written.
+    /// Advances the log's time while nothing is written.
     pub log_time: LogTime,
 }
 
-/// Moves the log's time on. Clones share the writer.
+/// Advances the log's time. Clones share the writer.
 #[derive(Clone)]
 pub struct LogTime(pub(super) Writer);
 
 impl LogTime {
-    /// Moves it on to now: no change that is committed from then on is earlier.
+    /// Advances it to now: no change that is committed after this has an earlier time.
     ///
     /// # Errors
     /// [`WriteError`], as its variants say.

@@ -11,8 +11,7 @@
 //! - `database`: sessions, the only home of the driver; hosts, pools, clocks, migrations
 //! - `schema`, `columns`, `values` and `row`: tables, and rows to calls and back
 //!
-//! It deliberately knows nothing of gRPC, of deadlines' origin, or of who may do
-//! what.
+//! It deliberately knows nothing of gRPC, of where deadlines come from, or of permissions.
 
 mod change_log;
 mod columns;
@@ -83,8 +82,8 @@ const ANALYZE_CONNECTIONS: usize = 1;
 /// How long a read waits for its min_revision at most.
 const MAX_REVISION_WAIT: Duration = Duration::from_secs(5);
 const LOOK_FOR_REVISION_EVERY: Duration = Duration::from_millis(20);
-/// How long before the deadline the wait ends, so that the client hears why
-/// rather than nothing.
+/// How long before the deadline the wait ends, so that the client gets the reason and not just
+/// DEADLINE_EXCEEDED.
 const TIME_TO_ANSWER: Duration = Duration::from_millis(100);
 
 /// How large the store's parts may grow.
@@ -98,9 +97,9 @@ pub struct Limits {
     pub retention: Retention,
 }
 
-/// The calls, their changes, and the answers to requests. Clones share it.
+/// The calls, their changes, and the idempotency records. Clones share it.
 ///
-/// A new store answers everything with "the database is unavailable" until it has been
+/// A new store responds to everything with "the database is unavailable" until it has been
 /// opened.
 #[derive(Clone)]
 pub struct Store {
@@ -191,8 +190,8 @@ impl Store {
         self.writer.submit(write).await
     }
 
-    /// Imports records, no two with the same uid, each by itself; answers what
-    /// became of each. Waits for room where [`Store::write`] would refuse. `principal` imports
+    /// Imports records, no two with the same uid, each by itself; returns the result of each.
+    /// Waits while the queue is full, where [`Store::write`] would refuse. `principal` imports
     /// them.
     ///
     /// # Errors
@@ -413,7 +412,7 @@ impl Store {
                 });
             }
             sleep(LOOK_FOR_REVISION_EVERY).await;
-            // All that wait on this thread are answered by one query.
+            // One query serves all that wait on this thread.
             let look = self.workers.here().lookups.get(Vec::new(), revision);
             match timeout_at(deadline, look).await {
                 Ok(Err(ReadError::RevisionNotReached { current_revision })) => {
@@ -425,7 +424,7 @@ impl Store {
         }
     }
 
-    /// Whether the database is there, now and from now on.
+    /// Whether the database is available, now and from now on.
     #[must_use]
     pub fn availability(&self) -> watch::Receiver<bool> {
         self.availability.subscribe()

@@ -25,7 +25,7 @@ const TASK_CONNECTIONS: usize = 5;
 pub(super) struct Tasks {
     pub(super) tracker: TaskTracker,
     pub(super) supervisor: Supervisor,
-    /// Cancelled when the database is there for the first time.
+    /// Cancelled when the database is available for the first time.
     pub(super) opened: CancellationToken,
 }
 
@@ -47,7 +47,7 @@ impl StoreTasks {
     /// `migrate`), and watches it from then on.
     ///
     /// # Errors
-    /// [`OpenError`], for what waiting does not mend.
+    /// [`OpenError`], for errors that retrying does not fix.
     pub async fn open(&self, migrate: bool) -> Result<(), OpenError> {
         let mut retry_after = FIRST_OPEN_RETRY;
         while let Err(error) = self.prepare(migrate).await {

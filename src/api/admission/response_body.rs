@@ -20,11 +20,11 @@ use super::{
 };
 use crate::api::error::Error;
 
-/// The parts in which the connection gets what is larger. It takes the next part as soon as the
-/// client has room for a single byte, and then asks for the one after it: so the last part of a
-/// response, and all of a small one, is no longer counted here although no client may ever take
-/// it.
-const PART_BYTES: usize = 4 * 1024;
+/// The parts in which the connection gets what is larger. HTTP/2 takes a part as soon as the client
+/// has room for a single byte, and the connection keeps the one after it meanwhile. So the last two
+/// of a response that is given up, and all of a small one, are no longer counted here although no
+/// client may ever take them.
+const PART_BYTES: usize = 8 * 1024;
 
 /// See the module.
 pub(super) struct ResponseBody {

@@ -1,5 +1,5 @@
-//! One attempt of a committer at a group of writes: reads what they name, plans a batch, commits
-//! it, and says what is left to do.
+//! One attempt of a committer at a group of writes: reads the calls that they name, plans a batch,
+//! commits it, and returns what is left to do.
 
 use std::{
     sync::Arc,
@@ -26,7 +26,7 @@ use crate::store::{
 #[derive(Debug)]
 pub(crate) struct Effort {
     pub(crate) started_at: Instant,
-    /// Something it was computed from had changed.
+    /// Something that it was planned from had changed.
     pub(crate) stale: u32,
     /// The session was lost, and nothing of the group has taken place.
     pub(crate) lost: u32,
@@ -70,7 +70,7 @@ impl Effort {
 
 /// What is left to do after an attempt.
 pub(crate) enum Attempt {
-    /// To answer the callers: their writes are committed, behind the position.
+    /// To respond to the callers: their writes are committed, after the position.
     Committed {
         writes: CommittedWrites,
         before: Position,
@@ -78,17 +78,17 @@ pub(crate) enum Attempt {
     },
     /// Nothing.
     Done,
-    /// These again: something they were computed from has changed.
+    /// To attempt these again: something that they were planned from has changed.
     Stale(Vec<Pending>),
-    /// These again: the session was lost before anything was written.
+    /// To attempt these again: the session was lost before anything was written.
     Lost(Vec<Pending>),
-    /// These again: the database refused a statement before the commit.
+    /// To attempt these again: the database refused a statement before the commit.
     RefusedBefore(Vec<Pending>, String),
-    /// These again, which the database refused outside of its commit function.
+    /// To attempt these again: the database refused them outside of its commit function.
     Refused(Vec<Pending>, String),
-    /// These again, when there are partitions for them.
+    /// To attempt these again, when there are partitions for them.
     LacksPartition(Vec<Pending>),
-    /// These later: the database cannot commit them now, for this SQLSTATE.
+    /// To refuse these for now: the database cannot commit them, for this SQLSTATE.
     Passing(Vec<Pending>, String),
     /// The database refuses one of these, with this SQLSTATE.
     Poisoned(Vec<Pending>, String),
@@ -133,7 +133,7 @@ pub(crate) async fn attempt(
     postponed: &mut Vec<Pending>,
 ) -> Result<Attempt, Lost> {
     let locked = effort.stale >= Effort::LOCKED_AFTER;
-    // What the commit locks first is taken ahead by a batch that keeps losing.
+    // A batch that keeps losing takes the commit's lock before it reads.
     let begin = format!(
         "BEGIN; SELECT pg_advisory_xact_lock{}",
         Lock::Commits.arguments()
@@ -303,11 +303,10 @@ async fn read_states(
     Ok(states)
 }
 
-/// After a conflict: answers the repeated requests from their records, and
-/// returns the rest.
+/// After a conflict: responds to the repeated requests from their records, and returns the rest.
 ///
-/// What is answered from a record was found and not committed here, so it must reach the
-/// standby first.
+/// A record was found and not committed by this session, so it must reach the standby before the
+/// response.
 async fn settle(
     session: &WriterSession,
     batch: Batch,
@@ -329,7 +328,7 @@ async fn settle(
         let expiry = session.clock.expiry_now();
         match idempotency::recorded_answer(&session.session, principal, request, expiry).await {
             Ok(Some(answer)) => pending.answer(answer),
-            // The record has expired since; the request is a new one now.
+            // The record has expired since, so the request counts as new.
             Ok(None) => again.push(pending),
             Err(error) => {
                 again.push(pending);

@@ -1,8 +1,8 @@
-//! What became of a commit whose connection broke: found out, never guessed.
+//! The outcome of a commit whose connection broke: found out, never guessed.
 //!
 //! Every batch has a random stamp in the log of batches. Once the backend that had the
 //! batch is gone, the log says whether it was committed, provided that it is the same log:
-//! after a failover that lost its tail nobody can say. That it is the same is seen by the
+//! after a failover that lost its tail the outcome is unknown. That it is the same is seen by the
 //! position that the session had known before: it must still be there.
 
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::{
     store::{change_log::log::Position, database::Session, values::from_sql_time},
 };
 
-/// How long callers wait for the database to come back and tell.
+/// How long callers wait for the outcome.
 const PATIENCE: Duration = Duration::from_secs(8);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -34,7 +34,7 @@ pub(crate) struct LostCommit {
     pub(crate) changes: usize,
 }
 
-/// What became of a commit.
+/// The outcome of a commit.
 #[derive(Debug)]
 pub(crate) enum CommitOutcome {
     /// It was committed: its changes follow `head_before`.
@@ -44,24 +44,25 @@ pub(crate) enum CommitOutcome {
     },
     /// It was not, and will not be.
     NotCommitted,
-    /// Nobody can say.
+    /// It cannot be found out.
     Unknown,
 }
 
-/// Finds out what became of the commit; with it the session that told, if there is one.
+/// Finds out the outcome of the commit; returns it with the session that found it, if any.
 ///
-/// That session has reached the synchronous standby since it was made, so what it finds
-/// is as durable as what is answered by its own commit.
+/// That session has reached the synchronous standby since it was opened, so what it finds is as
+/// durable as its own commits.
 pub(crate) async fn find(
     sessions: &mut WriterSessions,
     lost: &LostCommit,
 ) -> (CommitOutcome, Option<WriterSession>) {
     let deadline = Instant::now() + PATIENCE;
-    while let Ok(session) = timeout_at(deadline, sessions.open(true)).await {
-        if let Ok(session) = session {
+    while Instant::now() < deadline {
+        if let Ok(Ok(session)) = timeout_at(deadline, sessions.open(true)).await {
             match timeout_at(deadline, look(&session, lost)).await {
                 Ok(Ok(Some(outcome))) => return (outcome, Some(session)),
-                // On another server than the one that was looked at before.
+                // The lost backend still lives: this is another server than the one where it
+                // was ended.
                 Ok(Ok(None)) => {}
                 Ok(Err(_)) | Err(_) => sessions.give_up(session.backend),
             }

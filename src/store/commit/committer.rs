@@ -1,5 +1,5 @@
-//! A committer: takes batches from the queue, one at a time, has them attempted as often as it
-//! takes, and decides what comes after each attempt.
+//! A committer: dequeues batches, one at a time, attempts each as often as necessary, and decides
+//! what comes after each attempt.
 
 use std::{
     convert::Infallible,
@@ -33,9 +33,9 @@ use crate::store::{
     maintenance::upkeep::Upkeep,
 };
 
-/// How often a committer looks whether something has become different.
+/// How often a committer checks whether the database has become unavailable.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How long a committer without a session leaves the work to the others.
+/// How long a committer without a session leaves commits to the others.
 const REST: Duration = Duration::from_millis(500);
 
 /// One committer: a task of the store's, which ends when the queue is closed and
@@ -56,18 +56,18 @@ pub(crate) struct Committer {
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the database is there for the first time.
     pub(crate) opened: CancellationToken,
-    /// What is said of batches, and of single writes, that the database refuses.
+    /// For the log lines about batches, and about single writes, that the database refuses.
     pub(crate) refusals: Throttle,
     pub(crate) poison: Throttle,
     /// Kept from batch to batch, unless it breaks.
     pub(crate) session: Option<WriterSession>,
 }
 
-/// What became of a group of writes.
+/// The outcome of a group of writes.
 enum GroupOutcome {
-    /// It is committed; the callers wait for their answers.
+    /// It is committed; the callers wait for their responses.
     Committed(CommittedWrites),
-    /// All callers have been answered.
+    /// All callers have their responses.
     Answered,
     /// The database refuses one of these.
     Poisoned(Vec<Pending>),
@@ -79,7 +79,7 @@ impl Committer {
         // Its connection is made before others have taken the last one.
         self.opened.cancelled().await;
         loop {
-            // One that finds no connection must not take what another one can commit.
+            // A committer without a connection must not dequeue what another one can commit.
             while !self.is_ready().await && self.others_are_ready() {
                 sleep(REST).await;
             }
@@ -109,7 +109,7 @@ impl Committer {
         }
     }
 
-    /// Makes a session ahead, while the database is there; whether there is one.
+    /// Opens a session ahead, while the database is available; returns whether there is one.
     async fn is_ready(&mut self) -> bool {
         if self.session.is_none() && self.availability.is_up() {
             let comes_first = !self.others_are_ready();
@@ -130,8 +130,8 @@ impl Committer {
             .any(|(_, ready)| ready.load(Ordering::Relaxed))
     }
 
-    /// Answers the callers of a batch, each thread's by a task on that thread: it wakes
-    /// once, not once for each of its callers, and what they send leaves together.
+    /// Responds to the callers of a batch, by one task on each of their threads: a thread wakes
+    /// once, not once for each of its callers, and their responses leave together.
     fn answer(&self, writes: CommittedWrites) {
         let mut threads: Vec<(Handle, Vec<_>)> = Vec::new();
         for (pending, result) in writes.answers() {
@@ -153,7 +153,7 @@ impl Committer {
         }
     }
 
-    /// Writes a group, however often that takes.
+    /// Writes a group, in as many attempts as necessary.
     async fn write(&mut self, mut group: Vec<Pending>, queue: &mut Queue) -> GroupOutcome {
         let mut effort = Effort::new();
         loop {
@@ -196,7 +196,7 @@ impl Committer {
         }
     }
 
-    /// What became of the group, or what of it is to be tried again.
+    /// The outcome of the group, or the writes that are to be attempted again.
     async fn after(
         &self,
         outcome: Attempt,
@@ -287,7 +287,7 @@ impl Committer {
                 self.keep(session, &outcome);
                 matches!(outcome, Attempt::Committed { .. })
             }
-            // Whether it took place makes no difference.
+            // Whether it was committed makes no difference.
             Err(_) => {
                 self.sessions.give_up(session.backend);
                 drop(session.session);
@@ -308,7 +308,8 @@ impl Committer {
         GroupOutcome::Answered
     }
 
-    /// The writes one of which the database refuses: alone it is answered.
+    /// Handles writes one of which the database refuses: a write that stands alone gets its
+    /// response.
     fn poisoned(&self, mut group: Vec<Pending>, reason: &str) -> GroupOutcome {
         if can_be_halved(&group) {
             return GroupOutcome::Poisoned(group);
@@ -361,7 +362,7 @@ impl Committer {
         }
     }
 
-    /// Tells the rest of the process of a commit, without waiting.
+    /// Publishes a commit to the rest of the process, without waiting.
     fn publish(&self, writes: &CommittedWrites, before: Position, stamp: i64) {
         if let Some(last) = writes.last_revision() {
             self.head.set(last);
@@ -370,7 +371,7 @@ impl Committer {
         }
     }
 
-    /// What is left to do after the session was lost.
+    /// Finds out what is left to do after the session was lost.
     async fn after_loss(&mut self, lost: Lost, queue: &mut Queue) -> Attempt {
         let (batch, commit) = match lost {
             Lost::Before(group) => return Attempt::Lost(group),
@@ -424,7 +425,7 @@ async fn refuse_meanwhile(queue: &mut Queue, availability: &Availability) -> Inf
     }
 }
 
-/// Tries the group again, or answers that the database is unavailable.
+/// Tries the group again, or responds that the database is unavailable.
 fn again_if(is_worth_it: bool, group: Vec<Pending>) -> ControlFlow<GroupOutcome, Vec<Pending>> {
     if is_worth_it {
         return ControlFlow::Continue(group);

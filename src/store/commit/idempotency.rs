@@ -24,15 +24,15 @@ use crate::{
     },
 };
 
-/// How long a request id is known: a day.
+/// Request IDs are kept for a day.
 const KEPT_MICROS: i64 = 24 * 3600 * 1_000_000;
 
 /// The revision and the number of changes in the record of a request whose response had no
 /// call: a delete of a call that may be missing.
 const NO_CALL: (Revision, i32) = (0, 0);
 
-/// What was answered to this request of this principal; `None` when there is no
-/// record of it (any more).
+/// The response to this request of this principal; `None` if there is no record of it, or not any
+/// more.
 pub(crate) async fn recorded_answer(
     session: &Session,
     principal: &str,
@@ -56,7 +56,7 @@ pub(crate) async fn recorded_answer(
     }
     let purge = purge_of(session, uid).await?;
     let is_the_purge = change_count == 1 && purge == Some(revision);
-    // Nothing tells what was said of a purged call, not even whether a guess of it is right.
+    // No response tells anything of a purged call, not even whether a guess of it is right.
     if purge.is_some() && !is_the_purge {
         return Ok(Some(Err(purged(uid))));
     }
@@ -64,7 +64,7 @@ pub(crate) async fn recorded_answer(
         return Ok(Some(Err(WriteError::RequestIdReused)));
     }
     if is_the_purge {
-        // What is kept of it outlives the log.
+        // It is known for longer than the log reaches back.
         return Ok(Some(Ok(Written {
             revision,
             ..Written::default()
@@ -115,8 +115,8 @@ async fn purge_of(session: &Session, uid: Uuid) -> QueryResult<Option<Revision>>
     session.optional_row(query).await
 }
 
-/// What the request was answered that made the changes from `first` to `last`, the first
-/// of them to the call `uid`.
+/// The response to the request that made the changes from `first` to `last`, the first of them to
+/// the call `uid`.
 async fn changes_answer(
     session: &Session,
     uid: Uuid,
@@ -144,7 +144,7 @@ async fn changes_answer(
     for change in rows.into_iter().map(ChangeRow::into_change) {
         match change.after {
             Some(call) => written.calls.push(call),
-            // Its own answer had no call.
+            // The response to a purge has no call.
             None if change.kind == Some(ChangeKind::Purged) => {}
             None => return Ok(Err(purged(change.uid))),
         }
@@ -187,7 +187,7 @@ async fn state_at(
     }
 }
 
-/// The request was answered before, and what it was answered has left the log.
+/// The request was applied before, and its response has left the log.
 async fn compacted(session: &Session) -> QueryResult<WriteError> {
     let query = feed::table.select(feed::oldest_revision);
     let oldest_revision = session.row(query).await?;

@@ -1,5 +1,5 @@
-//! Runs a batch of writes through the state machine and gathers what is to be
-//! committed. Pure: no I/O.
+//! Plans a batch: runs writes through the state machine and collects the changes to commit.
+//! Pure: no I/O.
 //!
 //! A call changes at most once in a batch, so that every state that a command
 //! meets is a committed one, with a known revision and known times. A write to a
@@ -23,18 +23,18 @@ use crate::{
     store::error::WriteError,
 };
 
-/// A write, and the caller who waits for its result.
+/// A write, and where its caller waits for the result.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) write: Write,
     pub(crate) reply: oneshot::Sender<Result<Written, WriteError>>,
-    /// Where the caller runs.
+    /// The runtime of the caller's thread.
     pub(crate) caller: Handle,
 }
 
 impl Pending {
     pub(crate) fn answer(self, result: Result<Written, WriteError>) {
-        // A caller that has gone wants no answer.
+        // The caller may have stopped waiting.
         let _ = self.reply.send(result);
     }
 }
@@ -51,11 +51,11 @@ pub(crate) struct PlannedWrite {
 pub(crate) enum PlannedOutcome {
     /// These of the batch's changes.
     Changes(Range<usize>),
-    /// The call is so already.
+    /// The call already has the values that the write asks for.
     Unchanged(Arc<Call>),
-    /// There is no call, and that is fine.
+    /// There is no call, which the write allows.
     Absent,
-    /// Nothing changes but the log's time.
+    /// Only the log's time advances.
     Confirmed,
     /// Each record has its own result, and what some did are these of the
     /// batch's changes.
@@ -121,10 +121,10 @@ impl PlannedOutcome {
     }
 }
 
-/// What is to be committed together.
+/// The writes and changes of one commit.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    /// The writes that take part.
+    /// The writes that have something to commit, or a request ID to look up or record.
     pub(crate) entries: Vec<PlannedWrite>,
     /// Their changes, in order.
     pub(crate) changes: Vec<PendingChange>,
@@ -132,22 +132,22 @@ pub(crate) struct Batch {
     pub(crate) reads: Vec<(Uuid, Revision)>,
 }
 
-/// What there is under a uid; what is in no map was never there.
+/// The state of a uid that was read. A uid that is not in the map has never had a call.
 #[derive(Debug, Clone)]
 pub(crate) enum Known {
     /// A call.
     Call(Arc<Call>),
-    /// A call once, which was purged.
+    /// Its call was purged.
     Purged,
 }
 
 /// What was read, by uid.
 pub(crate) type States = HashMap<Uuid, Known>;
 
-/// Plans one batch; answers it and the writes that must wait for the next one.
+/// Plans one batch; returns it and the writes that must wait for the next one.
 ///
-/// A write that is refused or changes nothing, and has no request id to look up
-/// or to record, is answered here: it has no part in the commit.
+/// A write that is rejected or changes nothing, and has no request ID to look up or to record,
+/// gets its response here: it is not part of the commit.
 pub(crate) fn plan(pending: Vec<Pending>, states: &States) -> (Batch, Vec<Pending>) {
     let mut batch = Batch {
         entries: Vec::with_capacity(pending.len()),
@@ -155,7 +155,7 @@ pub(crate) fn plan(pending: Vec<Pending>, states: &States) -> (Batch, Vec<Pendin
         reads: Vec::new(),
     };
     let mut postponed = Vec::new();
-    // By the changes of this batch, or by a write that waits.
+    // The calls that this batch changes, or that a postponed write names.
     let mut taken: HashSet<Uuid> = HashSet::new();
     let mut requests: HashSet<(Uuid, Option<Arc<str>>)> = HashSet::new();
     for pending in pending {
@@ -219,8 +219,7 @@ fn apply(write: &Write, states: &States, batch: &mut Batch) -> PlannedOutcome {
     }
 }
 
-/// What becomes of one record; the revision of one that is changed is known when
-/// it is committed.
+/// Plans one record. The revision of a record that is written is known once it is committed.
 fn import(
     write: &Write,
     record: &Record,
@@ -341,7 +340,7 @@ impl Batch {
     }
 }
 
-/// The writes of a batch that is committed. Their callers wait for the results.
+/// The writes of a committed batch, whose callers wait for their responses.
 #[derive(Debug)]
 pub(crate) struct CommittedWrites {
     entries: Vec<PlannedWrite>,
@@ -355,7 +354,7 @@ impl CommittedWrites {
         self.changes.last().map(|change| change.revision)
     }
 
-    /// What every caller is answered.
+    /// The result for each caller.
     pub(crate) fn answers(self) -> impl Iterator<Item = (Pending, Result<Written, WriteError>)> {
         let mut changes = self.changes.into_iter();
         self.entries.into_iter().map(move |entry| {

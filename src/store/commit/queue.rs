@@ -10,13 +10,13 @@ use crate::store::change_log::log::Position;
 /// The most changes in a batch; a single write may exceed it.
 const MAX_BATCH_CHANGES: usize = 512;
 
-/// The writes that wait for a commit. The committer that holds it has the commit permit.
+/// The queued writes. The committer that holds the queue has the commit permit.
 pub(crate) struct Queue {
     receiver: mpsc::Receiver<Pending>,
-    /// Writes that the last batch had no room for; fewer than a batch holds.
+    /// Writes that the last batch postponed; fewer than a batch holds.
     pub(crate) postponed: Vec<Pending>,
-    /// Where the log ended after the last commit, on which timeline of the database: the
-    /// next one has its place behind it.
+    /// The end of the log after the last commit, and the timeline of the database on which it
+    /// was made: the next commit comes after it.
     pub(crate) last_commit: Option<(String, Position)>,
 }
 
@@ -29,7 +29,7 @@ impl Queue {
         }
     }
 
-    /// Takes all that is there, without waiting.
+    /// Dequeues all writes, without waiting.
     pub(crate) fn drain(&mut self) -> Vec<Pending> {
         let mut taken = mem::take(&mut self.postponed);
         while let Ok(pending) = self.receiver.try_recv() {
@@ -38,8 +38,8 @@ impl Queue {
         taken
     }
 
-    /// Takes what is waiting, and waits only if nothing is. Empty: the queue is
-    /// closed and all is done.
+    /// Dequeues a batch, and waits for a write if there is none. Empty: the queue is closed
+    /// and has no more writes.
     pub(crate) async fn take(&mut self) -> Vec<Pending> {
         loop {
             let mut taken = mem::take(&mut self.postponed);

@@ -1,4 +1,4 @@
-//! What callers hand to the writer, and what they get back.
+//! The requests that callers submit to the writer, and their results.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::domain::{
 pub struct Write {
     /// What is to be done.
     pub action: Action,
-    /// The client's name for the request, if it has one.
+    /// The request ID that the client chose, if any.
     pub request: Option<RequestKey>,
-    /// Who asks; `None` when nobody had to say who they are.
+    /// The client's identity; `None` where clients do not authenticate.
     pub principal: Option<Arc<str>>,
 }
 
@@ -22,32 +22,31 @@ pub struct Write {
 pub enum Action {
     /// One command on one call.
     One(Command),
-    /// Record a call whose uid was made for it just now, so that nobody can
-    /// have another call with it.
+    /// Create a call whose uid was generated just now, so that no other call can have it.
     CreateFresh(Draft),
-    /// Record several calls, no two with the same uid.
+    /// Create several calls, no two with the same uid.
     CreateAll(Vec<Draft>),
     /// Import several records, no two with the same uid, each by itself: one
     /// that is refused stops no other.
     Import(Arc<[Record]>, ConflictPolicy),
-    /// Change nothing, but move the log's time on: no later change is earlier.
+    /// Change nothing, but advance the log's time: every later change has a later time.
     ConfirmTime,
 }
 
-/// A request id and what it stands for.
+/// A request ID and a fingerprint of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestKey {
-    /// The client's name for the request.
+    /// The request ID.
     pub id: Uuid,
-    /// A hash of the request: the same name with another hash is a mistake.
+    /// A hash of the request: the same ID with another hash is an error of the client.
     pub fingerprint: Uuid,
 }
 
 /// The result of a write.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Written {
-    /// The calls as they are now, in the order of the request. Empty when there
-    /// is no call: the client is content with that, or it was purged.
+    /// The calls as they are now, in the order of the request. Empty when there is no call:
+    /// the request allows that, or has purged it.
     pub calls: Vec<Arc<Call>>,
     /// The newest revision among the calls and the request's changes; 0 when
     /// there is neither.
@@ -79,7 +78,7 @@ pub struct Imported {
 /// Why a record was not imported. The others are not concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordError {
-    /// It does not fit what there is.
+    /// The state of its call does not allow it.
     Rejected(Rejection),
     /// The database refuses it: a bug, logged where it arose.
     Refused,

@@ -35,13 +35,13 @@ use crate::store::{
     tasks::Tasks,
 };
 
-/// One committer commits, the other answers.
+/// One committer commits while the other responds to its callers.
 const COMMITTERS: usize = 2;
 /// The connections that each of them may have: see `WriterSessions`.
 const CONNECTIONS_OF_EACH: usize = 2;
 
-/// The way into the queue. Clones share it; the committers end when all are gone and
-/// the queue is empty.
+/// The sending end of the queue. Clones share it; the committers end when all of them have been
+/// dropped and the queue is empty.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
     queue: mpsc::Sender<Pending>,
@@ -107,7 +107,7 @@ impl Writer {
         self.submit(Write::confirm_time()).await.map(drop)
     }
 
-    /// The same, but waits for room when the queue is full.
+    /// The same as [`Writer::submit`], but waits while the queue is full.
     pub(crate) async fn submit_when_room(&self, write: Write) -> Result<Written, WriteError> {
         if !self.availability.is_up() {
             return Err(WriteError::Unavailable);
@@ -119,7 +119,7 @@ impl Writer {
     }
 }
 
-/// The write of a caller who runs here, and where its result arrives.
+/// The write of a caller on this thread, and where its result arrives.
 pub(crate) fn pending(write: Write) -> (Pending, oneshot::Receiver<Result<Written, WriteError>>) {
     let (reply, result) = oneshot::channel();
     let pending = Pending {
@@ -130,7 +130,7 @@ pub(crate) fn pending(write: Write) -> (Pending, oneshot::Receiver<Result<Writte
     (pending, result)
 }
 
-/// The result that a committer sends. One that ends without may have got as far as the commit.
+/// The result that a committer sends. A committer that ends without one may have committed.
 async fn answered(
     result: oneshot::Receiver<Result<Written, WriteError>>,
 ) -> Result<Written, WriteError> {

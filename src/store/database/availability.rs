@@ -27,12 +27,12 @@ const PING_LIMIT: Duration = Duration::from_secs(2);
 /// A connection that is cut off so soon is tried again at once, so often in all.
 const CUT_OFF_WITHIN: Duration = Duration::from_millis(500);
 const PING_ATTEMPTS: u32 = 3;
-/// Between two lines in the log about a want of connections.
+/// Between two lines in the log about a lack of connections.
 const SAY_SHORT_EVERY: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
-/// Whether the database can be reached, for all who need it. Clones share it.
+/// Whether the database can be reached. Clones share it.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Availability {
     up: watch::Sender<bool>,
@@ -56,7 +56,7 @@ impl Availability {
         *self.up.borrow()
     }
 
-    /// Says that the database is there.
+    /// Reports the database as available.
     pub(in crate::store) fn report_up(&self) {
         self.up.send_replace(true);
     }
@@ -66,8 +66,8 @@ impl Availability {
         self.suspected.notify_one();
     }
 
-    /// What to answer when there is no connection for what is to be done; why is in the log,
-    /// every now and then. A database that has none left is there: only a ping says otherwise.
+    /// The error to return when there is no connection for `purpose`; the reason is logged, now and
+    /// then. A database that has none left is available: only a ping says otherwise.
     pub(in crate::store) fn no_session(&self, purpose: &str, error: OpenError) -> ReadError {
         if let OpenError::NoConnectionLeft { .. } = error {
             if let Some(kept_back) = self.shortages.may_say("") {

@@ -24,7 +24,7 @@ const NO_STEP_MICROS: i64 = 1_000_000;
 const NO_STEP: Duration = Duration::from_secs(1);
 /// After how long another time is believed.
 const BELIEVED_AFTER: Duration = Duration::from_secs(15 * 60);
-/// By how much the database's clock may differ from ours when they first meet.
+/// By how much the database's clock may differ from ours when they are first compared.
 const MAX_DIFFERENCE_MICROS: u64 = 15 * 60 * 1_000_000;
 
 /// The time. Clones share it.
@@ -108,9 +108,9 @@ impl Clock {
     }
 }
 
-/// Which time is believed when the database's clock and ours meet first. If they contradict
-/// each other, the log bears witness: it is no use to trust ours where it is the wrong one,
-/// because the log's time never comes back from a time that is far ahead.
+/// Which time is believed when the database's clock is first compared with ours. If they
+/// contradict each other, the one nearer to the log's time is right: ours may be the wrong one, and
+/// the log's time never comes back from a time that is far ahead.
 fn first_believed(database: i64, system: i64, log: Option<i64>) -> i64 {
     if database.abs_diff(system) <= MAX_DIFFERENCE_MICROS {
         return database;

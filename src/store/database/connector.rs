@@ -203,7 +203,7 @@ impl Connector {
         }
     }
 
-    /// Who gets connections when there are none left.
+    /// What gets connections when there are none left.
     pub(in crate::store) fn slots(&self) -> &Slots {
         &self.0.slots
     }

@@ -1,6 +1,6 @@
 //! Brings the database to this release's schema: the migrations are in the
-//! binary, and run under a lock so that replicas that start together do not
-//! meet.
+//! binary, and run under a lock, so that only one of the replicas that start together runs
+//! them.
 
 use std::{collections::HashSet, error::Error, time::Duration};
 
@@ -30,7 +30,7 @@ const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_millis(200);
 /// Between two lines in the log about migrations that are not done.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
-/// Runs the migrations that are missing, and answers how many there were. Indexes that a
+/// Runs the migrations that are missing, and returns how many there were. Indexes that a
 /// new release of PostgreSQL has made wrong are built anew.
 ///
 /// # Errors
@@ -140,7 +140,7 @@ async fn with_harness<T: Send + 'static>(
     }
 }
 
-/// Waits until the session has the lock of those who migrate.
+/// Waits until the session has the lock for migrations.
 pub(super) async fn wait_for_lock(session: &Session) -> Result<(), OpenError> {
     let mut waits = false;
     let take = async || {
@@ -157,7 +157,7 @@ pub(super) async fn wait_for_lock(session: &Session) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// A session that broke before it did anything is one that was not there.
+/// A session that broke before it did anything counts as one that could not be opened.
 fn lost(error: &diesel::result::Error) -> OpenError {
     OpenError::Connect(error.to_string())
 }

@@ -7,7 +7,7 @@
 //!   each of them has a limit on our side
 //! - `pool` lends sessions for reads (`lease`), and repeats a read that failed because of its
 //!   session
-//! - `slots` is who gets connections when PostgreSQL has no more of them
+//! - `slots` decides what gets connections when PostgreSQL has none left
 //! - `availability` is whether the database can be reached, `clock` the time with
 //!   evidence, `lock` what is locked; `migrations` bring it to
 //!   this release's schema, and `text_keys` notices when PostgreSQL hashes texts in another

@@ -1,4 +1,4 @@
-//! Who gets connections when PostgreSQL has no more of them.
+//! What gets connections when PostgreSQL has none left.
 //!
 //! Writes, look-ups, the follower of the log and the upkeep come first: while one of them
 //! waits for a connection, all sessions of other pools are closed as soon as they are idle, and

@@ -7,7 +7,7 @@
 //! purge's row in `purged_calls`, in every table that the purge touched. It needs no privileges to look, and holds whatever kept
 //! the dead rows: a transaction here, a prepared one, a replication slot, a standby.
 //!
-//! It deliberately has no part in the upkeep of partitions, which must not wait for it.
+//! It is deliberately apart from the upkeep of partitions, which must not wait for it.
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// Between two lines in the log about purges that cannot be erased.
 const SAY_EVERY: Duration = Duration::from_secs(600);
 
-/// What a look for purges came to.
+/// The result of a look for purges.
 enum Look {
     /// There was nothing to do, or another process does it.
     Nothing,

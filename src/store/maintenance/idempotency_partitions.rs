@@ -22,7 +22,7 @@ const SPAN_MICROS: i64 = SPAN_SECONDS * 1_000_000;
 const SPAN_SECONDS: i64 = 6 * 3600;
 /// Partitions made ahead: a day.
 const AHEAD: i64 = 4;
-/// Partitions kept behind: the day that request ids are kept, and a rest.
+/// Partitions kept behind: the day that request IDs are kept, and the slot that is begun.
 const BEHIND: i64 = 5;
 
 #[derive(QueryableByName)]
@@ -45,7 +45,7 @@ pub(crate) async fn make(session: &Session, clock: &Clock) -> QueryResult<()> {
     let asked_at = Instant::now();
     let times: Times = session.row(query).await?;
     let log_time = times.log_time.map(from_sql_time);
-    // In this order: the log bears witness for the clock.
+    // In this order: the clock is compared with the log's time.
     if let Some(log_time) = log_time {
         clock.log_says(log_time);
     }

@@ -83,7 +83,7 @@ pub(crate) async fn drop_expired(
     let Some(floor) = expired.last().map(|last| last.to) else {
         return Ok(());
     };
-    // First the word that they go, then the going.
+    // The floor is raised before anything is dropped, so that no reader counts on what goes.
     let update = sql_query("UPDATE feed SET oldest_revision = $1 WHERE oldest_revision < $1");
     session.execute(update.bind::<BigInt, _>(floor)).await?;
     for partition in &expired {

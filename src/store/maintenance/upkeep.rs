@@ -1,6 +1,5 @@
-//! Looks after the tables: makes partitions before they are needed, drops those that are
-//! past keeping. Made before dropped, each step on its own: one that has to wait keeps
-//! no other.
+//! The upkeep of partitions: makes them before they are needed, and drops those that have expired.
+//! Making comes before dropping, and each step is on its own: one that has to wait delays no other.
 //!
 //! It is woken by a timer, by the log when it has come so far, and by a commit that found
 //! no partition, which waits for it.
@@ -67,7 +66,7 @@ impl Upkeep {
         WriterSessions::new(self.connector.clone(), self.clock.clone())
     }
 
-    /// Takes note of the connections that writers may have.
+    /// Counts the connections that writers may have.
     pub(crate) fn want_connections(&self, connections: usize) {
         self.connector.slots().add_wanted(connections);
     }
@@ -82,7 +81,7 @@ impl Upkeep {
 
     /// The task: owned by the store, ends with `stop`.
     pub(crate) async fn keep(self, availability: Availability, stop: CancellationToken) {
-        // A short retention wants to be looked after more often.
+        // A short retention needs more frequent checks.
         let check_every = CHECK_EVERY
             .min(self.retention.keep / 4)
             .max(MIN_CHECK_EVERY);
@@ -112,7 +111,7 @@ impl Upkeep {
     async fn tend(&self) -> Result<(), String> {
         self.make_partitions().await?;
         let session = self.session().await?;
-        // What drops at the moment elsewhere need not be dropped here.
+        // Another process is dropping the same partitions.
         if !Lock::Drops.try_take(&session).await.map_err(text)? {
             return Ok(());
         }
@@ -139,7 +138,7 @@ impl Upkeep {
         records.map_err(text)
     }
 
-    /// One whose locks go with it.
+    /// A session for one run: its locks end with it.
     async fn session(&self) -> Result<Session, String> {
         let session = self.connector.connect_first(Role::Maintain).await;
         session.map_err(OpenError::reason)

@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// Which page is wanted.
+/// A request for a page.
 #[derive(Debug)]
 pub struct PageQuery {
     /// Which calls.

@@ -1,6 +1,6 @@
 //! Reads by uid, coalesced: what is asked for while the reader is busy becomes
 //! one query. A read never joins a query that has been sent already, so it sees
-//! every write that was answered before it began.
+//! every write that was acknowledged before it began.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -40,7 +40,7 @@ use crate::{
 /// The most uids in a query; a single read may exceed it.
 const MAX_QUERY_UIDS: usize = 1024;
 
-/// Where the answer to a look-up goes.
+/// Where the result of a look-up goes.
 type Reply<T> = oneshot::Sender<Result<T, ReadError>>;
 
 /// What one caller asks for.
@@ -73,7 +73,7 @@ impl Lookup {
         }
     }
 
-    /// Whether nobody waits for the answer any more.
+    /// Whether the caller has stopped waiting.
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Calls { reply, .. } => reply.is_closed(),
@@ -81,7 +81,7 @@ impl Lookup {
         }
     }
 
-    /// Answers it with an error. A caller that has gone wants no answer.
+    /// Returns an error to the caller, which may have stopped waiting.
     fn refuse(self, error: ReadError) {
         match self {
             Self::Calls { reply, .. } => drop(reply.send(Err(error))),
@@ -313,7 +313,7 @@ fn reply(lookups: Vec<Lookup>, found: Found) {
                 };
                 answers.push((reply, answer));
             }
-            // A caller that has gone wants no answer.
+            // The caller may have stopped waiting.
             Lookup::Purged { uid, reply } => drop(reply.send(Ok(purged.contains(&uid)))),
         }
     }

@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// Which counts are wanted.
+/// A request for counts.
 #[derive(Debug)]
 pub struct StatsQuery {
     /// Of which calls.

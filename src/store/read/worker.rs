@@ -1,6 +1,5 @@
-//! What each thread of callers has of its own: a reader, and connections for lists. Who
-//! asks, who fetches and who is answered then run on one thread, and none of them waits for
-//! another one to wake.
+//! What each thread of callers has of its own: a reader, and connections for lists. The caller,
+//! the reader and the connection then run on one thread, and none waits for another to wake.
 
 use std::sync::Arc;
 
