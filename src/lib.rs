@@ -15,6 +15,8 @@
 //! - `feed`: every change, in order, for watchers
 //! - `api`: the gRPC API: requests to commands, errors to statuses
 //! - `server`: sockets, health, the order of a shutdown
+//! - `auth`: who is calling, which `api` and `server` ask; `reload`: settings in files that
+//!   change
 //! - `cli`: the command line, which knows the client library, the messages and the domain alone;
 //!   `config` and `commands`: the program's
 //!   settings and what it does with them

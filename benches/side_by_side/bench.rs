@@ -1,6 +1,6 @@
 //! Starts everything that is measured, and measures one figure at a time.
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use crate::{
     Result, baseline, bulk,
@@ -15,7 +15,7 @@ use crate::{
     plan::{Build, Measure, Row, Server},
     postgres::{Postgres, run},
     sample::{Metric, Sample},
-    seed,
+    secured, seed,
     service::Service,
     startup, warm,
 };
@@ -103,6 +103,9 @@ impl Bench {
             let before = Service::of(program, &postgres.url("before"))?;
             self.services.insert(Server::Before, before);
         }
+        let secrets = postgres.dir().join("secrets");
+        fs::create_dir_all(&secrets)?;
+        let secured = secured::prepare(&self.options.secured, &secrets)?;
         for server in [
             Server::Ours,
             Server::Replica,
@@ -117,7 +120,7 @@ impl Bench {
                 Server::Floor => Service::ourselves(&["floor"]),
                 Server::Baseline => Service::ourselves(&["baseline", &postgres.url("baseline")]),
                 Server::Small => Service::on(&postgres.url("small")),
-                _ => Service::on(&postgres.url("ours")),
+                _ => Service::secured(&postgres.url("ours"), &secured, &secrets),
             };
             self.services.insert(server, service?);
         }

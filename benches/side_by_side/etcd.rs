@@ -4,7 +4,9 @@ use std::{process::Command, time::Duration};
 
 use http::uri::PathAndQuery;
 use prost::{Message, bytes::Bytes};
-use tonic::{Request, Status, client::Grpc, transport::Channel};
+use tonic::{Request, Status, client::Grpc};
+
+use crate::load::Channel;
 use tonic_prost::ProstCodec;
 
 use crate::{

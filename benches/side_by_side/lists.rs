@@ -1,6 +1,6 @@
 //! The pages by which lists are measured: the first and the last of each kind.
 
-use tonic::transport::Channel;
+use crate::load::Channel;
 use voicecall::{
     api::tokens::{page_token, page_token::ListKey},
     domain::{

@@ -14,10 +14,7 @@ use prost::{
     bytes::{BufMut, Bytes, BytesMut},
 };
 use tokio::net::TcpStream;
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Status, service::interceptor::InterceptedService, transport::Endpoint};
 use voicecall::{
     proto::{
         self, VoiceCallStatsGroup, VoiceCallStatus,
@@ -29,6 +26,7 @@ use voicecall::{
 use crate::{
     Result, calls, etcd,
     lists::{self, List},
+    secured::Credentials,
 };
 
 /// The API of a server.
@@ -112,19 +110,36 @@ pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Combines writes: a driver that writes each request separately costs more than what it
 /// measures.
 pub(crate) async fn socket(uri: &http::Uri) -> std::io::Result<WriteCoalescer<TcpStream>> {
+    connect(uri).await.map(WriteCoalescer::new)
+}
+
+async fn connect(uri: &http::Uri) -> std::io::Result<TcpStream> {
     let address = uri.authority().map(ToString::to_string).unwrap_or_default();
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
-    Ok(WriteCoalescer::new(socket))
+    Ok(socket)
 }
+
+/// A connection, with the credentials of its requests.
+pub(crate) type Channel = InterceptedService<tonic::transport::Channel, Credentials>;
 
 /// A connection.
 pub(crate) async fn channel(endpoint: &str) -> Result<Channel> {
-    let connect = tower::service_fn(async |uri: http::Uri| socket(&uri).await.map(TokioIo::new));
-    let endpoint = Endpoint::from_shared(endpoint.to_owned())?
+    let endpoint: http::Uri = endpoint.parse()?;
+    let credentials = Credentials::of(&endpoint)?;
+    let secure = credentials.clone();
+    let connect = tower::service_fn(move |uri: http::Uri| {
+        let secure = secure.clone();
+        async move {
+            let socket = secure.secure(connect(&uri).await?).await?;
+            std::io::Result::Ok(TokioIo::new(WriteCoalescer::new(socket)))
+        }
+    });
+    let endpoint = Endpoint::from(endpoint)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    Ok(endpoint.connect_with_connector(connect).await?)
+    let channel = endpoint.connect_with_connector(connect).await?;
+    Ok(InterceptedService::new(channel, credentials))
 }
 
 impl Client {

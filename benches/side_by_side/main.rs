@@ -26,6 +26,7 @@ mod plot;
 mod postgres;
 mod report;
 mod sample;
+mod secured;
 mod seed;
 mod service;
 mod startup;

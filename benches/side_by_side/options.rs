@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::secured::Secured;
+
 /// The options of a run.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
@@ -26,6 +28,9 @@ pub(crate) struct Options {
     /// --only.
     #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["warm", "docs"])]
     pub(crate) before: Option<PathBuf>,
+    /// Secure the present build, and compare it with that of --before, which is not.
+    #[arg(long, value_name = "WITH", value_delimiter = ',', requires = "before")]
+    pub(crate) secured: Vec<Secured>,
     /// Also measure and draw the plots, and write them and the table to the documentation in
     /// this directory.
     #[arg(long, value_name = "DIR")]

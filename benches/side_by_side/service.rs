@@ -42,6 +42,22 @@ impl Service {
         Self::start(&command)
     }
 
+    /// The same on a database with these further environment variables, for clients with what is
+    /// in this directory, if there are any.
+    pub(crate) fn secured(
+        database_url: &str,
+        secured: &[(&str, String)],
+        secrets: &Path,
+    ) -> Result<Self> {
+        let mut environment = vec![("DATABASE_URL", database_url)];
+        environment.extend(secured.iter().map(|(name, value)| (*name, value.as_str())));
+        let mut service = Self::voicecall(&environment)?;
+        if !secured.is_empty() {
+            service.endpoint.push_str(&secrets.display().to_string());
+        }
+        Ok(service)
+    }
+
     /// `voicecall serve` on a database.
     pub(crate) fn on(database_url: &str) -> Result<Self> {
         Self::voicecall(&[("DATABASE_URL", database_url)])

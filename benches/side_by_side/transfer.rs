@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures_util::stream;
 use tokio::time::{Instant, sleep};
-use tonic::{Streaming, transport::Channel};
+use tonic::Streaming;
+
+use crate::load::Channel;
 use uuid::Uuid;
 use voicecall::proto::{
     self, ImportVoiceCallsRequest, VoiceCall, import_voice_calls_request::Message as ImportMessage,

@@ -17,7 +17,9 @@ use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
-use tonic::{Request, Status, Streaming, client::Grpc, transport::Channel};
+use tonic::{Request, Status, Streaming, client::Grpc};
+
+use crate::load::Channel;
 use voicecall::proto;
 
 use crate::{

@@ -9,6 +9,7 @@
     reason = "a table of cases is as long as it has cases"
 )]
 
+mod access;
 mod bad_arguments;
 mod bad_clients;
 mod bad_input;

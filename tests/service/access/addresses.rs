@@ -1,0 +1,66 @@
+//! Any address but a loopback one needs TLS and credentials, or to be told that it does without.
+
+use std::process::Command;
+
+use super::Dir;
+use crate::support::{postgres::Cluster, secured::make_certificates, server::Process};
+
+/// What the program says when it is to serve on an address that others can reach.
+fn refusal(environment: &[(&str, &str)]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_voicecall"))
+        .arg("serve")
+        .env("VOICECALL_LISTEN", "0.0.0.0:0")
+        .env("DATABASE_URL", "postgres://nobody@/nothing")
+        .envs(environment.iter().copied())
+        .output()
+        .expect("the program is built");
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn an_address_that_others_reach_needs_tls_and_credentials() {
+    let dir = Dir::new("addresses");
+    make_certificates(dir.as_ref());
+    dir.write("policy.toml", "");
+    let (certificate, key) = (dir.path("server.pem"), dir.path("server.key"));
+    let tls = [
+        ("VOICECALL_TLS_CERT", certificate.as_str()),
+        ("VOICECALL_TLS_KEY", key.as_str()),
+    ];
+    let policy = dir.path("policy.toml");
+    let policy = ("VOICECALL_AUTH_POLICY", policy.as_str());
+    assert!(refusal(&[]).contains("there is no TLS"));
+    assert!(refusal(&[policy]).contains("there is no TLS"));
+    assert!(refusal(&tls).contains("nobody has to prove who is calling"));
+    let plaintext = ("VOICECALL_INSECURE_PLAINTEXT", "true");
+    assert!(refusal(&[plaintext]).contains("nobody has to prove who is calling"));
+    let other = dir.path("client.key");
+    let mismatched = [tls[0], ("VOICECALL_TLS_KEY", &other), policy];
+    assert!(refusal(&mismatched).contains("the certificate and the key cannot be used"));
+    let missing = dir.path("missing.pem");
+    let missing = [("VOICECALL_TLS_CERT", missing.as_str()), tls[1], policy];
+    assert!(refusal(&missing).contains("cannot read"));
+}
+
+#[tokio::test]
+async fn doing_without_is_said_in_the_log_at_each_start() {
+    let url = Cluster::shared().await.database().await;
+    let server = Process::start(&[
+        ("DATABASE_URL", &url),
+        ("VOICECALL_LISTEN", "0.0.0.0:0"),
+        ("VOICECALL_INSECURE_PLAINTEXT", "true"),
+        ("VOICECALL_INSECURE_UNAUTHENTICATED", "true"),
+    ]);
+    assert!(server.log.has(&["WARN", "plaintext"]));
+    assert!(server.log.has(&["WARN", "unauthenticated"]));
+}
+
+#[tokio::test]
+async fn the_url_of_the_database_may_stand_in_a_file() {
+    let dir = Dir::new("url");
+    let url = Cluster::shared().await.database().await;
+    dir.write("url", &format!("{url}\n"));
+    let server = Process::start(&[("DATABASE_URL_FILE", &dir.path("url"))]);
+    assert!(!server.endpoint.is_empty());
+}
