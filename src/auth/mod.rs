@@ -34,27 +34,27 @@ pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 pub struct Credentials<'a> {
     /// The values of its `authorization` headers.
     pub authorization: [Option<&'a [u8]>; 2],
-    /// The client certificate of its connection, which a trusted authority has signed.
+    /// The client certificate of its connection, signed by a trusted CA.
     pub certificate: Option<&'a Certificate>,
 }
 
 /// Why credentials are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There are none.
-    #[error("there are none")]
+    /// No credentials were given.
+    #[error("no credentials were given")]
     Missing,
-    /// They were good, and have expired.
-    #[error("they have expired")]
+    /// They were valid, and have expired.
+    #[error("the credentials have expired")]
     Expired,
-    /// They are not good. The text is fixed: nothing of the credentials is in it.
+    /// They are not valid. The text is fixed and contains nothing of the credentials.
     #[error("{0}")]
     Invalid(&'static str),
     /// A token names a signing key that is not known yet.
-    #[error("they name a signing key that is unknown")]
+    #[error("the token names an unknown signing key")]
     UnknownKey,
-    /// The signing keys could not be fetched yet.
-    #[error("the signing keys could not be fetched yet")]
+    /// The signing keys have not been fetched yet.
+    #[error("the signing keys have not been fetched yet")]
     NoKeys,
 }
 
@@ -62,14 +62,14 @@ pub enum Refusal {
 pub struct Authenticator {
     jwt: Option<jwt::Jwt>,
     policy: Option<policy::Current>,
-    /// Whether each certificate of a trusted authority is a principal with all scopes.
+    /// Whether each certificate signed by a trusted CA is a principal with all scopes.
     trusts_all_certificates: bool,
     remembered: Remembered,
 }
 
 impl Authenticator {
-    /// One that accepts tokens and certificates as far as there are rules for them. Without a
-    /// policy, each client certificate is a principal with all scopes, if it counts at all.
+    /// An authenticator that accepts tokens and certificates for which there are rules. Without a
+    /// policy, each client certificate that is accepted is a principal with all scopes.
     #[must_use]
     pub fn new(
         jwt: Option<jwt::Jwt>,
@@ -84,8 +84,8 @@ impl Authenticator {
         }
     }
 
-    /// The principal that the credentials prove. What is present and bad is refused: nothing
-    /// else is tried then.
+    /// The principal that the credentials prove. A credential that is present but invalid is
+    /// refused: no other one is tried.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -107,7 +107,7 @@ impl Authenticator {
         }
     }
 
-    /// Fetches the signing keys again, if that was not done in the last minute.
+    /// Fetches the signing keys again, unless that was done in the last minute.
     pub async fn refresh_keys(&self) {
         if let Some(jwt) = &self.jwt {
             jwt.refresh_keys().await;
@@ -124,7 +124,7 @@ impl Authenticator {
             ),
             _ => match self.policy.as_ref().and_then(policy::Current::get) {
                 Some(policy) => policy.by_token(token, SystemTime::now()),
-                None => Err(Refusal::Invalid("nothing accepts a token like this")),
+                None => Err(Refusal::Invalid("no setting accepts a token of this kind")),
             },
         }
     }

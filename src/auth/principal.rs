@@ -126,13 +126,13 @@ impl Principal {
         self.expires_at
     }
 
-    /// Whether its credentials are still good.
+    /// Whether its credentials are still valid.
     ///
     /// # Errors
     /// They have expired, or were revoked.
     pub fn check(&self, now: SystemTime) -> Result<(), Refusal> {
         if self.revoked.is_cancelled() {
-            return Err(Refusal::Invalid("the policy file no longer has them"));
+            return Err(Refusal::Invalid("the policy file no longer contains them"));
         }
         match self.expires_at {
             Some(at) if at <= now => Err(Refusal::Expired),
@@ -140,7 +140,7 @@ impl Principal {
         }
     }
 
-    /// Waits until its credentials are no longer good, and says why.
+    /// Waits until its credentials are no longer valid, and returns why.
     pub async fn ended(&self) -> Refusal {
         loop {
             if let Err(refusal) = self.check(SystemTime::now()) {

@@ -1,4 +1,4 @@
-//! Principals that were found before, so that the price of a credential is paid once.
+//! A cache of principals, so that each credential is verified only once.
 
 use std::{
     collections::HashMap,
@@ -10,8 +10,8 @@ use ring::digest;
 
 use super::{Principal, Refusal};
 
-/// Credentials that are remembered: a few megabytes at most. Beyond that all are forgotten,
-/// and found again as they come.
+/// The most credentials that are remembered: a few megabytes. Beyond that all are forgotten, and
+/// verified again when they are used.
 const MAX_LEN: usize = 16 * 1024;
 
 /// What names a credential: never the credential itself.
@@ -29,8 +29,8 @@ pub(super) fn digest(credential: &[u8]) -> Digest {
 pub(super) struct Remembered(RwLock<HashMap<Digest, (u64, Arc<Principal>)>>);
 
 impl Remembered {
-    /// The principal of the credential with this digest: the remembered one, if it was found
-    /// by the same version of the rules, otherwise that which `find` finds.
+    /// The principal of the credential with this digest: the remembered one, if it was found by the
+    /// same version of the rules, otherwise the one that `find` returns.
     pub(super) fn find_or(
         &self,
         digest: Digest,

@@ -23,7 +23,7 @@ pub struct Settings {
     pub jwt: Option<JwtSettings>,
     /// The policy file.
     pub policy: Option<PathBuf>,
-    /// Whether client certificates count.
+    /// Whether client certificates are accepted.
     pub accepts_certificates: bool,
 }
 
@@ -32,7 +32,7 @@ pub struct Settings {
 pub struct JwtSettings {
     /// Where its keys are: a file, or a URL that begins with `https://`.
     pub keys: String,
-    /// What the tokens must say.
+    /// What the tokens must contain.
     pub claims: jwt::Settings,
 }
 
@@ -100,7 +100,7 @@ impl JwtSettings {
 }
 
 impl Sources {
-    /// Their tasks. Files are read again when `signal` changes, too.
+    /// Their tasks. Files are also read again when `signal` changes.
     #[must_use]
     pub fn tasks(self, signal: &watch::Receiver<u64>, stop: &CancellationToken) -> Vec<Task> {
         let mut tasks: Vec<Task> = Vec::new();

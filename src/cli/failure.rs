@@ -81,8 +81,8 @@ impl Failure {
         }
         let lines = match self {
             Self::Service(error) => lines_of(error),
-            Self::Refused(1) => vec!["1 record is refused".to_owned()],
-            Self::Refused(count) => vec![format!("{count} records are refused")],
+            Self::Refused(1) => vec!["1 record was refused".to_owned()],
+            Self::Refused(count) => vec![format!("{count} records were refused")],
             Self::Usage(what) | Self::File(what) => vec![what.clone()],
             Self::Settings(error) => vec![error.to_string()],
             Self::InvalidToken => {
@@ -133,7 +133,7 @@ fn lines_of(error: &client::Error) -> Vec<String> {
     let mut first = if details.violations.is_empty() {
         error.message.clone()
     } else {
-        "the request is refused".to_owned()
+        "the request was refused".to_owned()
     };
     let name = details.reason.clone();
     let mut more = vec![name.unwrap_or_else(|| error.code_name())];

@@ -80,7 +80,7 @@ impl Source {
             let call = match piece {
                 Piece::End => return Ok(()),
                 Piece::Malformed(what) => Err(what.to_owned()),
-                Piece::TooLong => Err("longer than any call can be".to_owned()),
+                Piece::TooLong => Err("longer than any valid record".to_owned()),
                 Piece::Record => match std::str::from_utf8(record.trim_ascii_end()) {
                     Ok(text) => json::parse(text).map_err(|error| error.to_string()),
                     Err(_) => Err("not UTF-8".to_owned()),

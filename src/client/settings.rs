@@ -44,7 +44,8 @@ pub struct Tls {
 pub enum SettingsError {
     /// The endpoint is not the URL of a service.
     #[error(
-        "the endpoint {0:?} must be a URL such as http://localhost:50051 or https://calls.example.com"
+        "the endpoint {0:?} must be a URL such as http://localhost:50051 or \
+         https://calls.example.com"
     )]
     Endpoint(String),
     /// There are TLS settings, but the endpoint has no TLS.

@@ -49,7 +49,7 @@ fn new_token(settings: &NewToken) -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout().lock();
     match &settings.token_file {
         Some(path) => write_secret(path, &format!("{token}\n"))?,
-        None => writeln!(out, "# The token, which is shown only now: {token}\n")?,
+        None => writeln!(out, "# The token (it is not shown again): {token}\n")?,
     }
     write!(out, "{entry}")?;
     Ok(())
@@ -62,7 +62,7 @@ async fn check(settings: &Check) -> Result<(), Box<dyn Error>> {
     let mut credentials = settings.credentials.settings();
     credentials.accepts_certificates = certificate.is_some();
     if credentials.is_empty() {
-        return Err("nothing says what is accepted: pass --auth-policy or --auth-jwks".into());
+        return Err("there is nothing to check against: pass --auth-policy or --auth-jwks".into());
     }
     let (authenticator, sources) = credentials.load()?;
     let header = match &settings.token_file {
@@ -142,7 +142,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 fn read_certificate(path: &Path) -> Result<Certificate, String> {
     let der = CertificateDer::from_pem_slice(&read(path)?);
     let certificate = der.ok().and_then(|der| Certificate::parse(&der).ok());
-    certificate.ok_or_else(|| format!("{} contains no certificate in PEM", path.display()))
+    certificate.ok_or_else(|| format!("{} contains no certificate in PEM format", path.display()))
 }
 
 fn read_token(path: &Path) -> Result<String, String> {

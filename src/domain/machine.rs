@@ -68,7 +68,7 @@ pub enum Rejection {
         uid: Uuid,
     },
     /// The uid is taken.
-    #[error("there is already a call {uid}")]
+    #[error("call {uid} already exists")]
     AlreadyExists {
         /// The call that was named.
         uid: Uuid,
@@ -106,7 +106,7 @@ pub enum Rejection {
         status: Status,
     },
     /// Another member of staff handled the call.
-    #[error("call {uid} was handled by another member of staff; take it over by an update")]
+    #[error("call {uid} was handled by another member of staff; to take it over, update the call")]
     AlreadyHandled {
         /// The call that was named.
         uid: Uuid,

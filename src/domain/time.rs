@@ -9,10 +9,10 @@ pub struct Timestamp(i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TimeError {
     /// Before the year 1 or after the year 9999.
-    #[error("must lie between the years 1 and 9999")]
+    #[error("must be between the years 1 and 9999")]
     OutOfRange,
     /// The nanoseconds are not a fraction of a second.
-    #[error("nanos must lie between 0 and 999999999")]
+    #[error("nanos must be between 0 and 999999999")]
     BadNanos,
 }
 

@@ -28,7 +28,7 @@ pub enum WriteError {
     #[error("too many writes are waiting: the server is overloaded")]
     Overloaded,
     /// The process stops. Nothing was written; retry elsewhere.
-    #[error("the process stops")]
+    #[error("this process is stopping")]
     Stopping,
     /// The database is unavailable. Nothing was written; retry later.
     #[error("the database is unavailable")]
@@ -49,7 +49,7 @@ pub enum ReadError {
     #[error("too many reads are waiting: the server is overloaded")]
     Overloaded,
     /// The process stops; retry elsewhere.
-    #[error("the process stops")]
+    #[error("this process is stopping")]
     Stopping,
     /// The database is unavailable; retry later.
     #[error("the database is unavailable")]
@@ -103,7 +103,7 @@ pub enum OpenError {
     Connect(String),
     /// The database is there, and has no connection left for us.
     #[error(
-        "PostgreSQL has no connection left: this process has {had}, and may want {wanted} \
+        "PostgreSQL has no connection left: this process has {had} and may need {wanted} \
          ({reason})"
     )]
     NoConnectionLeft {
@@ -116,7 +116,8 @@ pub enum OpenError {
     },
     /// The database cannot hold every text.
     #[error(
-        "the database encoding is {0}: create a UTF-8 database (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
+        "the database encoding is {0}: create a UTF-8 database (CREATE DATABASE … ENCODING 'UTF8' \
+         TEMPLATE template0)"
     )]
     Encoding(String),
     /// A migration failed.
@@ -124,13 +125,14 @@ pub enum OpenError {
     Migrate(String),
     /// The database was migrated by a newer release.
     #[error(
-        "the database has migration {0}, which this release does not know: the release is older than the database"
+        "the database has migration {0}, which this release does not know: the release is older \
+         than the database"
     )]
     NewerDatabase(String),
     /// The database was made by a program from before the first release.
     #[error(
         "the database has a schema from before the first release, which cannot be migrated \
-         (its migration {0} is unknown here): export its calls with the program that made it \
+         (its migration {0} is unknown here): export its calls with the program that created it \
          (`voicecall export`), and import them into a new database with this one \
          (`voicecall import`)"
     )]
@@ -140,7 +142,8 @@ pub enum OpenError {
     NotMigrated(usize),
     /// PostgreSQL hashes texts in another way than when these indexes were built.
     #[error(
-        "this PostgreSQL release hashes texts differently than the one that built the indexes {0}: run `voicecall migrate` to rebuild them"
+        "this PostgreSQL release hashes texts differently from the one that built the indexes {0}: \
+         run `voicecall migrate` to rebuild them"
     )]
     StaleIndexes(String),
 }

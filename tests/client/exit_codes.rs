@@ -33,7 +33,7 @@ async fn what_the_service_refuses_has_a_line_a_reason_and_a_code() {
         (
             &["create", "--direction=inbound", "--uid", uid],
             4,
-            format!("there is already a call {uid} (CALL_ALREADY_EXISTS)"),
+            format!("call {uid} already exists (CALL_ALREADY_EXISTS)"),
         ),
         (
             &["undelete", uid],
@@ -55,7 +55,7 @@ async fn what_the_service_refuses_has_a_line_a_reason_and_a_code() {
                 &"x".repeat(65),
             ],
             4,
-            "the request is refused (INVALID_FIELD)\n\
+            "the request was refused (INVALID_FIELD)\n\
              voicecall: staff_uid must be at most 64 characters\n\
              voicecall: recording_url must be an absolute http or https URL\n\
              voicecall: duration must not be negative"
@@ -64,19 +64,19 @@ async fn what_the_service_refuses_has_a_line_a_reason_and_a_code() {
         (
             &["list", "--uid", "7"],
             4,
-            "the request is refused (INVALID_FIELD)\n\
+            "the request was refused (INVALID_FIELD)\n\
              voicecall: filter.uids[0] must be a UUID such as d290f1ee-6c54-4b01-90e6-d701748f0851"
                 .into(),
         ),
         (
             &["create", "--direction=inbound", "--request-id=x"],
             4,
-            "the request is refused (INVALID_FIELD)\nvoicecall: request_id must be a UUID such as d290f1ee-6c54-4b01-90e6-d701748f0851".into(),
+            "the request was refused (INVALID_FIELD)\nvoicecall: request_id must be a UUID such as d290f1ee-6c54-4b01-90e6-d701748f0851".into(),
         ),
         (
             &["update", uid, "--status=missed", "--expected-revision=-1"],
             4,
-            "the request is refused (INVALID_FIELD)\n\
+            "the request was refused (INVALID_FIELD)\n\
              voicecall: expected_revision must not be negative"
                 .into(),
         ),

@@ -118,7 +118,7 @@ async fn bad_lines_are_named_and_stop_no_good_ones() {
             "voicecall: line 4: direction is required; \
              recording_url must be an absolute http or https URL",
             "voicecall: line 5: not a JSON object: EOF while parsing a value at column 7",
-            "voicecall: 3 records are refused",
+            "voicecall: 3 records were refused",
         ]
     );
     assert_eq!(count(&client(&server)).await, 2);
@@ -131,7 +131,7 @@ async fn bad_lines_are_named_and_stop_no_good_ones() {
         [
             "voicecall: line 3: not a JSON object: trailing characters at column 3",
             "voicecall: line 3: the array is not closed",
-            "voicecall: 2 records are refused",
+            "voicecall: 2 records were refused",
         ]
     );
     let ran = run_with_input(&server.endpoint, &["import"], "[]\n{}\n{}").await;
@@ -152,7 +152,7 @@ async fn what_is_longer_than_any_call_is_refused_and_passed_over() {
         assert_eq!(ran.code, Some(4));
         assert_eq!(
             ran.stderr,
-            "voicecall: line 1: longer than any call can be\nvoicecall: 1 record is refused\n"
+            "voicecall: line 1: longer than any valid record\nvoicecall: 1 record was refused\n"
         );
     }
     assert_eq!(count(&client(&server)).await, 1);

@@ -143,7 +143,7 @@ fn parts(error: Error) -> Parts {
         Error::RequestStalled => Parts::new(
             Code::ResourceExhausted,
             ErrorReason::Overloaded,
-            "the request stopped arriving, and its place was given to others; send it again",
+            "the request stopped arriving before it was complete; send it again",
         )
         .retry_after(RETRY_DATABASE),
         Error::Draining => draining(),
@@ -158,13 +158,13 @@ fn parts(error: Error) -> Parts {
         Error::UnsupportedCompression => Parts::new(
             Code::Unimplemented,
             ErrorReason::UnsupportedCompression,
-            "this server accepts requests that are compressed with gzip or not at all",
+            "this server accepts only requests that are uncompressed or compressed with gzip",
         ),
     }
 }
 
-/// Never which part of the credentials was wrong: only those who have good ones need to know
-/// more, and the operator's `voicecall auth check` tells them.
+/// Never says which part of the credentials was wrong: a caller with valid ones need not know, and
+/// `voicecall auth check` tells the operator.
 fn unauthenticated(refusal: Refusal) -> Parts {
     let parts = |reason, message| Parts::new(Code::Unauthenticated, reason, message);
     match refusal {
@@ -175,7 +175,7 @@ fn unauthenticated(refusal: Refusal) -> Parts {
         ),
         Refusal::Expired => parts(
             ErrorReason::TokenExpired,
-            "the credentials have expired; get new ones and go on",
+            "the credentials have expired; get new ones, then retry or resume",
         ),
         Refusal::Invalid(_) | Refusal::UnknownKey => parts(
             ErrorReason::CredentialsInvalid,
@@ -184,7 +184,7 @@ fn unauthenticated(refusal: Refusal) -> Parts {
         Refusal::NoKeys => Parts::new(
             Code::Unavailable,
             ErrorReason::AuthenticationUnavailable,
-            "this server has not got the keys of the identity provider yet; nothing was done",
+            "this server has not fetched the keys of the identity provider yet; nothing was done",
         )
         .retry_after(RETRY_DATABASE),
     }
@@ -232,13 +232,15 @@ fn write(error: WriteError, has_request_id: bool) -> Parts {
         WriteError::OutcomeUnknown if has_request_id => Parts::new(
             Code::Unavailable,
             ErrorReason::OutcomeUnknown,
-            "the connection to the database was lost during the commit; retry with the same request_id",
+            "the connection to the database was lost during the commit; retry with the same \
+             request_id",
         )
         .retry_after(RETRY_DATABASE),
         WriteError::OutcomeUnknown => Parts::new(
             Code::Unknown,
             ErrorReason::OutcomeUnknown,
-            "the connection to the database was lost during the commit, and the write may have been applied; read before you write again",
+            "the connection to the database was lost during the commit, and the write may have \
+             been applied; read before you write again",
         ),
         WriteError::Internal => internal(),
     }
@@ -255,7 +257,8 @@ fn import(error: WriteError) -> Parts {
         WriteError::OutcomeUnknown => Parts::new(
             Code::Unavailable,
             ErrorReason::OutcomeUnknown,
-            "the connection to the database was lost during a commit; send the unacknowledged records again",
+            "the connection to the database was lost during a commit; send the unacknowledged \
+             records again",
         )
         .retry_after(RETRY_DATABASE),
         other => write(other, true),
@@ -301,7 +304,7 @@ fn log(error: LogError) -> Parts {
         LogError::Reset => Parts::new(
             Code::FailedPrecondition,
             ErrorReason::FeedReset,
-            "this point is not in the change log of this database, or no longer is; start again \
+            "this point is not, or is no longer, in the change log of this database; start again \
              with a snapshot",
         ),
     }

@@ -310,7 +310,7 @@ fn require_named_enums(
     let description = if replace {
         "is required to replace the call"
     } else {
-        "is named by update_mask and cannot be cleared"
+        "is named in update_mask and cannot be cleared"
     };
     for (field, value) in [
         (Field::Status, call.status),

@@ -67,7 +67,7 @@ impl Fetcher {
         let response = self.client.request(request).await;
         let response = response.map_err(|error| with_causes(&error))?;
         if response.status() != StatusCode::OK {
-            return Err(format!("the response has the status {}", response.status()));
+            return Err(format!("the response has status {}", response.status()));
         }
         let body = Limited::new(response.into_body(), MAX_BYTES)
             .collect()

@@ -29,15 +29,15 @@ pub struct SigningKey {
 /// What a token is to say.
 #[derive(Debug, Clone)]
 pub struct Claims {
-    /// Who the token is about.
+    /// The subject of the token.
     pub subject: String,
-    /// Who issues it.
+    /// The issuer.
     pub issuer: String,
-    /// For whom it is.
+    /// The audience.
     pub audience: String,
     /// What its bearer may do.
     pub scopes: Scopes,
-    /// How long it is good.
+    /// How long it is valid.
     pub lifetime: Duration,
     /// Further claims.
     pub more: Vec<(String, String)>,
@@ -46,10 +46,10 @@ pub struct Claims {
 /// The key cannot be made or read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SigningKeyError {
-    /// The machine has no random numbers.
+    /// The operating system returned no random numbers.
     #[error("cannot generate a key")]
     Generate,
-    /// The text holds no such key.
+    /// The text contains no such key.
     #[error("the file contains no P-256 key in PEM format (PKCS #8)")]
     Read,
     /// It cannot sign.
@@ -61,7 +61,7 @@ impl SigningKey {
     /// A new key.
     ///
     /// # Errors
-    /// The machine has no random numbers.
+    /// The operating system returned no random numbers.
     pub fn generate() -> Result<Self, SigningKeyError> {
         let curve = &ECDSA_P256_SHA256_FIXED_SIGNING;
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(curve, &SystemRandom::new());

@@ -58,12 +58,11 @@ struct Jwks<'a> {
 }
 
 impl KeySet {
-    /// Reads a key set. Keys for other purposes, and of kinds that are not supported, are left
-    /// out.
+    /// Reads a key set. Keys for other uses, and of unsupported kinds, are left out.
     ///
     /// # Errors
-    /// It is malformed, empty, or holds what must not be in it: secrets, private keys, or two
-    /// keys with one id.
+    /// It is malformed, empty, or contains what it must not: secrets, private keys, or two keys
+    /// with the same id.
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidKeySet> {
         let invalid = |reason: String| InvalidKeySet(format!("the key set {reason}"));
         let set: Jwks<'_> = serde_json::from_slice(bytes)
@@ -75,7 +74,7 @@ impl KeySet {
         for (index, key) in set.keys.iter().enumerate() {
             let at = |reason: &str| invalid(format!("has a bad key at index {index}: {reason}"));
             let key: Jwk = serde_json::from_str(key.get())
-                .map_err(|_| at("it is no JSON Web Key, or has a member twice"))?;
+                .map_err(|_| at("it is not a JSON Web Key, or a member is repeated"))?;
             match key.read().map_err(at)? {
                 Some(key) => {
                     let is_same = |known: &Key| known.id.is_some() && known.id == key.id;
@@ -86,13 +85,13 @@ impl KeySet {
                 }
                 None => warn!(
                     index,
-                    "a key of the key set is not of use for signatures here"
+                    "ignoring a key of the key set: it is for another use or an unsupported algorithm"
                 ),
             }
         }
         if keys.is_empty() {
             return Err(invalid(
-                "has no key for signatures that are supported".into(),
+                "has no key for a supported signature algorithm".into(),
             ));
         }
         Ok(Self(keys))
@@ -122,7 +121,7 @@ impl Jwk {
             return Err("it is a shared secret; only public keys are accepted");
         }
         if self.d.is_some() {
-            return Err("it is a private key; publish the public part alone");
+            return Err("it is a private key; publish only the public part");
         }
         let is_for_signatures = self
             .purpose
@@ -151,7 +150,7 @@ impl Jwk {
             name == format!("{algorithm:?}") || (algorithm == Algorithm::EdDSA && name == "Ed25519")
         };
         if !self.alg.as_deref().is_none_or(is_said) {
-            return Err("its algorithm does not fit its type or curve");
+            return Err("its algorithm does not match its type or curve");
         }
         Ok(Some(Key {
             id: self.kid,
@@ -186,7 +185,7 @@ impl Jwk {
     fn ed25519(&self) -> Result<DecodingKey, &'static str> {
         let x = bytes(self.x.as_deref())?;
         if x.len() != 32 {
-            return Err("an Ed25519 key has 32 bytes");
+            return Err("an Ed25519 key must have 32 bytes");
         }
         Ok(DecodingKey::from_ed_der(&x))
     }
@@ -248,10 +247,10 @@ mod tests {
                 "shared secret",
             ),
             (vec![ec(r#","d":"AAAA""#)], "private key"),
-            (vec![ec(r#","alg":"ES384""#)], "does not fit"),
-            (vec![ec(r#","alg":"none""#)], "does not fit"),
-            (vec![ec(r#","alg":"HS256""#)], "does not fit"),
-            (vec![ec(r#","x":"AAAA""#)], "twice"),
+            (vec![ec(r#","alg":"ES384""#)], "does not match"),
+            (vec![ec(r#","alg":"none""#)], "does not match"),
+            (vec![ec(r#","alg":"HS256""#)], "does not match"),
+            (vec![ec(r#","x":"AAAA""#)], "repeated"),
             (vec![ec(r#","use":"enc""#)], "no key"),
             (vec![ec(r#","key_ops":["sign"]"#)], "no key"),
             (vec![ec(r#","kid":"a""#), ec(r#","kid":"a""#)], "same kid"),

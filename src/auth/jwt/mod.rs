@@ -86,7 +86,7 @@ impl Words {
 }
 
 impl Jwt {
-    /// Accepts tokens that say what the settings want, and are signed with one of the keys.
+    /// Accepts tokens that match the settings and are signed with one of the keys.
     #[must_use]
     pub fn new(settings: Settings, keys: Keys) -> Self {
         provider::install();
@@ -119,13 +119,16 @@ impl Jwt {
 
     /// The principal that the token names.
     pub(super) fn verify(&self, token: &[u8], now: SystemTime) -> Result<Principal, Refusal> {
-        let header = decode_header(token).map_err(|_| Refusal::Invalid("it is malformed"))?;
+        let header =
+            decode_header(token).map_err(|_| Refusal::Invalid("the token is malformed"))?;
         check_header(&header)?;
         let keys = self.keys.current().ok_or(Refusal::NoKeys)?;
         let key = keys.find(header.kid.as_deref(), header.alg);
         let key = key.ok_or(Refusal::UnknownKey)?;
         if header.alg != key.algorithm {
-            return Err(Refusal::Invalid("its algorithm is not that of its key"));
+            return Err(Refusal::Invalid(
+                "the token's algorithm is not that of its key",
+            ));
         }
         let mut validation = self.validation.clone();
         validation.algorithms = vec![key.algorithm];
@@ -133,14 +136,14 @@ impl Jwt {
         let claims = claims.map_err(|error| refusal(error.kind()))?.claims;
         if claims.sub.is_empty() || claims.sub.len() > MAX_SUBJECT_BYTES {
             return Err(Refusal::Invalid(
-                "its subject is empty or longer than 256 bytes",
+                "the subject is empty or longer than 256 bytes",
             ));
         }
         if claims.sub.chars().any(char::is_control) {
-            return Err(Refusal::Invalid("its subject has control characters"));
+            return Err(Refusal::Invalid("the subject contains control characters"));
         }
         if !(0.0..MAX_TIME).contains(&claims.exp) {
-            return Err(Refusal::Invalid("its expiry is no time"));
+            return Err(Refusal::Invalid("the expiry is not a valid time"));
         }
         let expires_at = SystemTime::UNIX_EPOCH + Duration::from_secs_f64(claims.exp);
         let expires_at = expires_at + self.settings.leeway;
@@ -169,9 +172,9 @@ pub(super) fn looks_like_one(token: &[u8]) -> bool {
 }
 
 fn check_header(header: &Header) -> Result<(), Refusal> {
-    // None of the extensions that a token may insist on is known here (RFC 7515, 4.1.11).
+    // No extension that a token may require is supported here (RFC 7515, 4.1.11).
     if header.crit.is_some() {
-        return Err(Refusal::Invalid("it insists on an extension"));
+        return Err(Refusal::Invalid("the token requires an extension (crit)"));
     }
     Ok(())
 }
@@ -179,15 +182,17 @@ fn check_header(header: &Header) -> Result<(), Refusal> {
 fn refusal(error: &ErrorKind) -> Refusal {
     Refusal::Invalid(match error {
         ErrorKind::ExpiredSignature => return Refusal::Expired,
-        ErrorKind::ImmatureSignature => "it is not valid yet",
-        ErrorKind::InvalidIssuer => "its issuer is another one",
-        ErrorKind::InvalidAudience => "its audience is another one",
-        ErrorKind::InvalidSignature => "its signature is not valid",
-        ErrorKind::MissingRequiredClaim(_) => "exp, iss, aud or sub is missing or of another type",
-        ErrorKind::Json(_) | ErrorKind::InvalidClaimFormat(_) => {
-            "one of its claims is missing or of another type"
+        ErrorKind::ImmatureSignature => "the token is not valid yet",
+        ErrorKind::InvalidIssuer => "the issuer does not match",
+        ErrorKind::InvalidAudience => "the audience does not match",
+        ErrorKind::InvalidSignature => "the signature is not valid",
+        ErrorKind::MissingRequiredClaim(_) => {
+            "exp, iss, aud or sub is missing or has the wrong type"
         }
-        _ => "it is malformed",
+        ErrorKind::Json(_) | ErrorKind::InvalidClaimFormat(_) => {
+            "a claim is missing or has the wrong type"
+        }
+        _ => "the token is malformed",
     })
 }
 

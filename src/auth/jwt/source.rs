@@ -43,7 +43,7 @@ struct Demand {
     /// When that was last asked, and how many attempts there had been.
     last: Mutex<Option<(Instant, u64)>>,
     wanted: Notify,
-    /// How often they were fetched, or could not be.
+    /// How many attempts to fetch them have ended.
     attempts: watch::Sender<u64>,
 }
 
@@ -57,10 +57,10 @@ impl Keys {
         }
     }
 
-    /// Keys of a URL, and what fetches them, which has to be run.
+    /// Keys of a URL, and the task that fetches them, which has to be run.
     ///
     /// # Errors
-    /// The URL is not one of https.
+    /// The URL is not an https URL.
     pub fn of_url(url: &str) -> Result<(Self, Fetching), InvalidUrl> {
         let fetcher = Fetcher::new(url)?;
         let (replace, current) = Replace::new();
@@ -128,7 +128,7 @@ pub struct Fetching {
 
 impl Fetching {
     /// Fetches them at once and from then on, until `stop` is cancelled. When they cannot be
-    /// fetched, the last ones stay.
+    /// fetched, the last ones stay in use.
     pub async fn run(self, stop: CancellationToken) {
         let ended = stop.run_until_cancelled(self.fetch_again_and_again());
         ended.await;
@@ -156,7 +156,7 @@ impl Fetching {
                 }
                 Err(reason) => {
                     let stays = if last.is_some() {
-                        "; the last ones stay"
+                        "; the last ones stay in use"
                     } else {
                         ""
                     };

@@ -65,7 +65,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Written>, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "the policy file is not UTF-8".to_owned())?;
     read(text).map_err(|Mistake(at, what)| {
         let (line, column) = position(text, at.start);
-        format!("the policy file is wrong at line {line}, column {column}: {what}")
+        format!("the policy file has an error at line {line}, column {column}: {what}")
     })
 }
 
@@ -124,7 +124,7 @@ impl Table {
         if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
             return mistake(
                 name_at,
-                "a name has 1 to 128 bytes, and no control characters",
+                "a name must have 1 to 128 bytes and no control characters",
             );
         }
         let scopes = scopes(&self.scopes)?;
@@ -143,7 +143,7 @@ impl Table {
                     return mistake(expires_at.span(), "certificates have their own expiry");
                 }
                 if text.get_ref().is_empty() {
-                    return mistake(text.span(), "an empty pattern fits nothing");
+                    return mistake(text.span(), "an empty pattern matches nothing");
                 }
                 Credential::Certificate(Pattern::new(kind, text.get_ref()))
             }
@@ -184,7 +184,7 @@ fn token(
     let Some(sha256) = sha256 else {
         return mistake(
             digest.span(),
-            "token_sha256 is the SHA-256 of a token in 64 hexadecimal digits",
+            "token_sha256 must be the SHA-256 of a token in 64 hexadecimal digits",
         );
     };
     let Some(expires_at) = expires_at else {
@@ -198,7 +198,7 @@ fn token(
         }),
         None => mistake(
             expires_at.span(),
-            "expires_at is a date and a time with an offset, such as 2027-03-01T00:00:00Z",
+            "expires_at must be a date and a time with an offset, such as 2027-03-01T00:00:00Z",
         ),
     }
 }

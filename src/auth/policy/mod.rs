@@ -73,7 +73,7 @@ pub fn new_token(
 ) -> Result<(String, String), String> {
     let mut random = [0; RANDOM_BYTES];
     let filled = SystemRandom::new().fill(&mut random);
-    filled.map_err(|_| "the machine has no random numbers")?;
+    filled.map_err(|_| "the operating system returned no random numbers")?;
     let token = format!("{TOKEN_PREFIX}{}", BASE64URL_NOPAD.encode(&random));
     let digest = remembered::digest(token.as_bytes());
     let entry = file::entry(name, scopes, &digest, expires_at);
@@ -113,7 +113,7 @@ impl Policy {
         now: SystemTime,
     ) -> Result<Arc<Principal>, Refusal> {
         if token.len() < MIN_TOKEN_BYTES {
-            return Err(Refusal::Invalid("the token is shorter than any"));
+            return Err(Refusal::Invalid("the token is too short"));
         }
         let digest = remembered::digest(token);
         let mut found = None;
@@ -130,7 +130,7 @@ impl Policy {
         Ok(Arc::clone(principal))
     }
 
-    /// The principal that the certificate proves, by the first entry that means it.
+    /// The principal of the certificate, by the first entry that matches it.
     pub(super) fn by_certificate(
         &self,
         certificate: &Certificate,

@@ -1,4 +1,4 @@
-//! Which certificates an entry means, by one of their names.
+//! Which certificates an entry matches, by one of their names.
 
 use super::Certificate;
 
@@ -27,7 +27,7 @@ impl Pattern {
         Self { kind, text }
     }
 
-    /// The first name of the certificate that the pattern fits.
+    /// The first name of the certificate that the pattern matches.
     pub(super) fn name_in<'a>(&self, certificate: &'a Certificate) -> Option<&'a str> {
         let fits = |name: &&str| self.fits(name);
         match self.kind {
@@ -57,7 +57,7 @@ impl Pattern {
     }
 }
 
-/// Whether a pattern fits a part of a name, without separators.
+/// Whether a pattern matches a part of a name, without separators.
 fn part_fits(pattern: &str, part: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else {
         return pattern == part;

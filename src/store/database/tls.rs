@@ -153,7 +153,8 @@ impl Trust {
         match (mode, roots) {
             (Mode::Disable, _) | (Mode::Prefer | Mode::Require, None) => Ok(Self::Anyone),
             (Mode::Prefer, Some(_)) => Err(bad(
-                "sslrootcert needs sslmode=require, verify-ca or verify-full: other modes verify nothing",
+                "sslrootcert needs sslmode=require, verify-ca or verify-full: other modes verify \
+                 nothing",
             )),
             (Mode::VerifyCa, None) => Err(bad("sslmode=verify-ca needs sslrootcert")),
             (Mode::Require | Mode::VerifyCa, Some("system")) => {

@@ -114,7 +114,7 @@ async fn a_read_without_a_connection_is_refused_and_all_else_goes_on() {
         .filter(|line| line.contains("no connection for "))
         .collect();
     assert_eq!(said.len(), 1, "{said:#?}");
-    let wanted = format!("may want {WANTED}");
+    let wanted = format!("may need {WANTED}");
     assert!(said[0].contains(&wanted), "{said:?}");
     taken.clear();
     eventually("lists are read again", async || {
