@@ -83,7 +83,7 @@ pub enum Command {
     Undelete(delete::Undelete),
     /// Erase a call permanently, also from the change log; its uid stays reserved.
     Purge(purge::Purge),
-    /// Watch calls change, one line for each change, until interrupted.
+    /// Watch changes to calls, one line for each change, until interrupted.
     ///
     /// Each change is shown once and in order, even if the connection is lost or the
     /// service restarts meanwhile. By default only new changes are shown.
@@ -103,11 +103,11 @@ pub enum Command {
     Stats(Box<stats::Stats>),
     /// Import calls as they are, including their times: JSON Lines or a JSON array.
     ///
-    /// Each record has the keys of the voice call object. Outside an array, too, records
-    /// may span several lines, if the first line of the input is a lone brace. Refused
-    /// records are reported by line and do not stop the others. After an interruption, run
-    /// the import again from the beginning: calls that are already imported do not change.
-    /// While the service is unavailable, the import waits for as long as --timeout allows.
+    /// Each record has the keys of the voice call object. Records outside an array may also span
+    /// several lines, if the first line of the input is a single brace. Refused records are
+    /// reported by line and do not stop the others. After an interruption, run the import again
+    /// from the beginning: calls that are already imported do not change. While the service is
+    /// unavailable, the import waits for as long as --timeout allows.
     Import(import::Import),
     /// Export calls, oldest first, as JSON Lines.
     ///
@@ -117,7 +117,7 @@ pub enum Command {
     Export(Box<export::Export>),
     /// Decode a resume token or a page token.
     ///
-    /// This needs no service: tokens carry a checksum, and no secret.
+    /// This needs no service: tokens carry a checksum, but no secret.
     Token(token::Token),
     /// Write the completion script of a shell to standard output.
     Completions(completions::Completions),

@@ -57,7 +57,7 @@ enum By {
     /// The hour in which the calls were created.
     Hour,
     Day,
-    /// The week, from Monday on.
+    /// The week, which begins on Monday.
     Week,
     Month,
 }

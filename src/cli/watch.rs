@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Watch calls change, one line for each change, until interrupted.
+/// Watch changes to calls, one line for each change, until interrupted.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Watch {

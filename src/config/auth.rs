@@ -14,11 +14,11 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub enum Auth {
     /// Make a bearer token, and its entry for the policy file.
     NewToken(NewToken),
-    /// Say who a token or a certificate is, and what it may do, or why not.
+    /// Show the principal and the scopes of a token or certificate, or why it is refused.
     Check(Check),
     /// Make a key pair, to issue tokens without an identity provider.
     NewKey(NewKey),
-    /// Issue a token (a JWT) with such a key.
+    /// Issue a token (a JWT), signed with a key from new-key.
     Issue(Issue),
 }
 
@@ -29,11 +29,11 @@ pub struct NewToken {
     #[arg(long, value_name = "NAME")]
     pub name: String,
 
-    /// What it may do: calls:read, calls:write or calls:purge; may be repeated.
+    /// What the principal may do: calls:read, calls:write or calls:purge; may be repeated.
     #[arg(long = "scope", value_name = "SCOPE", required = true, value_parser = scope)]
     pub scopes: Vec<Scope>,
 
-    /// How long the token is good, such as 12h or 90d.
+    /// How long the token is valid, such as 12h or 90d.
     #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = duration)]
     pub expires: Duration,
 
@@ -79,15 +79,15 @@ pub struct Issue {
     #[arg(long, value_name = "FILE")]
     pub key_file: PathBuf,
 
-    /// Who the token is about.
+    /// The subject of the token (sub).
     #[arg(long, value_name = "SUBJECT")]
     pub sub: String,
 
-    /// The issuer, as the service has it in --auth-issuer.
+    /// The issuer, as in the service's --auth-issuer.
     #[arg(long, value_name = "ISSUER")]
     pub issuer: String,
 
-    /// The audience, as the service has it in --auth-audience.
+    /// The audience, as in the service's --auth-audience.
     #[arg(long, value_name = "AUDIENCE")]
     pub audience: String,
 
@@ -95,15 +95,15 @@ pub struct Issue {
     #[arg(long = "scope", value_name = "SCOPE", value_parser = scope)]
     pub scopes: Vec<Scope>,
 
-    /// The claim staff_uid.
+    /// The staff_uid claim.
     #[arg(long, value_name = "UID")]
     pub staff_uid: Option<String>,
 
-    /// The claim client_uid.
+    /// The client_uid claim.
     #[arg(long, value_name = "UID")]
     pub client_uid: Option<String>,
 
-    /// How long the token is good, such as 30m or 1h.
+    /// How long the token is valid, such as 30m or 1h.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub expires: Duration,
 }

@@ -37,7 +37,7 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Migrate the database to this release's schema, and exit.
     Migrate(Migrate),
-    /// Tools for credentials: tokens, keys, and who they are.
+    /// Tools for credentials: make and check tokens and keys.
     #[command(subcommand)]
     Auth(Auth),
     /// The commands that are clients of a running service.
@@ -48,8 +48,8 @@ pub enum Command {
 /// Settings of `voicecall serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Address to listen on. Any address but a loopback one needs TLS and a way to
-    /// authenticate, or the two flags that allow to do without.
+    /// Address to listen on. Any address but a loopback one needs TLS and a way to authenticate
+    /// clients, or the --insecure flags, which allow running without them.
     #[arg(
         long,
         env = "VOICECALL_LISTEN",
@@ -62,7 +62,7 @@ pub struct Serve {
     #[command(flatten)]
     pub database: Database,
 
-    /// Only check the schema at start, and exit if migrations are missing.
+    /// Only check the schema at startup, and exit if migrations are missing.
     #[arg(long, env = "VOICECALL_NO_MIGRATE")]
     pub no_migrate: bool,
 
@@ -104,7 +104,7 @@ pub struct Serve {
     )]
     pub max_transfers: usize,
 
-    /// Snapshots that watches read at once; more wait in line, first come, first served.
+    /// Snapshots that watches may read at once; more wait in line, first come, first served.
     #[arg(
         long,
         env = "VOICECALL_MAX_SNAPSHOTS",
@@ -128,8 +128,8 @@ pub struct Serve {
     #[arg(long, env = "VOICECALL_WORKERS", value_name = "COUNT")]
     pub workers: Option<NonZeroUsize>,
 
-    /// Concurrent client connections. When there are more, the address with the most loses
-    /// idle ones first; if it has none, its new connections are closed at once.
+    /// Concurrent client connections. When there are more, the address with the most connections
+    /// loses some, idle ones first; if it has no idle ones, its new connections are closed at once.
     #[arg(
         long,
         env = "VOICECALL_MAX_CONNECTIONS",
@@ -187,9 +187,9 @@ pub struct Serve {
     )]
     pub statistics_connections: usize,
 
-    /// How long changes are kept in the log at least, in seconds. A client that has been away
-    /// for longer has to start again with a snapshot. Changes are dropped a whole partition
-    /// at a time. The default is seven days.
+    /// Minimum time that changes are kept in the log, in seconds. A client that was disconnected
+    /// for longer has to start again with a snapshot. Changes are dropped a whole partition at a
+    /// time. The default is seven days.
     #[arg(
         long,
         env = "VOICECALL_LOG_RETENTION",
@@ -198,7 +198,7 @@ pub struct Serve {
     )]
     pub log_retention: u64,
 
-    /// Changes in a partition of the log, the unit in which they are dropped.
+    /// Changes per partition of the log. Old changes are dropped a whole partition at a time.
     #[arg(
         long,
         env = "VOICECALL_LOG_PARTITION",
@@ -275,7 +275,7 @@ pub struct Database {
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
 
-    /// File that holds the URL of the database: it has a password in it, perhaps.
+    /// File that holds the URL of the database, which may contain a password.
     #[arg(
         long,
         env = "DATABASE_URL_FILE",

@@ -10,9 +10,9 @@ use crate::{auth, server};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Security")]
 pub struct Security {
-    /// Certificate of the server, in PEM, followed by those of the authorities between. With it
-    /// clients speak TLS 1.2 or 1.3. A file is read again within two seconds when its content
-    /// changes, and at SIGHUP; open connections stay.
+    /// Certificate of the server, in PEM, followed by any intermediate certificates. With it,
+    /// clients must speak TLS 1.2 or 1.3. Files are reloaded within two seconds of a change to
+    /// their content, and on SIGHUP; open connections stay.
     #[arg(
         long,
         env = "VOICECALL_TLS_CERT",
@@ -30,8 +30,8 @@ pub struct Security {
     )]
     pub tls_key: Option<PathBuf>,
 
-    /// Authorities of client certificates, in PEM. A client proves with a certificate who it is:
-    /// with --auth-policy if an entry names it, otherwise with all scopes.
+    /// CAs that sign client certificates, in PEM. A certificate authenticates its client: with
+    /// --auth-policy if an entry matches it, otherwise with all scopes.
     #[arg(
         long,
         env = "VOICECALL_TLS_CLIENT_CA",
@@ -58,12 +58,12 @@ pub struct Security {
     #[arg(long, env = "VOICECALL_OPEN_REFLECTION")]
     pub open_reflection: bool,
 
-    /// Allow plaintext on an address that other machines can reach: whoever is in between can
+    /// Allow plaintext on an address that other machines can reach: anyone on the network path can
     /// read calls and tokens.
     #[arg(long, env = "VOICECALL_INSECURE_PLAINTEXT")]
     pub insecure_plaintext: bool,
 
-    /// Allow requests without credentials on an address that other machines can reach: whoever
+    /// Allow requests without credentials on an address that other machines can reach: anyone who
     /// reaches it can read and purge every call.
     #[arg(long, env = "VOICECALL_INSECURE_UNAUTHENTICATED")]
     pub insecure_unauthenticated: bool,
@@ -73,8 +73,8 @@ pub struct Security {
 #[derive(Debug, Args)]
 pub struct Credentials {
     /// Public keys of an identity provider (a JSON Web Key Set), as a file or a URL that begins
-    /// with https://. Bearer tokens that it has signed prove who is calling. A URL is fetched
-    /// every 5 minutes, and when a token names an unknown key.
+    /// with https://. Bearer tokens that it has signed authenticate callers. A URL is fetched every
+    /// 5 minutes, and when a token names an unknown key.
     #[arg(
         long,
         env = "VOICECALL_AUTH_JWKS",
@@ -111,8 +111,8 @@ pub struct Credentials {
     )]
     pub auth_leeway: u64,
 
-    /// Principals that are named in a file, in TOML, each with a bearer token or a pattern for
-    /// client certificates, and its scopes. See docs/security.md.
+    /// TOML file that names principals, each with its scopes and with a bearer token or a pattern
+    /// for client certificates. See docs/security.md.
     #[arg(long, env = "VOICECALL_AUTH_POLICY", value_name = "FILE")]
     pub auth_policy: Option<PathBuf>,
 }
@@ -120,7 +120,7 @@ pub struct Credentials {
 /// Whether clients need a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ClientAuth {
-    /// Every client shows one.
+    /// Every client must present one.
     Required,
     /// Clients may use tokens instead.
     Optional,
@@ -147,11 +147,10 @@ impl Security {
         }
     }
 
-    /// What the operator has to know, or has to allow, before this address is listened on.
+    /// What the operator must know, or must allow, before the service listens on this address.
     ///
     /// # Errors
-    /// Other machines can reach it, and what that needs is neither there nor allowed to be
-    /// missing.
+    /// Other machines can reach it, and TLS or authentication is neither configured nor waived.
     pub fn warnings(&self, address: IpAddr) -> Result<Vec<&'static str>, String> {
         let (has_tls, has_credentials) = (self.tls().is_some(), !self.credentials().is_empty());
         let mut warnings = Vec::new();
@@ -161,21 +160,21 @@ impl Security {
         if !has_tls {
             if !self.insecure_plaintext {
                 return Err(format!(
-                    "{address} is reachable from other machines, and there is no TLS: pass \
+                    "{address} is reachable from other machines, but there is no TLS: pass \
                      --tls-cert and --tls-key, or --insecure-plaintext"
                 ));
             }
-            warnings.push("plaintext: whoever is in between can read calls and tokens");
+            warnings.push("plaintext: anyone on the network path can read calls and tokens");
         }
         if !has_credentials {
             if !self.insecure_unauthenticated {
                 return Err(format!(
-                    "{address} is reachable from other machines, and nobody has to prove who is \
-                     calling: pass --auth-policy, --auth-jwks or --tls-client-ca, or \
+                    "{address} is reachable from other machines, but clients are not \
+                     authenticated: pass --auth-policy, --auth-jwks or --tls-client-ca, or \
                      --insecure-unauthenticated"
                 ));
             }
-            warnings.push("unauthenticated: whoever reaches this can read and purge every call");
+            warnings.push("unauthenticated: anyone who reaches it can read and purge every call");
         }
         Ok(warnings)
     }

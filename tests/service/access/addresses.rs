@@ -32,9 +32,9 @@ fn an_address_that_others_reach_needs_tls_and_credentials() {
     let policy = ("VOICECALL_AUTH_POLICY", policy.as_str());
     assert!(refusal(&[]).contains("there is no TLS"));
     assert!(refusal(&[policy]).contains("there is no TLS"));
-    assert!(refusal(&tls).contains("nobody has to prove who is calling"));
+    assert!(refusal(&tls).contains("clients are not authenticated"));
     let plaintext = ("VOICECALL_INSECURE_PLAINTEXT", "true");
-    assert!(refusal(&[plaintext]).contains("nobody has to prove who is calling"));
+    assert!(refusal(&[plaintext]).contains("clients are not authenticated"));
     let other = dir.path("client.key");
     let mismatched = [tls[0], ("VOICECALL_TLS_KEY", &other), policy];
     assert!(refusal(&mismatched).contains("the certificate and the key cannot be used"));
