@@ -177,7 +177,7 @@ impl<T> Files<T> {
                 self.replace.set(value);
                 self.contents = contents;
                 self.failure = None;
-                info!("{} changed and is in use", self.what);
+                info!("{} changed, and the new one is in use", self.what);
             }
             Err(reason) => self.fail(Ok(contents), &reason),
         }
@@ -189,7 +189,7 @@ impl<T> Files<T> {
                 if !failure.is_reported {
                     failure.is_reported = true;
                     let what = self.what;
-                    warn!("{what} changed and cannot be used; the old one stays: {reason}");
+                    warn!("{what} changed and cannot be used; the old one stays in use: {reason}");
                 }
             }
             _ => {

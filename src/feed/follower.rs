@@ -183,7 +183,7 @@ impl Follower {
                 }
                 Err(LogError::Reset | LogError::Ahead { .. } | LogError::Compacted { .. }) => {
                     warn!(
-                        "the change log has been replaced or set back; watches end with FEED_RESET"
+                        "the change log was replaced or lost changes; watches end with FEED_RESET"
                     );
                     if let Err(error) = self.restart().await {
                         self.failed(&error).await;

@@ -2,9 +2,9 @@
 //! FEED_RESET every consumer asks for one at the same time, and each one that has begun
 //! holds a page and the calls that have changed since it began.
 //!
-//! The line moves on however slowly a client reads. While others wait, a client may keep its
-//! permit for [`MAX_PAUSE`] without taking a page, and each page that it takes adds
-//! [`PAUSE_PER_PAGE`]; then the permit goes to the next in line, what the snapshot holds is dropped, and it ends with
+//! The line moves on however slowly a client reads. While others wait, a client may keep its permit
+//! for [`MAX_PAUSE`] without taking a page, and each page that it takes adds [`PAUSE_PER_PAGE`];
+//! then the permit goes to the next in line, what the snapshot holds is dropped, and it ends with
 //! [`SnapshotError::TooSlow`].
 
 use std::{

@@ -2,10 +2,10 @@
 //! directory, when DATABASE_URL is not set.
 //!
 //! It owns everything from finding the server's programs to stopping them: the locked data
-//! directory, the cluster in it, the unprivileged account, the private socket, the server
-//! process and its restarts. It does not speak SQL (but for CREATE DATABASE), know the schema or pool connections: the
-//! store does, with [`Postgres::database_url`]. `commands` starts it before the store and
-//! stops it after.
+//! directory, the cluster in it, the unprivileged account, the private socket, the server process
+//! and its restarts. It does not speak SQL (but for CREATE DATABASE), know the schema or pool
+//! connections: the store does, with [`Postgres::database_url`]. `commands` starts it before the
+//! store and stops it after.
 //!
 //! Invariants:
 //!

@@ -105,8 +105,10 @@ impl MisdirectedClients {
         }
         *said_at = Some(Instant::now());
         match spoken {
-            Misdirected::Tls => warn!(%peer, "a client speaks TLS, and this port does not"),
-            Misdirected::Plaintext => warn!(%peer, "a client speaks no TLS, and this port does"),
+            Misdirected::Tls => warn!(%peer, "a client speaks TLS, but this port does not"),
+            Misdirected::Plaintext => {
+                warn!(%peer, "a client does not speak TLS, but this port does")
+            }
         }
     }
 }

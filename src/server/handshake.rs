@@ -3,7 +3,7 @@
 //!
 //! They are read here, because HTTP/2 itself would wait for them without a bound, and because
 //! nothing has to be said to a client that has not sent them. A client that speaks TLS to a
-//! port without it, or the other way round, is told so.
+//! plaintext port, or plaintext to a TLS port, gets an error that says so.
 
 use std::{
     io,

@@ -147,7 +147,7 @@ async fn run_under(
     let authenticator = access.authenticator.clone();
     let (api, health, responses) = api::api(store, feed, settings.api, access, draining.clone())?;
     let responses = responses.watch_over(draining.clone());
-    supervisor.essential(&tasks, "responses that nobody takes", responses);
+    supervisor.essential(&tasks, "unread responses", responses);
     let leaving = CancellationToken::new();
     let (reported, not_serving) = oneshot::channel();
     let health = report_health(

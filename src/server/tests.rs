@@ -13,8 +13,8 @@ const TASKS: [&str; 6] = [
     "commits",
     "health checks",
     "look-ups",
-    "responses that nobody takes",
     "the feed",
+    "unread responses",
 ];
 
 fn settings() -> Settings {

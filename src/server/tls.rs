@@ -117,9 +117,9 @@ pub(super) async fn report_expiry(mut tls: Current<Tls>, stop: CancellationToken
         if let Some(tls) = tls.get() {
             let days = tls.days_left(SystemTime::now());
             if days < WARN_DAYS {
-                warn!(days, "the TLS certificate expires soon");
+                warn!(days_left = days, "the TLS certificate expires soon");
             } else {
-                info!(days, "the TLS certificate is valid for so many days");
+                info!(days_left = days, "the TLS certificate is valid");
             }
         }
         tokio::select! {

@@ -103,7 +103,7 @@ impl Supervisor {
         let this = self.clone();
         tracker.spawn(async move {
             if let Some(ended) = this.wait(task, handle).await {
-                error!("{ended}; the process stops");
+                error!("{ended}; stopping the process");
                 this.ended.send_if_modified(|first| {
                     let is_first = first.is_none();
                     first.get_or_insert(ended);
@@ -132,7 +132,7 @@ impl Supervisor {
                     return;
                 };
                 let after = RESTART_AFTER.as_secs();
-                error!("{ended}; it is started again in {after} s");
+                error!("{ended}; restarting it in {after} s");
                 tokio::select! {
                     () = sleep(RESTART_AFTER) => {}
                     () = this.stopping.cancelled() => return,

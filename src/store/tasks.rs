@@ -57,7 +57,7 @@ impl StoreTasks {
             ) {
                 return Err(error);
             }
-            warn!("{error}; trying again in {} ms", retry_after.as_millis());
+            warn!("{error}; retrying in {} ms", retry_after.as_millis());
             sleep(retry_after).await;
             retry_after = (retry_after * 2).min(LAST_OPEN_RETRY);
         }
@@ -94,12 +94,12 @@ impl StoreTasks {
             erasure::keep(connector.clone(), availability.clone(), stop.clone())
         });
         let (notifications, (connector, _, stop)) = (self.notifications.clone(), all());
-        supervisor.restarted(tracker, "hearing other replicas", move || {
+        supervisor.restarted(tracker, "notifications from other replicas", move || {
             let notifications = notifications.clone();
             notifications.listen(connector.clone(), stop.clone())
         });
         let (notifications, (connector, _, stop)) = (self.notifications.clone(), all());
-        supervisor.restarted(tracker, "telling other replicas", move || {
+        supervisor.restarted(tracker, "notifications to other replicas", move || {
             let notifications = notifications.clone();
             notifications.notify(connector.clone(), stop.clone())
         });
@@ -202,8 +202,8 @@ mod tests {
     async fn tasks_that_may_be_missing_for_a_while_are_started_again() {
         let restarted = [
             "erasure",
-            "hearing other replicas",
-            "telling other replicas",
+            "notifications from other replicas",
+            "notifications to other replicas",
             "the upkeep of the tables",
         ];
         let supervisor = Supervisor::default();

@@ -85,7 +85,7 @@ impl KeySet {
                 }
                 None => warn!(
                     index,
-                    "ignoring a key of the key set: it is for another use or an unsupported algorithm"
+                    "ignoring a key of the key set: other use, or unsupported algorithm"
                 ),
             }
         }

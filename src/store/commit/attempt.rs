@@ -104,7 +104,7 @@ pub(crate) enum Lost {
 
 impl Lost {
     fn before(group: Vec<Pending>, error: &diesel::result::Error) -> Self {
-        warn!(%error, "a committer gives up its connection");
+        warn!(%error, "a committer gave up its connection");
         Self::Before(group)
     }
 

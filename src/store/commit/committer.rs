@@ -216,7 +216,7 @@ impl Committer {
                 effort.stale += 1;
                 let may_help = effort.stale <= Effort::MAX_STALE;
                 if !may_help {
-                    error!("a batch stays stale, although it is planned under the commit lock");
+                    error!("a batch is still stale although it was planned under the commit lock");
                 }
                 again_if(may_help, again)
             }
@@ -238,7 +238,7 @@ impl Committer {
             }
             Attempt::Refused(again, reason) => {
                 effort.refused += 1;
-                self.log_refusal(&reason, "the database refused a batch; trying again");
+                self.log_refusal(&reason, "the database refused a batch; retrying");
                 if effort.refused > Effort::MAX_REFUSED {
                     return ControlFlow::Break(self.poisoned(again, &reason));
                 }
@@ -263,7 +263,7 @@ impl Committer {
     async fn make_partitions(&self) -> bool {
         let made = self.upkeep.make_partitions().await;
         if let Err(reason) = &made {
-            warn!(reason, "cannot make partitions for a batch");
+            warn!(reason, "cannot create partitions for a batch");
         }
         made.is_ok()
     }

@@ -1,5 +1,5 @@
-//! An import that the database refuses, in halves: the record at fault is found while the
-//! committer has the commit permit, so that no later record of the same call overtakes an earlier one.
+//! An import that the database refuses, in halves: the record at fault is found while the committer
+//! has the commit permit, so that no later record of the same call overtakes an earlier one.
 
 use std::sync::Arc;
 

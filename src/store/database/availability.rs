@@ -116,7 +116,7 @@ impl Availability {
             let was_up = self.up.send_replace(reached.is_ok());
             match (was_up, &reached) {
                 (true, Err(reason)) => {
-                    warn!("the database is unavailable: {reason}; trying to reach it again");
+                    warn!("the database is unavailable: {reason}; retrying");
                 }
                 (false, Ok(())) => info!("the database is available again"),
                 _ => {}

@@ -133,8 +133,8 @@ async fn with_harness<T: Send + 'static>(
         match timeout(SAY_EVERY, &mut working).await {
             Ok(done) => return done.map_err(|error| OpenError::Migrate(error.to_string()))?,
             Err(_) => info!(
-                "still looking at the migrations: they take long, or wait for a lock that \
-                 pg_stat_activity and pg_locks show"
+                "still checking or running migrations: they take long or wait for a lock; see \
+                 pg_stat_activity and pg_locks"
             ),
         }
     }

@@ -66,7 +66,7 @@ impl Attempts {
             Failure::Refused(error) => {
                 self.refused += 1;
                 if self.refused <= Self::REFUSED {
-                    debug!(%error, "the database refused a read; trying again on a new connection");
+                    debug!(%error, "the database refused a read; retrying on a new connection");
                     return Ok(());
                 }
                 error!(%error, "the database refused a read");

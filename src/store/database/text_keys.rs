@@ -41,7 +41,7 @@ pub(super) async fn mend(connector: &Connector) -> Result<(), OpenError> {
         return Ok(());
     }
     warn!(
-        "this PostgreSQL release hashes texts differently than the one before; rebuilding {indexes}"
+        "this PostgreSQL release hashes texts differently from the last one; rebuilding {indexes}"
     );
     // All of it or nothing: what is sent at once is one transaction.
     let mut sql: String = INDEXES

@@ -1,11 +1,11 @@
 //! Vacuums the tables after purges: the versions of rows that a purge made dead stay in
 //! their files until then. `erased_at` of a purged call says when it was done.
 //!
-//! VACUUM leaves what an open transaction may still see, and does not say so. But with
-//! FREEZE it says what it has come to: no transaction before a table's `relfrozenxid` is
-//! named in it any more. A purge is erased when that is past the transaction that wrote the
-//! purge's row in `purged_calls`, in every table that the purge touched. It needs no privileges to look, and holds whatever kept
-//! the dead rows: a transaction here, a prepared one, a replication slot, a standby.
+//! VACUUM leaves what an open transaction may still see, and does not say so. But with FREEZE it
+//! says what it has come to: no transaction before a table's `relfrozenxid` is named in it any
+//! more. A purge is erased when that is past the transaction that wrote the purge's row in
+//! `purged_calls`, in every table that the purge touched. It needs no privileges to look, and holds
+//! whatever kept the dead rows: a transaction here, a prepared one, a replication slot, a standby.
 //!
 //! It is deliberately apart from the upkeep of partitions, which must not wait for it.
 
@@ -64,7 +64,7 @@ pub(crate) async fn keep(
                     warn!(
                         "purged calls cannot be vacuumed yet, because something may still see \
                          them: pg_stat_activity (backend_xmin), pg_prepared_xacts, \
-                         pg_replication_slots (xmin) and pg_stat_replication show it"
+                         pg_replication_slots (xmin) and pg_stat_replication show what"
                     );
                 }
             }
@@ -74,7 +74,7 @@ pub(crate) async fn keep(
             Err(error) => {
                 if availability.is_up() {
                     let error = error.reason();
-                    warn!(error, "cannot vacuum the tables after purges; trying again");
+                    warn!(error, "cannot vacuum the tables after purges; retrying");
                 }
             }
         }

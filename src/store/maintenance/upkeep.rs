@@ -94,7 +94,7 @@ impl Upkeep {
                 Ok(()) => check_every,
                 Err(error) => {
                     if availability.is_up() {
-                        warn!(%error, "cannot maintain the partitions; trying again");
+                        warn!(%error, "cannot maintain the partitions; retrying");
                     }
                     RETRY_AFTER.min(check_every)
                 }

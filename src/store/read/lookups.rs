@@ -98,7 +98,8 @@ pub(crate) struct Lookups {
 }
 
 impl Lookups {
-    /// Starts the reader, which `tasks` owns and whose end ends the process, on the thread of its callers.
+    /// Starts the reader, which `tasks` owns and whose end ends the process, on the thread of its
+    /// callers.
     pub(crate) fn start(
         connector: &Connector,
         availability: &Availability,

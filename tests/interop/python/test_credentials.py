@@ -432,7 +432,7 @@ class Credentials(unittest.TestCase):
                 channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10)
         self.assertEqual(raised.exception.code().name, "UNAVAILABLE")
         self.assertIn("this port speaks TLS", raised.exception.details())
-        self.server.wait_for("a client speaks no TLS")
+        self.server.wait_for("a client does not speak TLS")
 
     def test_files_that_cannot_be_used_change_nothing(self):
         good = self.path("jwks.json")
