@@ -1,7 +1,7 @@
 //! The commands of a client: of a running service, but for `token` and `completions`.
 //!
 //! - each command, or family of commands, has a file with its flags and what it does;
-//!   [`Command`] lists them
+//!   [`Command`] lists them (`serve`, `migrate` and `auth` are in `config`)
 //! - `service` has the flags that they share; `fields` and `filter` have the flags for the
 //!   fields of a call and of a filter
 //! - [`json`] reads and writes a call in the JSON format of the voice call object; `names` are

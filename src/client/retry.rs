@@ -1,5 +1,6 @@
-//! What is retried, and when: the rules of gRPC's retry policy, with the delays that the
-//! service asks for.
+//! Whether a failed request is sent again, and when: the rules of gRPC's retry policy, with the
+//! delays that the service asks for. The loops that send are in `Client::call` (the parent
+//! module), and in `export`, `watch` and `import`.
 //!
 //! Every request is safe to retry: reads and imports are, and the client gives every other write
 //! a request id. So the code decides, and for RESOURCE_EXHAUSTED whether the service gives a

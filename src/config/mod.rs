@@ -1,4 +1,7 @@
-//! Every setting: its flag, its environment variable, its unit and its default.
+//! The command line: the commands of the program ([`Command`]; those of clients are in `cli`), and
+//! every setting of `serve`, `migrate` and `auth`, with its flag, its environment variable, its
+//! unit and its default. A new setting of the server is a field of [`Serve`] and a line in
+//! [`Serve::server`]; one about who may connect or call goes to `security`.
 
 pub mod auth;
 mod security;

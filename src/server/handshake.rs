@@ -94,7 +94,7 @@ pub(super) async fn complete(
                 Some(_) => Misdirected::Plaintext,
                 None => Misdirected::Tls,
             };
-            // A client of HTTP/2 shows the text, and one of TLS says that this is no TLS.
+            // Our own clients show the text; others say that this is not what they speak.
             stream.write_all(&goaway(misdirected.text())).await?;
             stream.shutdown().await?;
             Err(Failure::Misdirected(misdirected))
