@@ -81,7 +81,8 @@ pub(super) fn entry(
     let expires_at = jiff::Timestamp::try_from(expires_at).unwrap_or(jiff::Timestamp::MAX);
     format!(
         "[[principal]]\nname = {}\nscopes = [{}]\ntoken_sha256 = \"{}\"\nexpires_at = {expires_at:.0}\n",
-        toml::Value::from(name),
+        // A string of JSON is one of TOML.
+        serde_json::Value::from(name),
         scopes.join(", "),
         HEXLOWER_PERMISSIVE.encode(sha256),
     )
