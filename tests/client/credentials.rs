@@ -377,9 +377,11 @@ async fn a_file_is_looked_at_again_and_keeps_its_token_while_it_is_unreadable() 
     eventually("the new token", async || last().await == "two").await;
 }
 
-/// A policy with one principal, whose token is `token`.
+const TOKEN: &str = "a-token-of-at-least-32-characters";
+
+/// A policy with one principal, whose token this is.
 fn policy(dir: &Dir, expires_at: &str) -> String {
-    let digest = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0";
+    let digest = "cefafa934415eba525901792f8e51b571f420ed976eaa80f89858266b193bb38";
     dir.write(
         "policy",
         &format!(
@@ -400,12 +402,12 @@ async fn with_policy(dir: &Dir, expires_at: &str) -> Process {
 async fn the_command_line_reads_tokens_from_files_and_commands() {
     let dir = Dir::new();
     let service = with_policy(&dir, "2100-01-01T00:00:00Z").await;
-    let token = dir.write("token", "token\n");
+    let token = dir.write("token", &format!("{TOKEN}\n"));
     let command = format!("cat '{token}'");
     let vars = [
         [("VOICECALL_TOKEN_FILE", token.as_str())],
         [("VOICECALL_TOKEN_COMMAND", command.as_str())],
-        [("VOICECALL_TOKEN", "token")],
+        [("VOICECALL_TOKEN", TOKEN)],
     ];
     for vars in &vars {
         run_with(&service.endpoint, &["list"], vars).await.ok();
