@@ -113,9 +113,12 @@ pub struct Files<T> {
     failure: Option<Failure>,
 }
 
+/// What was read of the files, or why they could not be read.
+type Contents = Result<Vec<Vec<u8>>, String>;
+
 /// A failure is reported when it is seen twice: files are not written all at once.
 struct Failure {
-    reason: String,
+    read: Contents,
     is_reported: bool,
 }
 
@@ -160,53 +163,46 @@ impl<T> Files<T> {
 
     fn look(&mut self) {
         let read = read(&self.paths);
-        if read
-            .as_ref()
-            .is_ok_and(|contents| *contents == self.contents)
-        {
+        if read.as_ref() == Ok(&self.contents) {
             self.failure = None;
             return;
         }
         let before = self.replace.value();
-        let parsed = read.and_then(|contents| {
-            let value = (self.parse)(&contents, before.as_deref())?;
-            Ok((contents, value))
-        });
-        match parsed {
-            Ok((contents, value)) => {
+        let contents = match read {
+            Ok(contents) => contents,
+            Err(reason) => return self.fail(Err(reason.clone()), &reason),
+        };
+        match (self.parse)(&contents, before.as_deref()) {
+            Ok(value) => {
                 self.replace.set(value);
                 self.contents = contents;
                 self.failure = None;
                 info!("{} changed and is in use", self.what);
             }
-            Err(reason) => self.fail(reason),
+            Err(reason) => self.fail(Ok(contents), &reason),
         }
     }
 
-    fn fail(&mut self, reason: String) {
-        let failure = match self.failure.take() {
-            Some(failure) if failure.reason == reason => Failure {
-                is_reported: true,
-                reason: {
-                    if !failure.is_reported {
-                        warn!(
-                            "{} changed and cannot be used; the old one stays: {reason}",
-                            self.what
-                        );
-                    }
-                    reason
-                },
-            },
-            _ => Failure {
-                reason,
-                is_reported: false,
-            },
-        };
-        self.failure = Some(failure);
+    fn fail(&mut self, read: Contents, reason: &str) {
+        match &mut self.failure {
+            Some(failure) if failure.read == read => {
+                if !failure.is_reported {
+                    failure.is_reported = true;
+                    let what = self.what;
+                    warn!("{what} changed and cannot be used; the old one stays: {reason}");
+                }
+            }
+            _ => {
+                self.failure = Some(Failure {
+                    read,
+                    is_reported: false,
+                });
+            }
+        }
     }
 }
 
-fn read(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
+fn read(paths: &[PathBuf]) -> Contents {
     let read = |path: &PathBuf| {
         let contents = fs::metadata(path).and_then(|metadata| {
             if metadata.len() > MAX_BYTES {

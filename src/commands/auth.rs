@@ -14,10 +14,14 @@ use tokio::time::{Duration, timeout};
 
 use crate::{
     auth::{
-        Certificate, Credentials, Principal, policy,
+        Certificate, Credentials, Principal,
         jwt::issue::{Claims, SigningKey},
+        policy,
     },
-    config::{Auth, auth::{Check, Issue, NewKey, NewToken}},
+    config::{
+        Auth, LogFormat,
+        auth::{Check, Issue, NewKey, NewToken},
+    },
 };
 
 /// How long the key set of a URL may take.
@@ -52,6 +56,7 @@ fn new_token(settings: &NewToken) -> Result<(), Box<dyn Error>> {
 }
 
 async fn check(settings: &Check) -> Result<(), Box<dyn Error>> {
+    super::start_log(LogFormat::Human, "warn")?;
     let certificate = settings.certificate.as_deref().map(read_certificate);
     let certificate = certificate.transpose()?;
     let mut credentials = settings.credentials.settings();
@@ -143,7 +148,10 @@ fn read_certificate(path: &Path) -> Result<Certificate, String> {
 fn read_token(path: &Path) -> Result<String, String> {
     let mut token = String::new();
     let read = match path.as_os_str() == "-" {
-        true => io::stdin().lock().take(MAX_TOKEN_BYTES).read_to_string(&mut token),
+        true => io::stdin()
+            .lock()
+            .take(MAX_TOKEN_BYTES)
+            .read_to_string(&mut token),
         false => fs::File::open(path)
             .and_then(|file| file.take(MAX_TOKEN_BYTES).read_to_string(&mut token)),
     };
@@ -155,6 +163,8 @@ fn read_token(path: &Path) -> Result<String, String> {
 fn write_secret(path: &Path, text: &str) -> Result<(), String> {
     let mut options = OpenOptions::new();
     let options = options.write(true).create_new(true).mode(OWNER_ONLY);
-    let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
+    let written = options
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| format!("cannot write {}: {error}", path.display()))
 }

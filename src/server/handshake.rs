@@ -33,8 +33,7 @@ const BUFFER_BYTES: usize = 256;
 const CLIENT_CLOSES: Duration = Duration::from_secs(1);
 /// The first byte of TLS: a record of the handshake.
 const TLS: u8 = 22;
-/// Empty SETTINGS, and the beginning of a GOAWAY for stream 0 (RFC 9113, 6.5 and 6.8).
-const EMPTY_SETTINGS: [u8; 9] = [0, 0, 0, SETTINGS, 0, 0, 0, 0, 0];
+/// The type of a GOAWAY frame, and its reason (RFC 9113, 6.8 and 7).
 const GOAWAY: u8 = 7;
 const INADEQUATE_SECURITY: u32 = 12;
 
@@ -110,12 +109,13 @@ pub(super) async fn complete(
     }
 }
 
-/// SETTINGS, and a GOAWAY with this text.
+/// A GOAWAY with this text. There are no SETTINGS before it: after those clients take the
+/// connection for a good one, and make the next without a pause.
 fn goaway(text: &str) -> Vec<u8> {
     let len = u8::try_from(8 + text.len()).unwrap_or(8);
     let header = [0, 0, len, GOAWAY, 0, 0, 0, 0, 0];
     let error = INADEQUATE_SECURITY.to_be_bytes();
-    let parts: [&[u8]; 5] = [&EMPTY_SETTINGS, &header, &[0; 4], &error, text.as_bytes()];
+    let parts: [&[u8]; 4] = [&header, &[0; 4], &error, text.as_bytes()];
     parts.concat()
 }
 

@@ -47,6 +47,16 @@ async fn the_official_python_client_gets_along_through_reflection() {
 }
 
 #[tokio::test]
+async fn every_credential_is_taken_or_refused_as_documented_by_every_rpc() {
+    let url = Cluster::shared().await.database().await;
+    let mut command = Command::new(format!("{INTEROP}/python/.venv/bin/python"));
+    command
+        .arg(format!("{INTEROP}/python/test_credentials.py"))
+        .args([env!("CARGO_BIN_EXE_voicecall"), &url]);
+    run(command).await;
+}
+
+#[tokio::test]
 async fn the_official_node_client_gets_along() {
     let (_server, address) = server().await;
     let mut command = Command::new("node");

@@ -70,14 +70,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Written>, String> {
 }
 
 /// The entry of a principal with a token.
-pub(super) fn entry(
-    name: &str,
-    scopes: Scopes,
-    sha256: &[u8],
-    expires_at: SystemTime,
-) -> String {
+pub(super) fn entry(name: &str, scopes: Scopes, sha256: &[u8], expires_at: SystemTime) -> String {
     let scopes = Scope::ALL.into_iter().filter(|scope| scopes.has(*scope));
-    let scopes: Vec<_> = scopes.map(|scope| format!("\"{}\"", scope.name())).collect();
+    let scopes: Vec<_> = scopes
+        .map(|scope| format!("\"{}\"", scope.name()))
+        .collect();
     let expires_at = jiff::Timestamp::try_from(expires_at).unwrap_or(jiff::Timestamp::MAX);
     format!(
         "[[principal]]\nname = {}\nscopes = [{}]\ntoken_sha256 = \"{}\"\nexpires_at = {expires_at:.0}\n",

@@ -25,6 +25,9 @@ class Api:
 
     def __init__(self, endpoint):
         self.channel = grpc.insecure_channel(endpoint)
+        self.read_descriptors()
+
+    def read_descriptors(self):
         self.reflection = ProtoReflectionDescriptorDatabase(self.channel)
         self.pool = descriptor_pool.DescriptorPool(self.reflection)
         self.service = self.pool.FindServiceByName(SERVICE)
