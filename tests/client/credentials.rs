@@ -2,7 +2,7 @@
 //! goes on meanwhile.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
     pin::pin,
@@ -101,7 +101,7 @@ fn client(endpoint: &str, token: TokenSource) -> Client {
 /// Refuses a token like the service.
 fn refusal(reason: &str) -> Act {
     let mut details = ErrorDetails::new();
-    details.set_error_info(reason, "voicecall.v1", [(String::new(), String::new()); 0]);
+    details.set_error_info(reason, "voicecall.v1", HashMap::new());
     let status = Status::with_error_details(Code::Unauthenticated, "not with this", details);
     Act::Refuse(status)
 }
