@@ -56,7 +56,7 @@ function apply({ snapshot_chunk, snapshot_complete, event_batch, checkpoint }) {
   } else if (snapshot_complete) {
     copy = { token: snapshot_complete.resume_token, calls: snapshot };
     store();
-    console.log(`snapshot at ${snapshot_complete.revision}`);
+    console.log(`snapshot at ${snapshot_complete.revision ?? 0}`);
   } else if (event_batch) {
     for (const { type, change } of event_batch.events) {
       if (PUT.has(type)) copy.calls[change.uid] = change.voice_call;

@@ -339,7 +339,8 @@ async fn goes_on_with_another_token(language: Language) {
         };
         key.issue(&claims).expect("it can sign")
     };
-    let (file, keys, token) = (scratch(language), scratch(language), scratch(language));
+    let (file, keys) = (scratch(language), scratch(language));
+    let (token, next) = (scratch(language), scratch(language));
     let write = |path: &Path, text: &str| std::fs::write(path, text).expect("it can be written");
     write(&keys, &key.key_set());
     let service = Process::start(&[
@@ -377,21 +378,28 @@ async fn goes_on_with_another_token(language: Language) {
         (Consumer { lines, child }, errors)
     };
 
-    // It lives while the consumer starts: a second at least.
-    write(&token, &issue(4));
+    write(&token, &issue(2));
     let (mut consumer, mut errors) = start();
-    assert_eq!(consumer.line().await, "snapshot at 0");
-    assert_eq!(consumer.change().await, create().await);
-    let error = timeout(PATIENCE, errors.next_line())
-        .await
-        .expect("it expires");
-    assert_eq!(
-        error.expect("text").as_deref(),
-        Some("UNAUTHENTICATED: TOKEN_EXPIRED")
-    );
-    let missed = create().await;
-    write(&token, &issue(600));
-    assert_eq!(consumer.change().await, missed);
+    let expired = Cell::new(0);
+    let renew = async {
+        while let Some(error) = errors.next_line().await.expect("text") {
+            assert_eq!(error, "UNAUTHENTICATED: TOKEN_EXPIRED");
+            write(&next, &issue(2));
+            std::fs::rename(&next, &token).expect("it is there");
+            expired.set(expired.get() + 1);
+        }
+    };
+    let follow = async {
+        assert_eq!(consumer.line().await, "snapshot at 0");
+        while expired.get() < 3 {
+            let revision = create().await;
+            assert_eq!(consumer.change().await, revision);
+        }
+    };
+    tokio::select! {
+        () = renew => panic!("the consumer has ended"),
+        () = follow => {}
+    }
     consumer.child.kill().await.expect("it runs");
 
     write(&token, "no.valid.token");
