@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use voicecall::config::{Cli, Command};
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = match Cli::of_program().command {
         Command::Client(command) => return voicecall::cli::run(&command, &mut Cli::command()),
         Command::Serve(settings) => voicecall::commands::serve(&settings),
         Command::Migrate(settings) => voicecall::commands::migrate(&settings),

@@ -24,7 +24,11 @@ const { voicecall } = grpc.loadPackageDefinition(
 // A client of the replicas at `target`, such as `localhost:50051`, a DNS name with
 // an address for each of them, or `ipv4:10.0.0.1:50051,10.0.0.2:50051`.
 export function connect(target) {
-  return new voicecall.v1.VoiceCallService(target, grpc.credentials.createInsecure(), {
+  const authority = process.env.VOICECALL_CA_CERT;
+  const credentials = authority
+    ? grpc.credentials.createSsl(readFileSync(authority))
+    : grpc.credentials.createInsecure();
+  return new voicecall.v1.VoiceCallService(target, credentials, {
     "grpc.service_config": readFileSync(path("examples/service_config.json"), "utf8"),
     // Detects a connection that broke silently.
     "grpc.keepalive_time_ms": 30_000,
@@ -35,10 +39,21 @@ export function connect(target) {
   });
 }
 
+// What a request carries to say who is calling: the token in the file that
+// VOICECALL_TOKEN_FILE names. Read for each request, so that a new one counts at once.
+export function metadata() {
+  const metadata = new grpc.Metadata();
+  const file = process.env.VOICECALL_TOKEN_FILE;
+  if (file) metadata.set("authorization", `Bearer ${readFileSync(file, "utf8").trim()}`);
+  return metadata;
+}
+
 // Calls a unary method.
 export function call(client, method, request) {
   return new Promise((resolve, reject) =>
-    client[method](request, (error, response) => (error ? reject(error) : resolve(response))),
+    client[method](request, metadata(), (error, response) =>
+      error ? reject(error) : resolve(response),
+    ),
   );
 }
 

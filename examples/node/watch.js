@@ -12,7 +12,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import grpc from "@grpc/grpc-js";
 
-import { connect, reason } from "./api.js";
+import { connect, metadata, reason } from "./api.js";
 
 // The stored token is of no use any more: start again with a snapshot.
 const START_OVER = new Set([
@@ -23,7 +23,7 @@ const START_OVER = new Set([
   "INVALID_RESUME_TOKEN",
 ]);
 // A mistake of ours, which the next attempt would repeat, as it would MESSAGE_TOO_LARGE. All
-// other errors may pass.
+// other errors may pass, and so does TOKEN_EXPIRED: the next attempt reads the token again.
 const GIVE_UP = new Set([
   grpc.status.INVALID_ARGUMENT,
   grpc.status.UNAUTHENTICATED,
@@ -56,7 +56,7 @@ function apply({ snapshot_chunk, snapshot_complete, event_batch, checkpoint }) {
   } else if (snapshot_complete) {
     copy = { token: snapshot_complete.resume_token, calls: snapshot };
     store();
-    console.log(`snapshot at ${snapshot_complete.revision}`);
+    console.log(`snapshot at ${snapshot_complete.revision ?? 0}`);
   } else if (event_batch) {
     for (const { type, change } of event_batch.events) {
       if (PUT.has(type)) copy.calls[change.uid] = change.voice_call;
@@ -77,7 +77,7 @@ for (let failures = 0; ; failures = Math.min(failures + 1, 10)) {
   const start = copy.token ? { resume_token: copy.token } : { snapshot: {} };
   snapshot = {};
   try {
-    for await (const message of client.WatchVoiceCalls(start)) {
+    for await (const message of client.WatchVoiceCalls(start, metadata())) {
       apply(message);
       failures = 0;
     }
@@ -85,8 +85,8 @@ for (let failures = 0; ; failures = Math.min(failures + 1, 10)) {
     const why = reason(error);
     console.error(`${grpc.status[error.code]}: ${why ?? error.details}`);
     if (START_OVER.has(why)) delete copy.token;
-    else if (!(error.code in grpc.status) || GIVE_UP.has(error.code)) throw error;
-    else if (why === "MESSAGE_TOO_LARGE") throw error;
+    else if (!(error.code in grpc.status) || why === "MESSAGE_TOO_LARGE") throw error;
+    else if (GIVE_UP.has(error.code) && why !== "TOKEN_EXPIRED") throw error;
   }
   // Consumers that lost the same server must not all come back at once.
   await sleep(Math.random() * Math.min(10_000, 100 * 2 ** failures));

@@ -1,5 +1,6 @@
 """Shared by the examples: the API as modules generated from proto/, and a client."""
 
+import os
 import pathlib
 import sys
 
@@ -28,5 +29,17 @@ def connect(target):
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 10_000),
     ]
-    channel = grpc.insecure_channel(target, options=options)
+    if path := os.environ.get("VOICECALL_CA_CERT"):
+        credentials = grpc.ssl_channel_credentials(pathlib.Path(path).read_bytes())
+        channel = grpc.secure_channel(target, credentials, options=options)
+    else:
+        channel = grpc.insecure_channel(target, options=options)
     return services.VoiceCallServiceStub(channel)
+
+
+def metadata():
+    """What a request carries to say who is calling: the token in the file that
+    VOICECALL_TOKEN_FILE names. Read for each request, so that a new one counts at once."""
+    if path := os.environ.get("VOICECALL_TOKEN_FILE"):
+        return [("authorization", f"Bearer {pathlib.Path(path).read_text().strip()}")]
+    return []

@@ -17,7 +17,8 @@ def main(target, from_number):
         # Makes every retry safe: those of the service config, and our own.
         request_id=str(uuid.uuid4()),
     )
-    response = api.connect(target).CreateVoiceCall(request, timeout=10)
+    client = api.connect(target)
+    response = client.CreateVoiceCall(request, timeout=10, metadata=api.metadata())
     print(json_format.MessageToJson(response.voice_call, preserving_proto_field_name=True))
 
 

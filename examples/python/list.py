@@ -8,7 +8,7 @@ import api
 def pages(client, request):
     """All calls of a list. A page may be short, or even empty, without being the last."""
     while True:
-        page = client.ListVoiceCalls(request, timeout=10)
+        page = client.ListVoiceCalls(request, timeout=10, metadata=api.metadata())
         yield from page.voice_calls
         if not page.next_page_token:
             return

@@ -28,7 +28,7 @@ START_OVER = {
     "INVALID_RESUME_TOKEN",
 }
 # A mistake of ours, which the next attempt would repeat, as it would MESSAGE_TOO_LARGE. All
-# other errors may pass.
+# other errors may pass, and so does TOKEN_EXPIRED: the next attempt reads the token again.
 GIVE_UP = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.UNAUTHENTICATED,
@@ -137,7 +137,7 @@ def watch(client, copy):
         else:
             request.snapshot.SetInParent()
         try:
-            for message in client.WatchVoiceCalls(request):
+            for message in client.WatchVoiceCalls(request, metadata=api.metadata()):
                 report(apply(message, copy))
                 failures = 0
         except grpc.RpcError as error:
@@ -145,7 +145,9 @@ def watch(client, copy):
             print(f"{error.code().name}: {why or error.details()}", file=sys.stderr)
             if why in START_OVER:
                 copy.forget_token()
-            elif error.code() in GIVE_UP or why == "MESSAGE_TOO_LARGE":
+            elif why == "MESSAGE_TOO_LARGE":
+                raise
+            elif error.code() in GIVE_UP and why != "TOKEN_EXPIRED":
                 raise
         copy.rollback()
         # Consumers that lost the same server must not all come back at once.

@@ -49,7 +49,7 @@ pub struct Create {
 
 impl Create {
     pub(super) async fn run(&self) -> Result<(), Failure> {
-        let client = self.service.client()?;
+        let client = self.service.client().await?;
         let mut call = self.fields.call(&self.uid, Some(self.direction));
         call.created_at = self.created_at;
         let request = CreateVoiceCallRequest {

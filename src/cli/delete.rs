@@ -63,7 +63,7 @@ impl Delete {
             request_id: target.request_id.clone(),
             allow_missing: self.allow_missing,
         };
-        match target.service.client()?.delete(request).await? {
+        match target.service.client().await?.delete(request).await? {
             Some(call) => Output::show(&call, target.service.json),
             // Allowed by --allow-missing: a success, with nothing to show.
             None => Ok(()),
@@ -79,7 +79,7 @@ impl Undelete {
             expected_revision: target.expected_revision,
             request_id: target.request_id.clone(),
         };
-        let call = target.service.client()?.undelete(request).await?;
+        let call = target.service.client().await?.undelete(request).await?;
         Output::show(&call, target.service.json)
     }
 }

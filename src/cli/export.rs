@@ -48,7 +48,7 @@ pub struct Export {
 
 impl Export {
     pub(super) async fn run(&self) -> Result<(), Failure> {
-        let client = self.service.client()?;
+        let client = self.service.client().await?;
         let Some(path) = &self.output else {
             let is_shown = !io::stdout().is_terminal();
             return self

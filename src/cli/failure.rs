@@ -112,6 +112,8 @@ fn code_of(error: &client::Error) -> u8 {
         (_, Some(ErrorReason::RevisionNotReached)) => UNAVAILABLE,
         (_, Some(ErrorReason::MessageTooLarge)) => REFUSED,
         (Code::NotFound, _) => NOT_FOUND,
+        // Not from the service, where it has a reason: the endpoint is wrong.
+        (Code::FailedPrecondition, None) if error.details.reason.is_none() => USAGE,
         (
             Code::InvalidArgument
             | Code::FailedPrecondition

@@ -34,7 +34,7 @@ pub struct Get {
 
 impl Get {
     pub(super) async fn run(&self) -> Result<(), Failure> {
-        let client = self.service.client()?;
+        let client = self.service.client().await?;
         let mut output = Output::new(self.service.json);
         let missing = match self.uids.as_slice() {
             [uid] => {

@@ -46,7 +46,7 @@ pub struct Handle {
 
 impl Handle {
     pub(super) async fn run(&self) -> Result<(), Failure> {
-        let client = self.service.client()?;
+        let client = self.service.client().await?;
         let request = HandleVoiceCallRequest {
             uid: self.uid.clone(),
             handled_by_staff_uid: self.by.clone(),

@@ -76,7 +76,7 @@ struct Summary {
 
 impl Import {
     pub(super) async fn run(&self) -> Result<(), Failure> {
-        let client = self.service.client()?;
+        let client = self.service.client().await?;
         let source = Source::open(&self.file)?;
         let state = Arc::clone(&source.state);
         let size = source.size;

@@ -78,7 +78,7 @@ impl Order {
 
 impl List {
     pub(super) async fn run(&self) -> Result<(), Failure> {
-        let client = self.service.client()?;
+        let client = self.service.client().await?;
         let limit = match self.limit {
             _ if self.all => u64::MAX,
             limit => limit.unwrap_or(DEFAULT_LIMIT),

@@ -1,8 +1,10 @@
 //! The commands of a client: of a running service, but for `token` and `completions`.
 //!
 //! - each command, or family of commands, has a file with its flags and what it does;
-//!   [`Command`] lists them
-//! - `service` has the flags that they share; `fields` and `filter` have the flags for the
+//!   [`Command`] lists them (`serve`, `migrate` and `auth` are in `config`)
+//! - `service` has the flags that they share, and `profile` reads the file with the same settings
+//!   by name; `command_line` splits a command that prints a token
+//! - `fields` and `filter` have the flags for the
 //!   fields of a call and of a filter
 //! - [`json`] reads and writes a call in the JSON format of the voice call object; `names` are
 //!   the names of statuses and directions, `time` the formats of times
@@ -17,6 +19,7 @@
 //! library.
 
 mod bucket;
+mod command_line;
 mod completions;
 mod create;
 mod delete;
@@ -33,6 +36,7 @@ pub mod json;
 mod list;
 mod names;
 mod output;
+mod profile;
 mod progress;
 mod purge;
 mod records;

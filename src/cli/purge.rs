@@ -42,7 +42,7 @@ impl Purge {
             uid: self.uid.clone(),
             request_id: self.request_id.clone(),
         };
-        self.service.client()?.purge(request).await?;
+        self.service.client().await?.purge(request).await?;
         Ok(())
     }
 }

@@ -1,26 +1,52 @@
 //! The flags of every command that is a client of a service.
 
-use std::{env, fs, path::PathBuf, time::Duration};
+use std::{env, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::failure::Failure;
-use crate::client::{Client, Settings, Tls};
+use super::{
+    command_line::{self, CommandLine},
+    failure::Failure,
+    profile::{self, Profile, Token},
+};
+use crate::client::{Client, Settings, Tls, TokenSource};
 
 const TOKEN: &str = "VOICECALL_TOKEN";
+const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:50051";
 
 /// How to reach the service, and the format of the output.
 #[derive(Debug, Args)]
 pub(super) struct Service {
-    /// URL of the service: http://HOST:PORT, or https://HOST:PORT for TLS.
+    /// Profile of the configuration file, with the settings of a service: a table
+    /// [profile.NAME] with the keys endpoint, ca_cert, client_cert, client_key, server_name,
+    /// token_file and token_command. Flags and variables come first.
+    #[arg(
+        long,
+        env = "VOICECALL_PROFILE",
+        value_name = "NAME",
+        help_heading = "Service"
+    )]
+    profile: Option<String>,
+
+    /// The configuration file. Default: $XDG_CONFIG_HOME/voicecall/config.toml or
+    /// ~/.config/voicecall/config.toml.
+    #[arg(
+        long,
+        env = "VOICECALL_CONFIG",
+        value_name = "FILE",
+        help_heading = "Service"
+    )]
+    config: Option<PathBuf>,
+
+    /// URL of the service: http://HOST:PORT, or https://HOST:PORT for TLS. Default:
+    /// http://127.0.0.1:50051.
     #[arg(
         long,
         env = "VOICECALL_ENDPOINT",
-        default_value = "http://127.0.0.1:50051",
         value_name = "URL",
         help_heading = "Service"
     )]
-    endpoint: String,
+    endpoint: Option<String>,
 
     /// Certificate authorities to trust, in PEM. Default: those of the system.
     #[arg(
@@ -54,20 +80,35 @@ pub(super) struct Service {
     /// Name in the server's certificate, if it is not the host of the endpoint.
     #[arg(
         long,
-        env = "VOICECALL_TLS_SERVER_NAME",
+        env = "VOICECALL_SERVER_NAME",
         value_name = "NAME",
         help_heading = "Service"
     )]
-    tls_server_name: Option<String>,
+    server_name: Option<String>,
 
-    /// File with the bearer token. The variable VOICECALL_TOKEN can hold the token itself.
+    /// File with the bearer token, which is read again when it changes. The variable
+    /// VOICECALL_TOKEN can hold the token itself.
     #[arg(
         long,
         env = "VOICECALL_TOKEN_FILE",
         value_name = "FILE",
+        conflicts_with = "token_command",
         help_heading = "Service"
     )]
     token_file: Option<PathBuf>,
+
+    /// Command that prints the bearer token, such as "vault read -field=token calls/token". It
+    /// is run again when the token has expired. There is no shell: words are split as a shell
+    /// does, with quotes and backslashes, and everything else needs "sh -c '…'". It has 10
+    /// seconds.
+    #[arg(
+        long,
+        env = "VOICECALL_TOKEN_COMMAND",
+        value_name = "COMMAND",
+        value_parser = command_line::parse,
+        help_heading = "Service"
+    )]
+    token_command: Option<CommandLine>,
 
     /// How long each request may take, including retries, in seconds.
     #[arg(
@@ -86,31 +127,53 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// A client with these settings.
-    pub(super) fn client(&self) -> Result<Client, Failure> {
-        let settings = Settings {
-            tls: Tls {
-                ca_certificate: self.ca_cert.clone(),
-                identity: self.client_cert.clone().zip(self.client_key.clone()),
-                server_name: self.tls_server_name.clone(),
-            },
-            token: self.token()?,
-            deadline: self.timeout,
-            ..Settings::new(&self.endpoint)
-        };
-        Ok(Client::new(&settings)?)
+    /// A client with these settings, and with a token if they name one.
+    pub(super) async fn client(&self) -> Result<Client, Failure> {
+        let client = Client::new(&self.settings()?)?;
+        let loaded = client.load_token().await;
+        loaded.map_err(|error| Failure::File(error.to_string()))?;
+        Ok(client)
     }
 
-    fn token(&self) -> Result<Option<String>, Failure> {
-        let token = match &self.token_file {
-            Some(path) => fs::read_to_string(path).map_err(|error| {
-                Failure::File(format!("cannot read {}: {error}", path.display()))
-            })?,
-            // There is no flag for the token: other users can see a command's flags.
-            None => env::var(TOKEN).unwrap_or_default(),
+    /// Flags and variables, then the profile, then the defaults.
+    fn settings(&self) -> Result<Settings, Failure> {
+        let profile = match &self.profile {
+            Some(name) => profile::load(name, self.config.as_deref())?,
+            None => Profile::default(),
         };
-        let token = token.trim();
-        Ok((!token.is_empty()).then(|| token.to_owned()))
+        let identity = self.client_cert.clone().zip(self.client_key.clone());
+        let endpoint = self.endpoint.clone().or(profile.endpoint);
+        Ok(Settings {
+            tls: Tls {
+                ca_certificate: self.ca_cert.clone().or(profile.ca_cert),
+                identity: identity.or(profile.identity),
+                server_name: self.server_name.clone().or(profile.server_name),
+            },
+            token: self.token().or(profile.token.map(source)),
+            deadline: self.timeout,
+            ..Settings::new(endpoint.unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned()))
+        })
+    }
+
+    fn token(&self) -> Option<TokenSource> {
+        let named = match (&self.token_file, &self.token_command) {
+            (Some(path), _) => Some(Token::File(path.clone())),
+            (None, Some(line)) => Some(Token::Command(line.clone())),
+            (None, None) => None,
+        };
+        // There is no flag for the token: other users can see a command's flags.
+        let is_set = || !env::var(TOKEN).unwrap_or_default().trim().is_empty();
+        let variable = || is_set().then(|| TokenSource::Variable(TOKEN.to_owned()));
+        named.map(source).or_else(variable)
+    }
+}
+
+fn source(token: Token) -> TokenSource {
+    match token {
+        Token::File(path) => TokenSource::File(path),
+        Token::Command(CommandLine { program, arguments }) => {
+            TokenSource::Command { program, arguments }
+        }
     }
 }
 

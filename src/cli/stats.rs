@@ -88,7 +88,7 @@ impl By {
 
 impl Stats {
     pub(super) async fn run(&self) -> Result<(), Failure> {
-        let client = self.service.client()?;
+        let client = self.service.client().await?;
         let request = GetVoiceCallStatsRequest {
             filter: Some(self.filter.message()),
             group_by: self.by.iter().map(|by| by.group().into()).collect(),

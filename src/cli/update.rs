@@ -61,7 +61,7 @@ pub struct Update {
 
 impl Update {
     pub(super) async fn run(&self) -> Result<(), Failure> {
-        let client = self.service.client()?;
+        let client = self.service.client().await?;
         let request = UpdateVoiceCallRequest {
             voice_call: Some(self.fields.call(&self.uid, self.direction)),
             update_mask: Some(FieldMask {

@@ -39,7 +39,7 @@ pub struct Watch {
 
 impl Watch {
     pub(super) async fn run(&self) -> Result<(), Failure> {
-        let client = self.service.client()?;
+        let client = self.service.client().await?;
         let start = match (self.snapshot, self.after, &self.resume) {
             (true, ..) => Start::Snapshot(Snapshot {}),
             (_, Some(revision), _) => Start::AfterRevision(revision),
@@ -89,7 +89,7 @@ pub struct History {
 
 impl History {
     pub(super) async fn run(&self) -> Result<(), Failure> {
-        let client = self.service.client()?;
+        let client = self.service.client().await?;
         let mut output = EventOutput::new(self.service.json);
         let mut start = None;
         loop {

@@ -5,7 +5,13 @@ use std::{collections::BTreeMap, error, fmt, time::Duration};
 use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::StatusExt;
 
+use super::TokenError;
 use crate::proto::ErrorReason;
+
+/// What a service with TLS sends, in HTTP/2's GOAWAY, to clients without.
+const PORT_SPEAKS_TLS: &str = "this port speaks TLS";
+/// What TLS says of a peer whose first byte belongs to another protocol.
+const NOT_TLS: &str = "InvalidContentType";
 
 /// Why a request failed: the service refused it, or could not be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +88,23 @@ impl Error {
         Self::new(Code::DeadlineExceeded, "")
     }
 
+    /// Whether the service does not accept the token, or does not any more.
+    pub(super) fn refuses_token(&self) -> bool {
+        let reason = self.reason();
+        self.code == Code::Unauthenticated
+            && matches!(
+                reason,
+                Some(ErrorReason::TokenExpired | ErrorReason::CredentialsInvalid)
+            )
+    }
+
+    /// Adds to the message.
+    pub(super) fn note(mut self, what: &str) -> Self {
+        self.message.push_str("; ");
+        self.message.push_str(what);
+        self
+    }
+
     /// Adds the number of attempts, and the error of the previous attempt to a message about
     /// the deadline.
     pub(super) fn with_attempts(
@@ -150,12 +173,38 @@ impl Error {
             first_cause = cause.to_string();
             next = cause.source();
         }
+        if let Some(message) = misdirected(&first_cause, endpoint) {
+            return Self::new(Code::FailedPrecondition, message);
+        }
         let code = match status.code() {
             _ if is_timeout => Code::DeadlineExceeded,
             Code::Unknown | Code::Cancelled => Code::Unavailable,
             code => code,
         };
         Self::new(code, format!("no response from {endpoint}: {first_cause}"))
+    }
+}
+
+/// What to do when one side speaks TLS and the other does not. This is not retried: the endpoint
+/// is wrong.
+fn misdirected(cause: &str, endpoint: &str) -> Option<String> {
+    let (is, other) = if cause.contains(PORT_SPEAKS_TLS) {
+        ("speaks TLS", endpoint.replacen("http:", "https:", 1))
+    } else if cause.contains(NOT_TLS) {
+        (
+            "does not speak TLS",
+            endpoint.replacen("https:", "http:", 1),
+        )
+    } else {
+        return None;
+    };
+    Some(format!("the service {is}: use {other}"))
+}
+
+impl From<TokenError> for Error {
+    /// The request was not sent.
+    fn from(error: TokenError) -> Self {
+        Self::new(Code::Unauthenticated, error.to_string())
     }
 }
 

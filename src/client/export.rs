@@ -44,6 +44,7 @@ impl Client {
     }
 
     /// Retries until there is a first chunk: so far the caller has seen nothing of the export.
+    /// It can be started again then, also with another token, and later it cannot.
     async fn first_chunk(
         &self,
         message: ExportVoiceCallsRequest,
@@ -56,8 +57,10 @@ impl Client {
     > {
         let deadline = Instant::now() + self.deadline;
         let mut attempts = 0;
+        let mut is_renewed = false;
         loop {
-            let request = self.request(message.clone(), attempts, None);
+            let bearer = self.token(deadline).await?;
+            let request = self.request(message.clone(), attempts, None, bearer.as_ref());
             attempts += 1;
             let mut stub = self.stub.clone();
             let begin = async {
@@ -71,6 +74,11 @@ impl Client {
                 Err(_) => Error::deadline_exceeded(),
             };
             let error: Error = error.with_attempts(attempts, self.deadline, None);
+            if error.refuses_token() && !is_renewed {
+                is_renewed = true;
+                self.renew(bearer.as_ref(), deadline, error).await?;
+                continue;
+            }
             match retry::delay(&error, attempts) {
                 Some(delay) if Instant::now() + delay < deadline => sleep(delay).await,
                 _ => return Err(error),

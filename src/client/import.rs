@@ -9,7 +9,7 @@ use tokio::{
 };
 use tonic::{Code, Status, Streaming};
 
-use super::{Client, Error, retry, window::Window};
+use super::{Client, Error, retry, token::StreamToken, window::Window};
 use crate::proto::{
     ImportRecord, ImportSettings, ImportVoiceCallsRequest, ImportVoiceCallsResponse,
     import_voice_calls_request::Message,
@@ -25,7 +25,7 @@ impl Client {
     ///
     /// After an interruption the stream is opened again, and everything from the first record
     /// without a response on is sent again, in order, so that the calls end up the same under
-    /// any conflict policy. There is still one response to each record, but if the first one
+    /// any conflict policy. It goes on with another token when its own expires. There is still one response to each record, but if the first one
     /// was lost, the second may be UNCHANGED or SKIPPED. The stream ends with an error when it
     /// is refused, or when records have waited for a response longer than the deadline.
     pub fn import<S>(
@@ -43,6 +43,7 @@ impl Client {
             is_read: false,
             window: Window::default(),
             connection: None,
+            token: StreamToken::default(),
             failures: 0,
             give_up_at: Instant::now(),
             ended: false,
@@ -63,6 +64,7 @@ struct Import<S> {
     is_read: bool,
     window: Window,
     connection: Option<Connection>,
+    token: StreamToken,
     /// Failures since the last response.
     failures: u32,
     /// When the import fails, unless there is a response before, or none is outstanding.
@@ -108,9 +110,14 @@ impl<S: Stream<Item = ImportRecord>> Import<S> {
             self.window.sent = 0;
             self.failures += 1;
             let error = error.with_attempts(self.failures, self.client.deadline, None);
-            match retry::reopen_delay(&error, self.failures) {
-                Some(delay) if Instant::now() + delay < self.give_up_at => sleep(delay).await,
-                _ => return Some(Err(error)),
+            let delay = match retry::reopen_delay(&error, self.failures) {
+                Some(delay) => Ok(delay),
+                None => self.token.reopen_delay(&self.client, error.clone()).await,
+            };
+            match delay {
+                Ok(delay) if Instant::now() + delay < self.give_up_at => sleep(delay).await,
+                Ok(_) => return Some(Err(error)),
+                Err(error) => return Some(Err(error)),
             }
         }
     }
@@ -148,6 +155,7 @@ impl<S: Stream<Item = ImportRecord>> Import<S> {
         match next {
             Next::Response(Ok(Some(response))) => {
                 self.failures = 0;
+                self.token.accepted();
                 self.give_up_at = Instant::now() + self.client.deadline;
                 Ok(self.window.acknowledge(response))
             }
@@ -173,7 +181,7 @@ impl<S: Stream<Item = ImportRecord>> Import<S> {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, Error> {
+    async fn connect(&mut self) -> Result<Connection, Error> {
         let (out, queue) = mpsc::channel(OUT_QUEUE);
         let settings = ImportVoiceCallsRequest {
             message: Some(Message::Settings(self.settings)),
@@ -182,7 +190,11 @@ impl<S: Stream<Item = ImportRecord>> Import<S> {
         let rest = stream::unfold(queue, async |mut queue: mpsc::Receiver<_>| {
             Some((queue.recv().await?, queue))
         });
-        let request = self.client.request(first.chain(rest), self.failures, None);
+        self.token.bearer = self.client.token(self.give_up_at).await?;
+        let bearer = self.token.bearer.as_ref();
+        let request = self
+            .client
+            .request(first.chain(rest), self.failures, None, bearer);
         let mut stub = self.client.stub.clone();
         let opened = timeout_at(self.give_up_at, stub.import_voice_calls(request)).await;
         match opened {

@@ -5,6 +5,8 @@
 //! - [`Error`] says why a request failed, typed
 //! - [`Client::list`], [`Client::watch`], [`Client::import`] and [`Client::export`] are
 //!   streams; a watch and an import resume by themselves after an interruption
+//! - [`TokenSource`] says where the bearer token is; `token` keeps it, and reads it again when it
+//!   has changed or expired
 //! - `retry` decides what is sent again, and when; `window` keeps what an import may have to
 //!   send again
 //!
@@ -43,24 +45,24 @@ mod import;
 mod pages;
 mod retry;
 mod settings;
+mod token;
+mod token_source;
 mod watch;
 mod window;
 mod writes;
 
 pub use error::{Details, Error, FieldViolation};
 pub use settings::{Settings, SettingsError, Tls};
+pub use token_source::{TokenError, TokenSource};
 pub use tonic::Code;
 pub use watch::Watched;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tonic::{
-    Request, Response, Status, Streaming,
-    metadata::{Ascii, MetadataValue},
-    transport::Channel,
-};
+use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
+use self::{token::Tokens, token_source::Bearer};
 use crate::proto::{
     BatchGetVoiceCallsRequest, BatchGetVoiceCallsResponse, GetVoiceCallRequest,
     GetVoiceCallStatsRequest, GetVoiceCallStatsResponse, ListVoiceCallChangesRequest,
@@ -78,13 +80,14 @@ const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 /// A client of one service. Clones share its connection.
 ///
 /// Every request ends within the deadline, including its retries. A write without a request
-/// id gets one, so that no retry applies it twice.
+/// id gets one, so that no retry applies it twice. A token that the service refuses is read
+/// again, and if there is another one then, the request is sent again once.
 #[derive(Debug, Clone)]
 pub struct Client {
     stub: Stub,
     /// The URL, for error messages.
     endpoint: Arc<str>,
-    authorization: Option<MetadataValue<Ascii>>,
+    tokens: Option<Arc<Tokens>>,
     deadline: Duration,
 }
 
@@ -98,7 +101,7 @@ impl Client {
         Ok(Self {
             stub: Stub::new(settings.channel()?),
             endpoint: settings.endpoint.as_str().into(),
-            authorization: settings.authorization()?,
+            tokens: settings.tokens()?.map(Arc::new),
             deadline: settings.deadline,
         })
     }
@@ -168,8 +171,10 @@ impl Client {
         let deadline = Instant::now() + self.deadline;
         let mut attempts = 0;
         let mut previous = None;
+        let mut is_renewed = false;
         loop {
-            let request = self.request(message.clone(), attempts, Some(deadline));
+            let bearer = self.token(deadline).await?;
+            let request = self.request(message.clone(), attempts, Some(deadline), bearer.as_ref());
             attempts += 1;
             let attempt = timeout_at(deadline, send(self.stub.clone(), request)).await;
             let error = match attempt {
@@ -178,6 +183,11 @@ impl Client {
                 Err(_) => Error::deadline_exceeded(),
             };
             let error = error.with_attempts(attempts, self.deadline, previous.as_ref());
+            if error.refuses_token() && !is_renewed {
+                is_renewed = true;
+                self.renew(bearer.as_ref(), deadline, error).await?;
+                continue;
+            }
             match retry::delay(&error, attempts) {
                 // If the deadline comes before the retry, the error is better returned at once.
                 Some(delay) if Instant::now() + delay < deadline => sleep(delay).await,
@@ -191,8 +201,9 @@ impl Client {
     async fn open_watch(
         &self,
         message: WatchVoiceCallsRequest,
+        bearer: Option<&Bearer>,
     ) -> Result<Streaming<WatchVoiceCallsResponse>, Error> {
-        let request = self.request(message, 0, None);
+        let request = self.request(message, 0, None, bearer);
         let mut stub = self.stub.clone();
         let opened = timeout(self.deadline, stub.watch_voice_calls(request)).await;
         match opened {
@@ -224,14 +235,15 @@ impl Client {
         message: M,
         previous_attempts: u32,
         deadline: Option<Instant>,
+        bearer: Option<&Bearer>,
     ) -> Request<M> {
         let mut request = Request::new(message);
         if let Some(deadline) = deadline {
             request.set_timeout(deadline.saturating_duration_since(Instant::now()));
         }
         let metadata = request.metadata_mut();
-        if let Some(authorization) = &self.authorization {
-            metadata.insert("authorization", authorization.clone());
+        if let Some(bearer) = bearer {
+            metadata.insert("authorization", bearer.clone());
         }
         if previous_attempts > 0 {
             metadata.insert(PREVIOUS_ATTEMPTS, previous_attempts.into());

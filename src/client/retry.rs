@@ -1,15 +1,17 @@
-//! What is retried, and when: the rules of gRPC's retry policy, with the delays that the
-//! service asks for.
+//! Whether a failed request is sent again, and when: the rules of gRPC's retry policy, with the
+//! delays that the service asks for. The loops that send are in `Client::call` (the parent
+//! module), and in `export`, `watch` and `import`.
 //!
 //! Every request is safe to retry: reads and imports are, and the client gives every other write
 //! a request id. So the code decides, and for RESOURCE_EXHAUSTED whether the service gives a
-//! delay.
+//! delay. A token that the service refuses is read again, and another one is tried at once.
 
 use std::time::Duration;
 
 use tonic::Code;
 
 use super::Error;
+use crate::proto::ErrorReason;
 
 /// The most times that a request is sent.
 const MAX_ATTEMPTS: u32 = 5;
@@ -31,15 +33,22 @@ pub(super) fn delay(error: &Error, attempts: u32) -> Option<Duration> {
         Code::ResourceExhausted if requested.is_some() => {}
         _ => return None,
     }
-    let backoff = FIRST_BACKOFF
-        .saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1)))
-        .min(MAX_BACKOFF);
-    // Clients that failed together must not retry together.
-    let jitter: f64 = rand::random();
     Some(match requested {
-        Some(delay) => delay + backoff.mul_f64(jitter),
-        None => backoff.mul_f64(0.8 + 0.4 * jitter),
+        // Clients that failed together must not retry together.
+        Some(delay) => delay + full_backoff(attempts).mul_f64(rand::random()),
+        None => backoff(attempts),
     })
+}
+
+/// The delay after this many attempts, if the service asks for none.
+fn backoff(attempts: u32) -> Duration {
+    full_backoff(attempts).mul_f64(0.8 + 0.4 * rand::random::<f64>())
+}
+
+fn full_backoff(attempts: u32) -> Duration {
+    FIRST_BACKOFF
+        .saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1)))
+        .min(MAX_BACKOFF)
 }
 
 /// The delay before an import is opened again after this many failures without progress;
@@ -62,6 +71,20 @@ pub(super) fn resume_delay(error: &Error, failures: u32) -> Option<Duration> {
         .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
         .min(MAX_RESUME_BACKOFF);
     Some(backoff.mul_f64(rand::random()))
+}
+
+/// The delay before a stream is opened again after its token was refused this many times
+/// without progress; `None` if it is not. `is_new`: reading it again has given another one.
+///
+/// An expired token may be replaced a little later than it expires. One that was revoked or
+/// never good is not waited for.
+pub(super) fn renewal_delay(error: &Error, is_new: bool, refusals: u32) -> Option<Duration> {
+    let has_expired = error.reason() == Some(ErrorReason::TokenExpired);
+    match refusals {
+        1 if is_new => Some(Duration::ZERO),
+        _ if has_expired && refusals < MAX_ATTEMPTS => Some(backoff(refusals)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -96,6 +119,31 @@ mod tests {
         for code in [Code::Unavailable, Code::ResourceExhausted] {
             let delay = delay(&error(code, Some(asked)), 1).expect("it is retried");
             assert!((asked..asked + FIRST_BACKOFF).contains(&delay), "{delay:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_goes_on_with_another_token_and_waits_for_one_only_after_an_expiry() {
+        let mut error = error(Code::Unauthenticated, None);
+        for (reason, is_new, refusals, millis) in [
+            ("TOKEN_EXPIRED", true, 1, Some(0)),
+            ("TOKEN_EXPIRED", true, 2, Some(200)),
+            ("TOKEN_EXPIRED", false, 1, Some(100)),
+            ("TOKEN_EXPIRED", false, 4, Some(800)),
+            ("TOKEN_EXPIRED", true, 5, None),
+            ("TOKEN_EXPIRED", false, 5, None),
+            ("CREDENTIALS_INVALID", true, 1, Some(0)),
+            ("CREDENTIALS_INVALID", true, 2, None),
+            ("CREDENTIALS_INVALID", false, 1, None),
+        ] {
+            error.details.reason = Some(reason.to_owned());
+            let delay = renewal_delay(&error, is_new, refusals);
+            let is_right = match (delay, millis) {
+                (Some(delay), Some(millis)) => (millis * 8 / 10..=millis * 12 / 10)
+                    .contains(&u64::try_from(delay.as_millis()).expect("short")),
+                (delay, millis) => delay.is_none() && millis.is_none(),
+            };
+            assert!(is_right, "{reason} {is_new} {refusals}: {delay:?}");
         }
     }
 

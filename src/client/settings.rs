@@ -2,10 +2,9 @@
 
 use std::{fmt, fs, io, path::PathBuf, time::Duration};
 
-use tonic::{
-    metadata::{Ascii, MetadataValue},
-    transport::{self, Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
-};
+use tonic::transport::{self, Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::{TokenSource, token::Tokens, token_source::bearer};
 
 const USER_AGENT: &str = concat!("voicecall/", env!("CARGO_PKG_VERSION"));
 
@@ -16,8 +15,9 @@ pub struct Settings {
     pub endpoint: String,
     /// TLS settings, for `https` only.
     pub tls: Tls,
-    /// A bearer token, sent with every request. Over `http` others can read it.
-    pub token: Option<String>,
+    /// Where the bearer token is that is sent with every request. Over `http` others can read
+    /// it.
+    pub token: Option<TokenSource>,
     /// How long each request may take, including retries.
     pub deadline: Duration,
     /// How long connecting may take.
@@ -63,7 +63,7 @@ pub enum SettingsError {
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
     /// A header cannot hold the token.
-    #[error("the token contains characters that are not allowed in a token")]
+    #[error("the token is empty, or contains characters that are not allowed in a token")]
     Token,
 }
 
@@ -106,25 +106,22 @@ impl Settings {
         Ok(endpoint.connect_lazy())
     }
 
-    pub(super) fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, SettingsError> {
-        let Some(token) = &self.token else {
-            return Ok(None);
-        };
-        let mut value = MetadataValue::try_from(format!("Bearer {}", token.trim()))
-            .map_err(|_| SettingsError::Token)?;
-        // Keeps it out of the compression tables of both ends, and of debug output.
-        value.set_sensitive(true);
-        Ok(Some(value))
+    pub(super) fn tokens(&self) -> Result<Option<Tokens>, SettingsError> {
+        if let Some(TokenSource::Text(token)) = &self.token {
+            bearer(token).map_err(|_| SettingsError::Token)?;
+        }
+        Ok(self.token.clone().map(Tokens::new))
     }
 }
 
 impl fmt::Debug for Settings {
-    /// Omits the token.
+    /// Says where the token is, and nothing of the token.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Settings")
             .field("endpoint", &self.endpoint)
             .field("tls", &self.tls)
+            .field("token", &self.token)
             .field("deadline", &self.deadline)
             .finish_non_exhaustive()
     }

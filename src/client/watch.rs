@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use futures_util::{Stream, stream};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tonic::{Code, Streaming};
 
-use super::{Client, Error, retry};
+use super::{Client, Error, retry, token::StreamToken};
 use crate::proto::{
     Checkpoint, EventBatch, SnapshotComplete, VoiceCall, VoiceCallEvent, WatchVoiceCallsRequest,
     WatchVoiceCallsResponse, watch_voice_calls_request::Start, watch_voice_calls_response::Message,
@@ -43,6 +43,7 @@ struct Watch {
     client: Client,
     request: WatchVoiceCallsRequest,
     stream: Option<Streaming<WatchVoiceCallsResponse>>,
+    token: StreamToken,
     /// Items that have been received, and not returned yet.
     waiting: VecDeque<Watched>,
     /// Failures in a row.
@@ -54,8 +55,9 @@ struct Watch {
 
 impl Client {
     /// Watches calls, for as long as the stream is polled. After an interruption it resumes
-    /// where it was, with backoff and jitter, however often that takes. A watch that is
-    /// refused ends with the error, and so does one that cannot be resumed ([`Error::reason`]
+    /// where it was, with backoff and jitter, however often that takes. When its token expires,
+    /// it resumes with another one; if reading the token again gives none for a second or two,
+    /// it ends with the error. A watch that is refused ends with the error too, and so does one that cannot be resumed ([`Error::reason`]
     /// is `REVISION_COMPACTED`, `FEED_RESET` or `WATCHER_TOO_SLOW`): start again with a
     /// snapshot.
     pub fn watch(
@@ -66,6 +68,7 @@ impl Client {
             client: self.clone(),
             request,
             stream: None,
+            token: StreamToken::default(),
             waiting: VecDeque::new(),
             failures: 0,
             in_snapshot: false,
@@ -93,10 +96,14 @@ impl Watch {
             };
             self.stream = None;
             self.failures += 1;
-            let Some(delay) = retry::resume_delay(&error, self.failures) else {
-                return Some(Err(error));
+            let delay = match retry::resume_delay(&error, self.failures) {
+                Some(delay) => Ok(delay),
+                None => self.token.reopen_delay(&self.client, error).await,
             };
-            sleep(delay).await;
+            match delay {
+                Ok(delay) => sleep(delay).await,
+                Err(error) => return Some(Err(error)),
+            }
         }
     }
 
@@ -105,7 +112,10 @@ impl Watch {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => {
-                let stream = self.client.open_watch(self.request.clone()).await?;
+                let deadline = Instant::now() + self.client.deadline;
+                self.token.bearer = self.client.token(deadline).await?;
+                let bearer = self.token.bearer.as_ref();
+                let stream = self.client.open_watch(self.request.clone(), bearer).await?;
                 if std::mem::take(&mut self.in_snapshot) {
                     self.waiting.push_back(Watched::Restarted);
                 }
@@ -118,6 +128,7 @@ impl Watch {
         let message =
             message.ok_or_else(|| Error::new(Code::Unavailable, "the stream was interrupted"))?;
         self.failures = 0;
+        self.token.accepted();
         match message.message {
             Some(Message::SnapshotChunk(chunk)) => {
                 self.in_snapshot = true;

@@ -1,4 +1,7 @@
-//! Every setting: its flag, its environment variable, its unit and its default.
+//! The command line: the commands of the program ([`Command`]; those of clients are in `cli`), and
+//! every setting of `serve`, `migrate` and `auth`, with its flag, its environment variable, its
+//! unit and its default. A new setting of the server is a field of [`Serve`] and a line in
+//! [`Serve::server`]; one about who may connect or call goes to `security`.
 
 pub mod auth;
 mod security;
@@ -8,7 +11,7 @@ pub use security::{ClientAuth, Credentials, Security};
 
 use std::{fs, net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::{api, cli, feed, postgres, server, store};
 
@@ -25,6 +28,14 @@ const CONNECTION_GRACE: Duration = Duration::from_secs(30);
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100, after_help = cli::EXIT_CODES)]
 pub struct Cli {
+    /// Profile of the configuration file, for commands that use a running service.
+    #[arg(long, value_name = "NAME", global = true)]
+    pub profile: Option<String>,
+
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
     /// The command to run.
     #[command(subcommand)]
     pub command: Command,
@@ -43,6 +54,21 @@ pub enum Command {
     /// The commands that are clients of a running service.
     #[command(flatten)]
     Client(Box<cli::Command>),
+}
+
+impl Cli {
+    /// Parses the arguments of the program, and exits with a message if they are wrong.
+    #[must_use]
+    pub fn of_program() -> Self {
+        let this = Self::parse();
+        let has_profile = this.profile.is_some() || this.config.is_some();
+        if has_profile && !matches!(this.command, Command::Client(_)) {
+            let what = "--profile and --config are for commands that use a running service";
+            let kind = clap::error::ErrorKind::ArgumentConflict;
+            Self::command().error(kind, what).exit();
+        }
+        this
+    }
 }
 
 /// Settings of `voicecall serve`.

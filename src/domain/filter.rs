@@ -3,7 +3,8 @@
 //!
 //! A new field goes here, into `voice_call_filter.proto`, `api/request/filter`,
 //! `store/read/filter_sql`, `cli/filter` and `tests/service/filter`, and into
-//! `feed/subscriptions` if watchers by it should have queues.
+//! `feed/subscriptions` if watchers by it should have queues. In `filter_sql` it goes into the
+//! query and into `values`, `bounds` or the flags of `is_common`.
 
 use super::{Call, Direction, Identifier, PhoneNumber, Seconds, Status, Timestamp, Uuid};
 

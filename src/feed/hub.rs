@@ -1,6 +1,10 @@
 //! What the follower and the cursors share: the ring, the head, the subscriptions and the
 //! latest shared batch.
 //!
+//! A purge erases the call's content here, as its entry is appended: from the ring, from the
+//! queues, and from the latest shared batch. Readers of the log then drop what they have read
+//! and not passed on.
+//!
 //! Invariant: the head and the contents of ring and queues change together under one lock, so
 //! a watcher that registers at a head gets exactly the entries after it.
 

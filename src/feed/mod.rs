@@ -9,7 +9,8 @@
 //! - [`Cursor`] is one watcher's position; [`LogReader`] reads on from any position, from the
 //!   ring or the log; a [`SharedBatch`] is what comes next, shared by watchers at the same
 //!   position with the same filter
-//! - `purges` are the calls purged lately, for pages that were read before
+//! - `purges` are the calls purged lately, to leave them out of pages that were read before;
+//!   `hub` erases what the feed holds of them
 //! - [`Snapshot`] reads the calls as they all were at one revision; [`ReadAhead`] reads a page
 //!   of it in advance; a [`QueuedSnapshot`] waits in line first (`snapshot_queue`)
 //!

@@ -1,4 +1,6 @@
-//! One client's connection: HTTP/2 over a socket, from the first byte to a graceful shutdown.
+//! One client's connection: HTTP/2 over a socket, from the first byte to its end: at its maximum
+//! age, at shutdown, or to make room for another. Its streams end first, by the signal in
+//! `api::Connection`; what they say then is up to `api/handlers`.
 
 use std::{
     future,
@@ -48,11 +50,11 @@ const FULL_SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long requests may take to end on a connection that makes room for another.
 const DISPLACED_GRACE: Duration = Duration::from_secs(5);
 
-/// Twice the requests that a connection may have in progress at the default limit, so that there
-/// is room for watches, and for requests whose responses the client has yet to take.
 /// How often the log says that clients speak the wrong protocol.
 const MISDIRECTED_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Twice the requests that a connection may have in progress at the default limit, so that there
+/// is room for watches, and for requests whose responses the client has yet to take.
 const MAX_STREAMS: u32 = 512;
 /// A request of the default maximum size needs no window update.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;

@@ -9,11 +9,13 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy, sink},
     net::TcpStream,
+    time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::either::Either;
@@ -27,6 +29,8 @@ const SETTINGS: u8 = 4;
 const MAX_FRAME_BYTES: usize = 16 * 1024;
 /// What clients send first fits in here.
 const BUFFER_BYTES: usize = 256;
+/// How long a client that speaks the wrong protocol may take to close the connection.
+const CLIENT_CLOSES: Duration = Duration::from_secs(1);
 /// The first byte of TLS: a record of the handshake.
 const TLS: u8 = 22;
 /// The type of a GOAWAY frame, and its reason (RFC 9113, 6.8 and 7).
@@ -94,9 +98,12 @@ pub(super) async fn complete(
                 Some(_) => Misdirected::Plaintext,
                 None => Misdirected::Tls,
             };
-            // A client of HTTP/2 shows the text, and one of TLS says that this is no TLS.
+            // Our own clients show the text; others say that this is not what they speak.
             stream.write_all(&goaway(misdirected.text())).await?;
             stream.shutdown().await?;
+            // Closing with bytes unread would reset the connection, and with it what was written.
+            // However the client ends it.
+            let _ = timeout(CLIENT_CLOSES, copy(&mut stream, &mut sink())).await;
             Err(Failure::Misdirected(misdirected))
         }
     }

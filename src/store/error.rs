@@ -1,5 +1,7 @@
-//! What can go wrong in the store, as its callers need to know it. The driver's
-//! own words are logged where they arise and go no further.
+//! What can go wrong in the store, as its callers need to know it. What the driver says becomes
+//! one of these in `database/pool` and `database/availability` for reads, and in
+//! `commit/committer` for writes; its own words are logged there and go no further.
+//! `api/error/status` makes statuses of them.
 
 use crate::domain::{Revision, machine::Rejection};
 

@@ -2,7 +2,8 @@
 //! end means, whether it panics or returns before the process stops:
 //!
 //! - an essential one ends the process, because the work that it had begun is lost: what
-//!   supervises the process starts it again;
+//!   supervises the process starts it again (`server::run` waits for [`Supervisor::ended`],
+//!   drains, and returns an error);
 //! - one that others do without for a while is restarted.
 //!
 //! Tasks that belong to a request or to a connection end with those, and are none of these.

@@ -306,8 +306,9 @@ async fn the_token_comes_from_a_variable_or_a_file_and_the_file_wins() {
     let ran = run_with(&gate.endpoint, &["list"], &both[1..]).await;
     assert_eq!(ran.code, Some(1));
     assert!(
-        ran.stderr
-            .starts_with(&format!("voicecall: cannot read {path}: ")),
+        ran.stderr.starts_with(&format!(
+            "voicecall: cannot read the token from the file {path}: "
+        )),
         "{ran:?}"
     );
 }

@@ -11,6 +11,7 @@
 
 mod calls;
 mod commands;
+mod credentials;
 mod exit_codes;
 mod export;
 mod gate;

@@ -23,7 +23,7 @@ use crate::{
     support::{Server, secured::make_certificates},
 };
 
-const NAME: &str = "--tls-server-name=db.example";
+const NAME: &str = "--server-name=db.example";
 
 /// A service that is reached by TLS, and the certificates.
 struct Secured {

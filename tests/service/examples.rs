@@ -16,16 +16,22 @@ use tokio::{
     time::timeout,
 };
 use voicecall::{
-    client::Client,
+    auth::{
+        Scope,
+        jwt::issue::{Claims, SigningKey},
+    },
+    client::{Client, Settings},
     proto::{
-        GetVoiceCallRequest, ListVoiceCallsRequest, PurgeVoiceCallRequest, VoiceCall,
-        VoiceCallStatus,
+        CreateVoiceCallRequest, GetVoiceCallRequest, ListVoiceCallsRequest, PurgeVoiceCallRequest,
+        VoiceCall, VoiceCallStatus,
     },
 };
 
 use crate::support::{
-    eventually, inbound, request_id,
-    server::Restartable,
+    eventually, inbound,
+    postgres::Cluster,
+    request_id,
+    server::{Process, Restartable},
     writes::{Write, create_of, delete_of, handle_of, undelete_of, update_of},
 };
 
@@ -316,4 +322,103 @@ async fn the_python_consumer_starts_over_on_another_database() {
 #[tokio::test]
 async fn the_node_consumer_starts_over_on_another_database() {
     starts_over(Language::Node).await;
+}
+
+/// When its token expires, the consumer goes on with the next one; it stops when the token is not
+/// valid.
+async fn goes_on_with_another_token(language: Language) {
+    let key = SigningKey::generate().expect("there are random numbers");
+    let issue = |seconds: u64| {
+        let claims = Claims {
+            subject: "test".into(),
+            issuer: "tests".into(),
+            audience: "voicecall".into(),
+            scopes: [Scope::Read, Scope::Write].into_iter().collect(),
+            lifetime: Duration::from_secs(seconds),
+            more: Vec::new(),
+        };
+        key.issue(&claims).expect("it can sign")
+    };
+    let (file, keys) = (scratch(language), scratch(language));
+    let (token, next) = (scratch(language), scratch(language));
+    let write = |path: &Path, text: &str| std::fs::write(path, text).expect("it can be written");
+    write(&keys, &key.key_set());
+    let service = Process::start(&[
+        ("DATABASE_URL", &Cluster::shared().await.database().await),
+        ("VOICECALL_AUTH_JWKS", keys.to_str().expect("text")),
+        ("VOICECALL_AUTH_ISSUER", "tests"),
+        ("VOICECALL_AUTH_AUDIENCE", "voicecall"),
+        ("VOICECALL_AUTH_LEEWAY", "0"),
+    ]);
+    let client = Client::new(&Settings {
+        token: Some(issue(600).into()),
+        ..Settings::new(&service.endpoint)
+    });
+    let client = client.expect("good settings");
+    let create = async || {
+        let request = CreateVoiceCallRequest {
+            voice_call: Some(inbound()),
+            ..Default::default()
+        };
+        client
+            .create(request)
+            .await
+            .expect("it is created")
+            .revision
+    };
+    let target = service.endpoint.replace("http://", "");
+    let start = || {
+        let args = [target.as_str(), file.to_str().expect("text")];
+        let mut command = language.example("watch", &args);
+        command.env("VOICECALL_TOKEN_FILE", &token);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it is installed");
+        let errors = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        (Consumer { lines, child }, errors)
+    };
+
+    write(&token, &issue(2));
+    let (mut consumer, mut errors) = start();
+    let expired = Cell::new(0);
+    let renew = async {
+        while let Some(error) = errors.next_line().await.expect("text") {
+            assert_eq!(error, "UNAUTHENTICATED: TOKEN_EXPIRED");
+            write(&next, &issue(2));
+            std::fs::rename(&next, &token).expect("it is there");
+            expired.set(expired.get() + 1);
+        }
+    };
+    let follow = async {
+        assert_eq!(consumer.line().await, "snapshot at 0");
+        while expired.get() < 3 {
+            let revision = create().await;
+            assert_eq!(consumer.change().await, revision);
+        }
+    };
+    tokio::select! {
+        () = renew => panic!("the consumer has ended"),
+        () = follow => {}
+    }
+    consumer.child.kill().await.expect("it runs");
+
+    write(&token, "no.valid.token");
+    let (mut consumer, _errors) = start();
+    let ended = timeout(PATIENCE, consumer.child.wait())
+        .await
+        .expect("it ends");
+    assert!(!ended.expect("it is our child").success());
+    for path in [file, keys, token] {
+        std::fs::remove_file(path).expect("it is there");
+    }
+}
+
+#[tokio::test]
+async fn the_python_consumer_goes_on_with_another_token() {
+    goes_on_with_another_token(Language::Python).await;
+}
+
+#[tokio::test]
+async fn the_node_consumer_goes_on_with_another_token() {
+    goes_on_with_another_token(Language::Node).await;
 }

@@ -5,7 +5,7 @@ use std::{env, error::Error, pin::pin};
 
 use futures_util::TryStreamExt;
 use voicecall::{
-    client::{Client, Settings, Watched},
+    client::{Client, Settings, TokenSource, Watched},
     proto::{
         CreateVoiceCallRequest, GetVoiceCallRequest, HandleVoiceCallRequest, Snapshot, VoiceCall,
         VoiceCallDirection, VoiceCallFilter, VoiceCallStatus, WatchVoiceCallsRequest,
@@ -19,7 +19,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (Some(endpoint), Some(from_number)) = (arguments.next(), arguments.next()) else {
         return Err("usage: voicecall-client-example ENDPOINT FROM_NUMBER".into());
     };
-    let client = Client::new(&Settings::new(endpoint))?;
+    // The client reads the token again when the file changes, and when the token expires.
+    let token = env::var_os("VOICECALL_TOKEN_FILE").map(|path| TokenSource::File(path.into()));
+    let client = Client::new(&Settings {
+        token,
+        ..Settings::new(endpoint)
+    })?;
 
     // The client gives every write a request_id, so that its retries are safe.
     let created = client

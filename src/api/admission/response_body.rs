@@ -1,5 +1,5 @@
-//! A response's body, in frames of a bounded size, which does not outlive a client that takes
-//! nothing of it.
+//! A response's body, in frames of a bounded size. Whether its client has taken nothing for too
+//! long is decided by `responses`; then the body ends here, with WATCHER_TOO_SLOW.
 
 use std::{
     mem,

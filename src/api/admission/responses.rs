@@ -1,4 +1,5 @@
-//! All responses that have not been written, so that those that no client takes are given up.
+//! All responses that have not been written. Those of which no client takes anything are given
+//! up: after 30 s, or after 60 s for a stream.
 //!
 //! A connection keeps the frame that it has until the client has room for it, and asks for the
 //! next one only then, so a response cannot notice by itself that it is not taken.

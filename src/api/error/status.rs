@@ -1,5 +1,5 @@
 //! The place where an error becomes a [`Status`]. Only a message that is not decoded has its status
-//! from the codec (`proto/codec`), which knows nothing of this layer.
+//! from the codec (`proto/codec`, `proto/request_size`), which knows nothing of this layer.
 //!
 //! The messages are written here: they never contain text of the database driver, SQL, or
 //! the contents of a call.

@@ -1,6 +1,7 @@
 //! The stream of WatchVoiceCalls: a snapshot if the client asks for one, then events and
-//! checkpoints until the client ends the stream, or the server does: at shutdown, and before its
-//! connection closes, with a last checkpoint and DRAINING.
+//! checkpoints until the client ends the stream, its deadline passes, or the server ends it with a
+//! last checkpoint: with DRAINING at shutdown and before its connection closes, and with
+//! UNAUTHENTICATED when the caller's credentials end. `context` has the signals.
 
 use std::{sync::Arc, time::Duration};
 

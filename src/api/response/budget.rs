@@ -1,5 +1,6 @@
-//! The limit of 2 MiB on messages with calls or changes: pages, batches and chunks end at their
-//! count or at this size, whichever comes first.
+//! The limit of 2 MiB on messages with calls or changes: pages, batch look-ups and chunks end at
+//! their count or at this size, whichever comes first; a batch of calls to create that would
+//! exceed it is refused.
 
 use prost::{Message, length_delimiter_len};
 

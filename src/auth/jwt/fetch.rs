@@ -72,7 +72,7 @@ impl Fetcher {
         let body = Limited::new(response.into_body(), MAX_BYTES)
             .collect()
             .await;
-        let body = body.map_err(|error| format!("the response cannot be read: {error}"))?;
+        let body = body.map_err(|error| with_causes(&*error))?;
         Ok(body.to_bytes())
     }
 }

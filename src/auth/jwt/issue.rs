@@ -12,7 +12,7 @@ use ring::{
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 use serde_json::{Map, Value, json};
 
-use super::provider;
+use super::crypto;
 use crate::auth::Scopes;
 
 const PEM_LINE_LEN: usize = 64;
@@ -134,7 +134,7 @@ impl SigningKey {
     /// # Errors
     /// The key cannot sign.
     pub fn issue(&self, claims: &Claims) -> Result<String, SigningKeyError> {
-        provider::install();
+        crypto::install();
         let seconds = |time: SystemTime| {
             let since = time.duration_since(SystemTime::UNIX_EPOCH);
             since.unwrap_or_default().as_secs()

@@ -1,4 +1,5 @@
-//! The public keys of an identity provider: a JSON Web Key Set (RFC 7517).
+//! The public keys of an identity provider: a JSON Web Key Set (RFC 7517). Each key is pinned to
+//! one algorithm here, by its type and curve: a token cannot choose another.
 
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{Algorithm, DecodingKey};

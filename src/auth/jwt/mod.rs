@@ -1,15 +1,16 @@
 //! JSON Web Tokens of an identity provider (RFC 7519).
 //!
-//! - [`Jwt`]: verifies tokens
+//! - [`Jwt`]: what a token must contain, and whether it does: its claims, its times, and the
+//!   algorithm of its key
 //! - [`keys`]: the provider's public keys, each pinned to one algorithm
 //! - [`source`]: where they come from, and when they are read again
 //! - [`issue`]: tokens of our own, for trying
-//! - `fetch`: https; `provider`: the cryptography of tokens
+//! - `fetch`: https; `crypto`: the cryptography of tokens
 
+mod crypto;
 mod fetch;
 pub mod issue;
 pub mod keys;
-mod provider;
 pub mod source;
 
 pub use fetch::InvalidUrl;
@@ -89,7 +90,7 @@ impl Jwt {
     /// Accepts tokens that match the settings and are signed with one of the keys.
     #[must_use]
     pub fn new(settings: Settings, keys: Keys) -> Self {
-        provider::install();
+        crypto::install();
         let mut validation = Validation::new(Algorithm::ES256);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.set_issuer(&[&settings.issuer]);

@@ -1,9 +1,10 @@
 //! The outcome of a commit whose connection broke: found out, never guessed.
 //!
-//! Every batch has a random stamp in the log of batches. Once the backend that had the
-//! batch is gone, the log says whether it was committed, provided that it is the same log:
-//! after a failover that lost its tail the outcome is unknown. That it is the same is seen by the
-//! position that the session had known before: it must still be there.
+//! Every batch has a random stamp in the log of batches. Once the backend that had the batch is
+//! gone, the log says whether it was committed, provided that it is the same log. That it is the
+//! same is seen by the position that the session had known before: it must still be there. A batch
+//! that is not found was not committed only if the server's timeline is the same, too: after a
+//! failover the outcome is then unknown.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! Idempotency records: the response to a request that was applied before, rebuilt from the
-//! change log. That a request is a repeat is recognised by `commit_batch_v1`, in the commit
-//! itself, and within one batch by the planner.
+//! change log. That a request is a repeat is recognised by the database function
+//! `commit_batch_v1` (in `migrations/`), in the commit itself. The planner only keeps two requests
+//! with one ID out of the same batch.
 
 use std::sync::Arc;
 

