@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str) -> Result<CommandLine, String> {
         match c {
             '\'' | '"' => loop {
                 match chars.next() {
-                    None => return Err(format!("there is no second {c}")),
+                    None => return Err(format!("the closing {c} is missing")),
                     Some(end) if end == c => break,
                     Some('\\') if c == '"' => {
                         let escaped = chars.next_if(|next| matches!(next, '"' | '\\'));
@@ -46,7 +46,7 @@ pub(super) fn parse(text: &str) -> Result<CommandLine, String> {
             program,
             arguments: words.collect(),
         }),
-        _ => Err("it names no program".to_owned()),
+        _ => Err("it does not name a program".to_owned()),
     }
 }
 

@@ -7,7 +7,7 @@
 //! token_command = "vault read -field=token calls/token"
 //! ```
 //!
-//! No secret stands in it, so that it can be shared. Files are relative to its directory.
+//! It contains no secrets, so that it can be shared. Paths are relative to its directory.
 
 use std::{
     collections::BTreeMap,
@@ -62,7 +62,7 @@ pub(super) fn load(name: &str, path: Option<&Path>) -> Result<Profile, Failure> 
     let path = match path {
         Some(path) => path.to_owned(),
         None => default_path().ok_or_else(|| {
-            Failure::Usage("neither --config nor HOME says where the profiles are".to_owned())
+            Failure::Usage("no configuration file: neither --config nor HOME is set".to_owned())
         })?,
     };
     let text = fs::read_to_string(&path)
@@ -72,7 +72,7 @@ pub(super) fn load(name: &str, path: Option<&Path>) -> Result<Profile, Failure> 
         let (line, column) = position(&text, at.start);
         let path = path.display();
         Failure::Usage(format!(
-            "{path} is wrong at line {line}, column {column}: {what}"
+            "{path} has an error at line {line}, column {column}: {what}"
         ))
     })?;
     profiles.remove(name).ok_or_else(|| {
@@ -122,14 +122,14 @@ fn profile(table: Spanned<Table>, dir: &Path) -> Result<Profile, Mistake> {
         let name = name.into_inner();
         if name == "token" {
             return mistake(
-                "no secret stands in this file: name a token_file or a token_command instead"
+                "this file must not contain secrets: use token_file or token_command instead"
                     .to_owned(),
             );
         }
         let value_at = value.span();
         let Value::String(text) = value.into_inner() else {
             return match is_key(&name) {
-                true => Err(Mistake(value_at, format!("{name} must be a text"))),
+                true => Err(Mistake(value_at, format!("{name} must be a string"))),
                 false => mistake(unknown(&name)),
             };
         };
@@ -140,7 +140,9 @@ fn profile(table: Spanned<Table>, dir: &Path) -> Result<Profile, Mistake> {
             "client_key" => key = Some(dir.join(text)),
             "server_name" => profile.server_name = Some(text),
             "token_file" | "token_command" if profile.token.is_some() => {
-                return mistake("a profile has one of token_file and token_command".to_owned());
+                return mistake(
+                    "a profile may have only one of token_file and token_command".to_owned(),
+                );
             }
             "token_file" => profile.token = Some(Token::File(dir.join(text))),
             "token_command" => match command_line::parse(&text) {
@@ -210,22 +212,26 @@ mod tests {
             ("a = 1", (1, 1), "unknown field"),
             ("[profile.a]\ncolour = 1", (2, 1), "no key colour"),
             ("[profile.a]\n\n  colour = \"a\"", (3, 3), "no key colour"),
-            ("[profile.a]\ntoken = \"hunter2\"", (2, 1), "no secret"),
+            (
+                "[profile.a]\ntoken = \"hunter2\"",
+                (2, 1),
+                "must not contain secrets",
+            ),
             (
                 "[profile.a]\nendpoint = 1",
                 (2, 12),
-                "endpoint must be a text",
+                "endpoint must be a string",
             ),
             ("[profile.a]\nclient_key = \"a\"", (1, 1), "belong together"),
             (
                 "[profile.a]\ntoken_file = \"a\"\ntoken_command = \"b\"",
                 (2, 1),
-                "one of",
+                "only one of",
             ),
             (
                 "[profile.a]\ntoken_command = \"a 'b\"",
                 (2, 17),
-                "no second '",
+                "closing ' is missing",
             ),
             ("[profile.a]\nendpoint = ", (2, 12), ""),
             ("profile = 1", (1, 11), "must be a table"),

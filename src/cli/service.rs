@@ -17,9 +17,9 @@ const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:50051";
 /// How to reach the service, and the format of the output.
 #[derive(Debug, Args)]
 pub(super) struct Service {
-    /// Profile of the configuration file, with the settings of a service: a table
-    /// [profile.NAME] with the keys endpoint, ca_cert, client_cert, client_key, server_name,
-    /// token_file and token_command. Flags and variables come first.
+    /// Profile of the configuration file, with the settings of a service: a table [profile.NAME]
+    /// with the keys endpoint, ca_cert, client_cert, client_key, server_name, token_file and
+    /// token_command. Flags and environment variables take precedence.
     #[arg(
         long,
         env = "VOICECALL_PROFILE",
@@ -97,10 +97,9 @@ pub(super) struct Service {
     )]
     token_file: Option<PathBuf>,
 
-    /// Command that prints the bearer token, such as "vault read -field=token calls/token". It
-    /// is run again when the token has expired. There is no shell: words are split as a shell
-    /// does, with quotes and backslashes, and everything else needs "sh -c '…'". It has 10
-    /// seconds.
+    /// Command that prints the bearer token, such as "vault read -field=token calls/token". It is
+    /// run again when the token has expired. It runs without a shell, for at most 10 seconds: words
+    /// are split as in a shell, with quotes and backslashes, and anything else needs "sh -c '…'".
     #[arg(
         long,
         env = "VOICECALL_TOKEN_COMMAND",
@@ -127,7 +126,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// A client with these settings, and with a token if they name one.
+    /// A client with these settings, and with a token if they have one.
     pub(super) async fn client(&self) -> Result<Client, Failure> {
         let client = Client::new(&self.settings()?)?;
         let loaded = client.load_token().await;

@@ -24,10 +24,11 @@ impl Client {
     /// read; at most 4096 records, or 16 MiB, wait for their response.
     ///
     /// After an interruption the stream is opened again, and everything from the first record
-    /// without a response on is sent again, in order, so that the calls end up the same under
-    /// any conflict policy. It goes on with another token when its own expires. There is still one response to each record, but if the first one
-    /// was lost, the second may be UNCHANGED or SKIPPED. The stream ends with an error when it
-    /// is refused, or when records have waited for a response longer than the deadline.
+    /// without a response on is sent again, in order, so that the calls end up the same under any
+    /// conflict policy. It continues with a new token when its own expires. There is still one
+    /// response to each record, but if the first one was lost, the second may be UNCHANGED or
+    /// SKIPPED. The stream ends with an error when it is refused, or when records have waited for a
+    /// response longer than the deadline.
     pub fn import<S>(
         &self,
         settings: ImportSettings,

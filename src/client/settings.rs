@@ -15,7 +15,7 @@ pub struct Settings {
     pub endpoint: String,
     /// TLS settings, for `https` only.
     pub tls: Tls,
-    /// Where the bearer token is that is sent with every request. Over `http` others can read
+    /// Where to read the bearer token that is sent with every request. Over `http` others can read
     /// it.
     pub token: Option<TokenSource>,
     /// How long each request may take, including retries.

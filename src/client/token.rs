@@ -1,4 +1,5 @@
-//! The token that requests carry: kept, looked at, and read again when the service refuses it.
+//! The token that requests carry: kept, checked for changes, and read again when the service
+//! refuses it.
 //!
 //! One read serves all requests that wait for it, and goes on with the next request if they end
 //! before it does.
@@ -13,7 +14,7 @@ use futures_util::future::{BoxFuture, FutureExt, Shared};
 use tokio::time::Instant;
 
 use super::{Client, Error, TokenError, TokenSource, retry, token_source::Bearer};
-/// How often a file is looked at, at most.
+/// The shortest interval between two checks of a file.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Tokens {
@@ -124,7 +125,7 @@ impl Client {
             Ok(read) => Ok(Some(read?)),
             Err(_) => Err(tokens
                 .source
-                .error("it takes longer than the deadline")
+                .error("it took longer than the deadline")
                 .into()),
         }
     }
@@ -147,7 +148,7 @@ impl Client {
             Ok(Ok(bearer)) if bearer != *refused => Ok(()),
             Ok(Ok(_)) => Err(error.note(&format!("{} still has the same token", tokens.source))),
             Ok(Err(reason)) => Err(error.note(&reason.to_string())),
-            Err(_) => Err(error.note(&format!("{} has given no token in time", tokens.source))),
+            Err(_) => Err(error.note(&format!("{} did not return a token in time", tokens.source))),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Where the bearer token comes from, and how it is read.
 //!
-//! Nothing of a token is in an error, nor in the output of `Debug`; the arguments of a command
-//! are neither, because people write secrets there.
+//! No part of a token is in an error or in the output of `Debug`, and neither are the arguments of
+//! a command, because people put secrets there.
 
 use std::{
     env, fmt,
@@ -29,8 +29,8 @@ pub(super) type Bearer = MetadataValue<Ascii>;
 pub enum TokenSource {
     /// The token itself, which never changes.
     Text(String),
-    /// A file. It is looked at again when a request is made, at most once a second, and when
-    /// the service refuses the token.
+    /// A file. It is checked again when a request is made, at most once a second, and when the
+    /// service refuses the token.
     File(PathBuf),
     /// A program that writes the token to its standard output: at most 16 KiB, within 10
     /// seconds. It is run when a token is first needed and again when the service refuses it,
@@ -45,8 +45,8 @@ pub enum TokenSource {
     Variable(String),
 }
 
-/// Why there is no token. The message names the file, the program or the variable, and nothing
-/// of what it holds.
+/// Why there is no token. The message names the file, the program or the variable, and nothing of
+/// its contents.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read the token from {origin}: {reason}")]
 pub struct TokenError {
@@ -89,7 +89,7 @@ impl TokenSource {
         !matches!(self, Self::Text(_))
     }
 
-    /// Whether the token is looked at again although the service accepts it.
+    /// Whether the token is checked again although the service accepts it.
     pub(super) fn is_looked_at(&self) -> bool {
         matches!(self, Self::File(_))
     }
@@ -167,7 +167,7 @@ async fn run(program: &str, arguments: &[String], limit: Duration) -> Result<Str
     };
     let (status, output) = match timeout(limit, ended).await {
         Ok(ended) => ended.map_err(|error| error.to_string())?,
-        Err(_) => return Err(format!("it has not ended within {limit:?}")),
+        Err(_) => return Err(format!("it did not end within {limit:?}")),
     };
     if !status.success() {
         return Err(format!("it ended with {status}"));
@@ -203,7 +203,7 @@ mod tests {
             (
                 "exec sleep 600",
                 Duration::from_millis(50),
-                "it has not ended within 50ms",
+                "it did not end within 50ms",
             ),
             ("exec yes", long, "its output is longer than 16 KiB"),
             ("echo secret; exit 3", long, "it ended with exit status: 3"),

@@ -54,12 +54,12 @@ struct Watch {
 }
 
 impl Client {
-    /// Watches calls, for as long as the stream is polled. After an interruption it resumes
-    /// where it was, with backoff and jitter, however often that takes. When its token expires,
-    /// it resumes with another one; if reading the token again gives none for a second or two,
-    /// it ends with the error. A watch that is refused ends with the error too, and so does one that cannot be resumed ([`Error::reason`]
-    /// is `REVISION_COMPACTED`, `FEED_RESET` or `WATCHER_TOO_SLOW`): start again with a
-    /// snapshot.
+    /// Watches calls, for as long as the stream is polled. After an interruption it resumes where
+    /// it was, with backoff and jitter, however often that takes. When its token expires, it
+    /// resumes with a new one; if reading the token again returns no new one for a second or two,
+    /// it ends with the error. A watch that is refused ends with the error too, and so does one
+    /// that cannot be resumed ([`Error::reason`] is `REVISION_COMPACTED`, `FEED_RESET` or
+    /// `WATCHER_TOO_SLOW`): start again with a snapshot.
     pub fn watch(
         &self,
         request: WatchVoiceCallsRequest,

@@ -1,6 +1,6 @@
-//! What the commands of the service's operator do: `serve` and `migrate` put the parts together,
-//! run them, and shut them down in order; `auth` has the tools for credentials. The commands of a
-//! client are in `cli`.
+//! What the operator's commands do: `serve` and `migrate` put the parts together, run them, and
+//! shut them down in order; `auth` has the tools for credentials. The commands of a client are in
+//! `cli`.
 
 mod auth;
 mod security;

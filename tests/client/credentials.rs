@@ -425,7 +425,11 @@ async fn the_command_line_reads_tokens_from_files_and_commands() {
             1,
             "from the command false: it ended with",
         ),
-        (&["list", "--token-command", "cat '"], 2, "no second '"),
+        (
+            &["list", "--token-command", "cat '"],
+            2,
+            "the closing ' is missing",
+        ),
         (
             &["list", "--token-command", "a", "--token-file", "b"],
             2,
@@ -440,8 +444,8 @@ async fn the_command_line_reads_tokens_from_files_and_commands() {
     let service = with_policy(&dir, "2020-01-01T00:00:00Z").await;
     let ran = run(&service.endpoint, &["list", "--token-file", &token]).await;
     let line = format!(
-        "voicecall: the credentials have expired; get new ones and go on; the file {token} still \
-         has the same token (TOKEN_EXPIRED)\n"
+        "voicecall: the credentials have expired; get new ones, then retry or resume; the file \
+         {token} still has the same token (TOKEN_EXPIRED)\n"
     );
     assert_eq!((ran.code, ran.stderr), (Some(4), line));
 }
@@ -510,8 +514,8 @@ async fn a_profile_says_how_to_reach_a_service() {
             &["list", "--profile=a", "--config", &bad],
             2,
             format!(
-                "{bad} is wrong at line 2, column 1: no secret stands in this file: name a \
-                 token_file or a token_command instead"
+                "{bad} has an error at line 2, column 1: this file must not contain secrets: use \
+                 token_file or token_command instead"
             ),
         ),
         (
@@ -522,7 +526,7 @@ async fn a_profile_says_how_to_reach_a_service() {
         (
             &["list", "--profile=a"],
             2,
-            "neither --config nor HOME says where the profiles are".into(),
+            "no configuration file: neither --config nor HOME is set".into(),
         ),
     ] {
         let ran = program(args, &[]).await;

@@ -1,6 +1,6 @@
 //! JSON Web Tokens of an identity provider (RFC 7519).
 //!
-//! - [`Jwt`]: what a token must contain, and whether it does: its claims, its times, and the
+//! - [`Jwt`]: what a token must contain, and the check that it does: its claims, its times, and the
 //!   algorithm of its key
 //! - [`keys`]: the provider's public keys, each pinned to one algorithm
 //! - [`source`]: where they come from, and when they are read again
