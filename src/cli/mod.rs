@@ -4,8 +4,7 @@
 //!   [`Command`] lists them (`serve`, `migrate` and `auth` are in `config`)
 //! - `service` has the flags that they share, and `profile` reads the file with the same settings
 //!   by name; `command_line` splits a command that prints a token
-//! - `fields` and `filter` have the flags for the
-//!   fields of a call and of a filter
+//! - `fields` and `filter` have the flags for the fields of a call and of a filter
 //! - [`json`] reads and writes a call in the JSON format of the voice call object; `names` are
 //!   the names of statuses and directions, `time` the formats of times
 //! - `output` writes calls: `view` formats one call or the rows of a list, `table` fits a table

@@ -293,6 +293,10 @@ mod tests {
     }
 
     #[test]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a table of cases is as long as it has cases"
+    )]
     fn bad_tokens_are_refused() {
         type Change = fn(&mut Value, &mut Value);
         let provider = Provider::new();

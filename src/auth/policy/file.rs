@@ -244,6 +244,10 @@ mod tests {
     }
 
     #[test]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a table of cases is as long as it has cases"
+    )]
     fn what_is_wrong_is_named_with_its_place() {
         let token = format!("token_sha256 = \"{DIGEST}\"\n");
         let expiry = "expires_at = 2027-03-01T00:00:00Z\n";
