@@ -183,6 +183,18 @@ async fn watchers_that_never_read_cost_little_and_delay_no_other() {
     let mut staff_reader =
         Watcher::with_filter(&mut server.client(), live(), of_staff("ada")).await;
     let first = create_many(&mut client, 1, 10).await;
+    // With few checkpoints: its own HTTP/2 ends a connection on which a hundred small frames
+    // wait to be read.
+    let request = WatchVoiceCallsRequest {
+        filter: Some(of_staff("ada")),
+        checkpoint_interval: Some(prost_types::Duration {
+            seconds: 5,
+            nanos: 0,
+        }),
+        ..from(live())
+    };
+    let late = Watcher::start(&mut self::client(&server.endpoint), request).await;
+    let mut late = late.expect("it starts");
     let mut stuck = Vec::new();
     for _ in 0..CONNECTIONS {
         let mut client = self::client(&server.endpoint);
@@ -209,10 +221,7 @@ async fn watchers_that_never_read_cost_little_and_delay_no_other() {
     let each = growth / (CONNECTIONS * STREAMS) as u64;
     println!("{each} KiB each");
     assert!(each <= MAX_KIB_EACH, "{each} KiB for each stream");
-    // A watcher that begins to read after all has missed nothing. The others on its
-    // connection are dropped: they hold the connection's flow-control window.
-    let mut late = stuck.swap_remove(1);
-    drop(stuck);
+    // A watcher that begins to read after all has missed nothing.
     let seen = late.until(last).await;
     let seen: Vec<_> = seen.iter().map(|event| change(event).revision).collect();
     assert_eq!(seen, expected[1..]);
