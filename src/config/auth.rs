@@ -112,16 +112,23 @@ fn scope(name: &str) -> Result<Scope, String> {
     Scope::parse(name).ok_or_else(|| "the scopes are calls:read, calls:write, calls:purge".into())
 }
 
-/// A number with s, m, h or d.
+/// A number with ms, s, m, h or d.
 fn duration(text: &str) -> Result<Duration, String> {
-    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", DAY.as_secs())];
-    let parsed = units.into_iter().find_map(|(unit, seconds)| {
-        let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
-        count.checked_mul(seconds)
+    let second = Duration::from_secs(1);
+    let units = [
+        ("ms", Duration::from_millis(1)),
+        ("s", second),
+        ("m", 60 * second),
+        ("h", 3600 * second),
+        ("d", DAY),
+    ];
+    let parsed = units.into_iter().find_map(|(unit, length)| {
+        let count: u32 = text.strip_suffix(unit)?.parse().ok()?;
+        length.checked_mul(count)
     });
     match parsed {
-        Some(seconds @ 1..=315_360_000) => Ok(Duration::from_secs(seconds)),
-        _ => Err("must be a number with s, m, h or d, from 1s to 3650d".into()),
+        Some(duration) if !duration.is_zero() && duration <= 3650 * DAY => Ok(duration),
+        _ => Err("must be a number with ms, s, m, h or d, from 1ms to 3650d".into()),
     }
 }
 
@@ -131,11 +138,12 @@ mod tests {
 
     #[test]
     fn durations_have_a_unit() {
-        for (text, seconds) in [
-            ("1s", Some(1)),
-            ("30m", Some(1800)),
-            ("1h", Some(3600)),
-            ("90d", Some(7_776_000)),
+        for (text, millis) in [
+            ("250ms", Some(250)),
+            ("1s", Some(1_000)),
+            ("30m", Some(1_800_000)),
+            ("1h", Some(3_600_000)),
+            ("90d", Some(7_776_000_000)),
             ("0s", None),
             ("3651d", None),
             ("1", None),
@@ -143,8 +151,8 @@ mod tests {
             ("-1h", None),
             ("99999999999999999999d", None),
         ] {
-            let parsed = duration(text).ok().map(|duration| duration.as_secs());
-            assert_eq!(parsed, seconds, "{text}");
+            let parsed = duration(text).ok().map(|duration| duration.as_millis());
+            assert_eq!(parsed, millis, "{text}");
         }
     }
 }

@@ -146,7 +146,14 @@ impl SigningKey {
         add("sub", claims.subject.clone().into());
         add("aud", claims.audience.clone().into());
         add("iat", seconds(now).into());
-        add("exp", seconds(now + claims.lifetime).into());
+        let expiry = now + claims.lifetime;
+        let since = expiry.duration_since(SystemTime::UNIX_EPOCH);
+        // Lifetimes of whole seconds are written as most providers write them.
+        let exp: Value = match claims.lifetime.subsec_nanos() {
+            0 => seconds(expiry).into(),
+            _ => since.unwrap_or_default().as_secs_f64().into(),
+        };
+        add("exp", exp);
         add("scope", claims.scopes.to_string().into());
         for (name, value) in &claims.more {
             add(name, value.clone().into());
