@@ -1,0 +1,157 @@
+//! What is measured, as a table, and what is asserted of it.
+
+use std::{collections::BTreeSet, fmt, fs, time::Duration};
+
+use hdrhistogram::Histogram;
+
+use super::well_behaved::{Kind, Measured};
+
+/// How much slower the slowest requests may be than in quiet: three times, and 10 ms.
+const FACTOR: u64 = 3;
+const ALLOWANCE_MICROS: u64 = 10_000;
+/// What docs/memory.md says that the service comes to at the defaults.
+const BUDGET_KIB: u64 = 1_280 * 1024;
+
+/// Ticks of the clock that Linux counts processor time with, in a second.
+const TICKS: u64 = 100;
+
+/// What was measured beside one misbehaviour.
+pub(super) struct Beside {
+    pub(super) name: &'static str,
+    pub(super) measured: Measured,
+    /// The processor time of the bad client.
+    pub(super) bad_client: Duration,
+    /// And of the server.
+    pub(super) server: Duration,
+    pub(super) peak_kib: u64,
+}
+
+/// All figures.
+pub(super) struct Table {
+    quiet: Measured,
+    quiet_peak_kib: u64,
+    beside: Vec<Beside>,
+}
+
+impl Table {
+    pub(super) fn new(quiet: Measured, quiet_peak_kib: u64) -> Self {
+        Self {
+            quiet,
+            quiet_peak_kib,
+            beside: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, beside: Beside) {
+        self.beside.push(beside);
+    }
+
+    fn peak_kib(&self) -> u64 {
+        let peaks = self.beside.iter().map(|beside| beside.peak_kib);
+        peaks.max().unwrap_or(0).max(self.quiet_peak_kib)
+    }
+
+    /// Every request is served, none is much slower than in quiet, and the memory is within
+    /// its budget.
+    pub(super) fn check(&self) {
+        let mut violations = Vec::new();
+        for (kind, figures) in &self.quiet {
+            violations.extend(failures("nothing", kind, figures));
+        }
+        for beside in &self.beside {
+            for (kind, figures) in &beside.measured {
+                violations.extend(failures(beside.name, kind, figures));
+                let quiet = p99(&self.quiet[kind].latencies);
+                let p99 = p99(&figures.latencies);
+                if p99 > FACTOR * quiet + ALLOWANCE_MICROS {
+                    let (name, p99, quiet) = (beside.name, millis(p99), millis(quiet));
+                    violations.push(format!("{kind} beside {name}: {p99} ms, in quiet {quiet}"));
+                }
+            }
+        }
+        let peak = self.peak_kib();
+        if peak > BUDGET_KIB {
+            violations.push(format!("{peak} KiB at most, of {BUDGET_KIB}"));
+        }
+        assert!(violations.is_empty(), "{violations:#?}");
+    }
+}
+
+/// The failures, unless there are none: how many of which.
+fn failures(name: &str, kind: &str, figures: &Kind) -> Option<String> {
+    let kinds: BTreeSet<&String> = figures.failures.iter().collect();
+    let first: Vec<&&String> = kinds.iter().take(3).collect();
+    let count = figures.failures.len();
+    (count > 0).then(|| format!("{kind} beside {name}: {count} failures: {first:?}"))
+}
+
+fn p50(latencies: &Histogram<u64>) -> u64 {
+    latencies.value_at_quantile(0.5)
+}
+
+fn p99(latencies: &Histogram<u64>) -> u64 {
+    latencies.value_at_quantile(0.99)
+}
+
+fn millis(micros: u64) -> String {
+    format!("{}.{:02}", micros / 1000, micros % 1000 / 10)
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            formatter,
+            "| beside | request | quiet p50, p99 | beside p50, p99 (ms) | requests | failures |\n\
+             |---|---|---|---|---|---|"
+        )?;
+        for beside in &self.beside {
+            for (kind, figures) in &beside.measured {
+                let quiet = &self.quiet[kind].latencies;
+                let latencies = &figures.latencies;
+                writeln!(
+                    formatter,
+                    "| {} | {kind} | {}, {} | {}, {} | {} | {} |",
+                    beside.name,
+                    millis(p50(quiet)),
+                    millis(p99(quiet)),
+                    millis(p50(latencies)),
+                    millis(p99(latencies)),
+                    latencies.len() + figures.failures.len() as u64,
+                    figures.failures.len(),
+                )?;
+            }
+        }
+        writeln!(
+            formatter,
+            "\n| beside | processor time of the bad client, of the server (s) | \
+             the server's peak memory (MiB) |\n|---|---|---|\n| nothing | | {} |",
+            self.quiet_peak_kib / 1024
+        )?;
+        for beside in &self.beside {
+            writeln!(
+                formatter,
+                "| {} | {:.1}, {:.1} | {} |",
+                beside.name,
+                beside.bad_client.as_secs_f64(),
+                beside.server.as_secs_f64(),
+                beside.peak_kib / 1024,
+            )?;
+        }
+        write!(
+            formatter,
+            "\npeak memory: {} MiB, documented: {} MiB",
+            self.peak_kib() / 1024,
+            BUDGET_KIB / 1024
+        )
+    }
+}
+
+/// The processor time that a process has used so far.
+pub(super) fn processor_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    // Behind the name, which may hold anything: utime and stime are fields 14 and 15.
+    let (_, rest) = stat.rsplit_once(") ").expect("it has a name");
+    let fields = rest.split(' ').skip(11).take(2);
+    let ticks: u64 = fields.map(|it| it.parse::<u64>().expect("a number")).sum();
+    Duration::from_millis(ticks * 1000 / TICKS)
+}
