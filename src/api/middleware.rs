@@ -22,7 +22,7 @@ use tower::Service;
 use tracing::{debug, error};
 
 use super::{
-    admission::{self, Admission, Place, Responses},
+    admission::{self, Admission, Place, RequestBody, Responses},
     context::{Connection, Context},
     ending_body,
     error::{Error, TooLarge},
@@ -87,7 +87,7 @@ type Response = http::Response<Body>;
 
 impl<C, R> Service<Request> for Middleware<C, R>
 where
-    C: Service<Request, Response = Response, Error = Infallible>,
+    C: Service<http::Request<RequestBody>, Response = Response, Error = Infallible>,
     C::Future: Send + 'static,
     R: Service<Request, Response = Response, Error = Infallible>,
     R::Future: Send + 'static,

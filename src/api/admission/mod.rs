@@ -27,11 +27,10 @@ use http_body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body};
 
-pub(super) use self::request_body::read_rest;
+pub(super) use self::request_body::{RequestBody, read_rest};
 pub use self::responses::Responses;
 use self::{
     budget::{Budget, Claim},
-    request_body::RequestBody,
     response_body::ResponseBody,
 };
 use super::{context::Connection, error::Error};
@@ -111,10 +110,10 @@ impl Admission {
     pub(super) fn bound_request(
         request: http::Request<Body>,
         place: &Place,
-    ) -> http::Request<Body> {
+    ) -> http::Request<RequestBody> {
         let is_stream = request.uri().path().ends_with("/ImportVoiceCalls");
         let place = (!is_stream).then(|| place.clone());
-        request.map(|body| Body::new(RequestBody::new(body, place, is_stream)))
+        request.map(|body| RequestBody::new(body, place, is_stream))
     }
 
     /// The same for a request of another service.
