@@ -1,6 +1,6 @@
 //! What is measured, as a table, and what is asserted of it.
 
-use std::{collections::BTreeSet, fmt, fs, time::Duration};
+use std::{collections::BTreeSet, fmt, fs, process::ExitStatus, time::Duration};
 
 use hdrhistogram::Histogram;
 
@@ -19,6 +19,8 @@ const TICKS: u64 = 100;
 pub(super) struct Beside {
     pub(super) name: &'static str,
     pub(super) measured: Measured,
+    /// How the bad client ended, if it did not misbehave until the end.
+    pub(super) ended: Option<ExitStatus>,
     /// The processor time of the bad client.
     pub(super) bad_client: Duration,
     /// And of the server.
@@ -59,6 +61,9 @@ impl Table {
             violations.extend(failures("nothing", kind, figures));
         }
         for beside in &self.beside {
+            if let Some(status) = beside.ended {
+                violations.push(format!("{} has ended: {status}", beside.name));
+            }
             for (kind, figures) in &beside.measured {
                 violations.extend(failures(beside.name, kind, figures));
                 let quiet = p99(&self.quiet[kind].latencies);

@@ -53,12 +53,12 @@ impl Kind {
 pub(super) async fn run(endpoint: &str, calls: u64, time: Duration) -> Measured {
     // Requests, the watch, and lists have connections of their own, as in several programs.
     let clients = [(); 4].map(|()| client(endpoint));
-    let [getting, creating, listing, mut watching] = clients;
-    let watcher = Watcher::start(&mut watching, from(live())).await;
-    let mut watcher = watcher.expect("the watch starts");
-    watcher.checkpoint().await;
+    let [getting, creating, listing, watching] = clients;
+    let (started, has_started) = oneshot::channel();
     let (tell, last) = oneshot::channel();
-    let watch = tokio::spawn(watch(watcher, last));
+    let watch = tokio::spawn(watch(watching, started, last));
+    // An error of the watch is told at the end.
+    let _ = has_started.await;
     let until = Instant::now() + time;
     let gets = paced(Duration::from_millis(5), until, async || {
         get(getting.clone(), calls).await.map(drop)
@@ -162,11 +162,17 @@ async fn connect_and_get(endpoint: &str, calls: u64) -> Result<(), String> {
     get(Client::new(channel), calls).await
 }
 
-/// Reads the watch until the revision that is told at the end; returns when each came.
+/// Watches until the revision that is told at the end; returns when each came.
 async fn watch(
-    mut watcher: Watcher,
+    mut client: Client,
+    started: oneshot::Sender<()>,
     mut last: oneshot::Receiver<i64>,
 ) -> Result<Vec<(i64, Instant)>, String> {
+    let watcher = Watcher::start(&mut client, from(live())).await;
+    let mut watcher = watcher.map_err(|status| status.to_string())?;
+    watcher.next().await.map_err(|status| status.to_string())?;
+    // The client waits for it.
+    let _ = started.send(());
     let mut seen = Vec::new();
     let mut end = None;
     loop {
