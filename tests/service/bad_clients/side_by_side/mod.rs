@@ -31,6 +31,7 @@ use crate::support::{
     inbound,
     load::busy_time,
     postgres::{Cluster, Durability, connect},
+    reference,
     server::Process,
     writes::batch_of,
 };
@@ -137,7 +138,9 @@ async fn server(cluster: &Cluster) -> Process {
         database.batch_execute(sql).await.expect(sql);
     }
     let server = Process::start(&[("DATABASE_URL", &url)]);
+    // Older than all others, so that only who asks for them gets them.
     let large = VoiceCall {
+        created_at: reference().created_at,
         client_uid: Some(LARGE.to_owned()),
         call_summary: Some("x".repeat(60_000)),
         ..inbound()

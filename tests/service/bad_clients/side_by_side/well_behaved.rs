@@ -168,9 +168,12 @@ async fn watch(
     started: oneshot::Sender<()>,
     mut last: oneshot::Receiver<i64>,
 ) -> Result<Vec<(i64, Instant)>, String> {
-    let watcher = Watcher::start(&mut client, from(live())).await;
+    let watcher = timeout(DEADLINE, async {
+        let mut watcher = Watcher::start(&mut client, from(live())).await?;
+        watcher.next().await.map(|_| watcher)
+    });
+    let watcher = watcher.await.map_err(|_| "no watch in time".to_owned())?;
     let mut watcher = watcher.map_err(|status| status.to_string())?;
-    watcher.next().await.map_err(|status| status.to_string())?;
     // The client waits for it.
     let _ = started.send(());
     let mut seen = Vec::new();
