@@ -34,11 +34,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 const WINDOW: u32 = 65_535;
 const WIDE_WINDOW: u32 = 1 << 20;
 
+/// Misbehaves at this endpoint for ever; calls the second when it has begun.
+type Misbehave = fn(String, fn()) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// One kind of bad client.
 pub(super) struct Misbehaviour {
     pub(super) name: &'static str,
-    /// Misbehaves at this endpoint for ever; calls the second when it has begun.
-    pub(super) run: fn(String, fn()) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub(super) run: Misbehave,
 }
 
 pub(super) const MISBEHAVIOURS: [Misbehaviour; 9] = [

@@ -164,7 +164,6 @@ async fn a_well_behaved_client_is_served_as_if_it_were_alone() {
     let mut table = Table::new(quiet, server.peak_kib());
     let only = env::var("VOICECALL_TEST_BESIDE").unwrap_or_default();
     for misbehaviour in MISBEHAVIOURS.iter().filter(|it| it.name.contains(&only)) {
-        println!("beside {}", misbehaviour.name);
         server.forget_peak();
         let mut bad_client = BadClient::start(misbehaviour, &server.endpoint);
         let bad_pid = bad_client.child.id();
@@ -179,7 +178,6 @@ async fn a_well_behaved_client_is_served_as_if_it_were_alone() {
             ended: bad_client.child.try_wait().expect("it is our child"),
         });
     }
-    println!("{table}");
     let ended = server.child.try_wait().expect("it is our child");
     assert!(ended.is_none(), "{ended:?}");
     table.check();
