@@ -16,7 +16,10 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use super::error::Error;
+use super::{
+    admission::{ConnectionBytes, Place},
+    error::Error,
+};
 use crate::auth::{Certificate, Principal};
 
 /// Health checks and reflection streams that a connection may have at once.
@@ -36,6 +39,8 @@ pub struct Connection {
     requests: Arc<Semaphore>,
     /// The same for requests of other services.
     others: Arc<Semaphore>,
+    /// What its large requests and responses may hold.
+    bytes: ConnectionBytes,
 }
 
 impl Connection {
@@ -46,6 +51,7 @@ impl Connection {
         Self {
             peer,
             certificate: OnceLock::new(),
+            bytes: ConnectionBytes::default(),
             ending,
             streams: TaskTracker::new(),
             requests: Arc::new(Semaphore::new(request_share)),
@@ -63,6 +69,11 @@ impl Connection {
     pub fn set_certificate(&self, certificate: Certificate) {
         // There is one handshake.
         let _ = self.certificate.set(certificate);
+    }
+
+    /// What its large requests and responses may hold.
+    pub(super) fn bytes(&self) -> &ConnectionBytes {
+        &self.bytes
     }
 
     /// The certificate that the client has shown.
@@ -165,12 +176,14 @@ impl StopSignals {
 }
 
 /// Added to each request by the middleware, read by the handlers.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Context {
     /// The client's deadline, from `grpc-timeout`.
     pub(super) deadline: Option<Instant>,
     /// Who is calling; `None` where nobody is asked.
     pub(super) principal: Option<Arc<Principal>>,
+    /// The request's place.
+    pub(super) place: Option<Place>,
 }
 
 impl Context {
@@ -184,6 +197,13 @@ impl Context {
         let latest = Instant::now() + READ_TIMEOUT;
         self.deadline
             .map_or(latest, |deadline| deadline.min(latest))
+    }
+
+    /// Gives the request's place back before its end: it has one of another kind.
+    pub(super) fn give_back_place(&self) {
+        if let Some(place) = &self.place {
+            place.give_back();
+        }
     }
 
     /// The name of who is calling.

@@ -26,7 +26,7 @@ use tracing::{debug, error};
 
 use super::{
     access::{Access, CALL_SERVICE, names_unknown_key},
-    admission::{self, Admission, Place, Responses},
+    admission::{self, Admission, Place, RequestBody, Responses},
     context::{Connection, Context},
     ending_body,
     error::{Error, TooLarge},
@@ -92,7 +92,10 @@ type Response = http::Response<Body>;
 
 impl<C, R> Service<Request> for Middleware<C, R>
 where
-    C: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    C: Service<http::Request<RequestBody>, Response = Response, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
     C::Future: Send + 'static,
     R: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     R::Future: Send + 'static,
@@ -151,7 +154,7 @@ type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response, Infallible>> 
 
 impl<C, R> Middleware<C, R>
 where
-    C: Service<Request, Response = Response, Error = Infallible>,
+    C: Service<http::Request<RequestBody>, Response = Response, Error = Infallible>,
     C::Future: Send + 'static,
     R: Service<Request, Response = Response, Error = Infallible>,
     R::Future: Send + 'static,
@@ -173,6 +176,7 @@ where
                 request.extensions_mut().insert(Context {
                     deadline,
                     principal,
+                    place: Some(place.clone()),
                 });
                 let response = self.calls.call(Admission::bound_request(request, &place));
                 let response = Admission::run(&place, response);

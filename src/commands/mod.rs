@@ -129,3 +129,6 @@ fn start_log(format: LogFormat, filter: &str) -> Result<(), Box<dyn Error>> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,10 @@ use std::{
     future,
     net::{self, IpAddr},
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -137,20 +140,23 @@ pub(super) async fn serve(stream: net::TcpStream, place: Place, serving: Serving
         request.map(Body::new)
     });
     let turns = ReadTurns::default();
-    let connection = http2::Builder::new(Streams(Arc::clone(&place)))
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .max_concurrent_streams(MAX_STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_send_buf_size(STREAM_SEND_BUFFER_BYTES)
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .max_pending_accept_reset_streams(MAX_RESETS)
-        .serve_connection(
-            TokioIo::new(WriteCoalescer::new(turns.limit(stream))),
-            TowerToHyperService::new(service),
-        );
+    let connection = http2::Builder::new(Streams {
+        place: Arc::clone(&place),
+        begun: turns.begun(),
+    })
+    .timer(TokioTimer::new())
+    .keep_alive_interval(KEEPALIVE_INTERVAL)
+    .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+    .max_concurrent_streams(MAX_STREAMS)
+    .initial_stream_window_size(STREAM_WINDOW_BYTES)
+    .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+    .max_send_buf_size(STREAM_SEND_BUFFER_BYTES)
+    .max_header_list_size(MAX_HEADER_BYTES)
+    .max_pending_accept_reset_streams(MAX_RESETS)
+    .serve_connection(
+        TokioIo::new(WriteCoalescer::new(turns.limit(stream))),
+        TowerToHyperService::new(service),
+    );
     {
         let mut connection = pin!(connection);
         let ended = turns.run(async {
@@ -277,14 +283,18 @@ async fn until(time: Option<Instant>) {
 
 /// Runs the streams of a connection as tasks that it owns.
 #[derive(Clone)]
-struct Streams(Arc<Place>);
+struct Streams {
+    place: Arc<Place>,
+    begun: Arc<AtomicUsize>,
+}
 
 impl<F> Executor<F> for Streams
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        self.0.touch();
-        self.0.activity.streams.spawn(stream);
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.place.touch();
+        self.place.activity.streams.spawn(stream);
     }
 }

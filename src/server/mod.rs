@@ -117,7 +117,7 @@ pub async fn run(
     run_under(&supervisor, listener, connector, settings, shutdown, ready).await
 }
 
-async fn run_under(
+pub(crate) async fn run_under(
     supervisor: &Supervisor,
     listener: TcpListener,
     connector: Connector,

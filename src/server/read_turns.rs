@@ -22,12 +22,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A turn ends with the read that reaches this: HTTP/2's default of the largest frame.
 const TURN_BYTES: usize = 16 * 1024;
+/// A turn that brings more requests than this makes the next one half as long, down to the
+/// least: 16 KiB may hold six hundred requests of a flood, and those of others on the thread
+/// would wait for all of them, turn after turn.
+const MAX_BEGUN: usize = 100;
+const MIN_TURN_BYTES: usize = 1024;
 
 /// The turns of one connection.
 #[derive(Debug, Default)]
 pub(super) struct ReadTurns {
     /// The bytes that may still be read in this turn.
     left: Arc<AtomicUsize>,
+    /// The requests that have begun in this turn.
+    begun: Arc<AtomicUsize>,
     /// The bytes that have been read or written so far.
     moved: Arc<AtomicUsize>,
     /// Whether the socket took nothing of the last write.
@@ -45,6 +52,11 @@ impl ReadTurns {
         }
     }
 
+    /// Counts the requests that begin.
+    pub(super) fn begun(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.begun)
+    }
+
     /// The bytes that the socket has read or written so far.
     pub(super) fn moved(&self) -> usize {
         self.moved.load(Ordering::Relaxed)
@@ -58,11 +70,22 @@ impl ReadTurns {
     /// Drives what reads the socket. Each time that the scheduler polls it is a turn.
     pub(super) async fn run<F: Future>(&self, reader: F) -> F::Output {
         let mut reader = pin!(reader);
+        let mut turn_bytes = TURN_BYTES;
         poll_fn(|context| {
-            self.left.store(TURN_BYTES, Ordering::Relaxed);
+            turn_bytes = next_turn(turn_bytes, self.begun.swap(0, Ordering::Relaxed));
+            self.left.store(turn_bytes, Ordering::Relaxed);
             reader.as_mut().poll(context)
         })
         .await
+    }
+}
+
+/// The bytes of the turn after one of so many bytes, in which so many requests have begun.
+fn next_turn(bytes: usize, begun: usize) -> usize {
+    if begun > MAX_BEGUN {
+        (bytes / 2).max(MIN_TURN_BYTES)
+    } else {
+        (bytes * 2).min(TURN_BYTES)
     }
 }
 
@@ -117,5 +140,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedReads<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_of_many_requests_become_short_and_long_again() {
+        let mut bytes = TURN_BYTES;
+        for _ in 0..10 {
+            bytes = next_turn(bytes, MAX_BEGUN + 1);
+        }
+        assert_eq!(bytes, MIN_TURN_BYTES);
+        for _ in 0..10 {
+            bytes = next_turn(bytes, MAX_BEGUN);
+        }
+        assert_eq!(bytes, TURN_BYTES);
     }
 }

@@ -20,6 +20,8 @@ struct Left(AtomicUsize);
 #[derive(Debug)]
 pub(super) struct Claim {
     budget: Budget,
+    /// Of its connection, which has a budget of its own.
+    share: Option<Budget>,
     /// What it may hold without asking.
     free: usize,
     /// What it holds, the free bytes included.
@@ -33,19 +35,30 @@ impl Budget {
         Self(Arc::new(Left(AtomicUsize::new(bytes))))
     }
 
-    /// For one with a place.
-    pub(super) fn claim(&self) -> Claim {
-        self.claim_beyond(FREE_BYTES)
+    /// For one with a place, whose bytes count against its connection's share too.
+    pub(super) fn claim(&self, share: Option<&Self>) -> Claim {
+        self.claim_beyond(FREE_BYTES, share)
     }
 
     /// For one without a place, of which there may be any number.
     pub(super) fn claim_of_all(&self) -> Claim {
-        self.claim_beyond(0)
+        self.claim_beyond(0, None)
     }
 
-    fn claim_beyond(&self, free: usize) -> Claim {
+    fn take(&self, bytes: usize) -> bool {
+        let order = Ordering::Relaxed;
+        let take = |left: usize| left.checked_sub(bytes);
+        self.0.0.fetch_update(order, order, take).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn claim_beyond(&self, free: usize, share: Option<&Self>) -> Claim {
         Claim {
             budget: self.clone(),
+            share: share.cloned(),
             free,
             held: 0,
             taken: 0,
@@ -59,10 +72,12 @@ impl Claim {
         let held = self.held.saturating_add(bytes);
         let wanted = held.saturating_sub(self.free) - self.taken;
         if wanted > 0 {
-            let left = &self.budget.0.0;
-            let take = |left: usize| left.checked_sub(wanted);
-            let order = Ordering::Relaxed;
-            if left.fetch_update(order, order, take).is_err() {
+            let has_share = self.share.as_ref().is_none_or(|share| share.take(wanted));
+            if !has_share {
+                return false;
+            }
+            if !self.budget.take(wanted) {
+                self.give_back(wanted, false);
                 return false;
             }
             self.taken += wanted;
@@ -80,8 +95,18 @@ impl Claim {
     pub(super) fn clear(&mut self) {
         self.held = 0;
         if self.taken > 0 {
-            self.budget.0.0.fetch_add(self.taken, Ordering::Relaxed);
+            self.give_back(self.taken, true);
             self.taken = 0;
+        }
+    }
+
+    /// To the connection's share, and to the budget if they were taken from it.
+    fn give_back(&self, bytes: usize, is_taken: bool) {
+        if let Some(share) = &self.share {
+            share.give_back(bytes);
+        }
+        if is_taken {
+            self.budget.give_back(bytes);
         }
     }
 }
@@ -97,14 +122,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_connection_leaves_something_for_others() {
+        let (budget, one) = (Budget::new(2 * FREE_BYTES), Budget::new(FREE_BYTES));
+        let mut first = budget.claim(Some(&one));
+        assert!(first.add(2 * FREE_BYTES));
+        assert!(!budget.claim(Some(&one)).add(FREE_BYTES + 1));
+        let mut other = budget.claim(None);
+        assert!(other.add(2 * FREE_BYTES));
+        // What the budget refuses is not kept from the share.
+        drop(first);
+        let mut all = budget.claim(None);
+        assert!(all.add(2 * FREE_BYTES));
+        assert!(!budget.claim(Some(&one)).add(FREE_BYTES + 1));
+        drop(all);
+        assert!(budget.claim(Some(&one)).add(2 * FREE_BYTES));
+    }
+
+    #[test]
     fn what_is_beyond_the_budget_is_refused_and_what_is_dropped_comes_back() {
         let budget = Budget::new(FREE_BYTES);
-        let mut small = budget.claim();
+        let mut small = budget.claim(None);
         assert!(small.add(FREE_BYTES));
-        let mut large = budget.claim();
+        let mut large = budget.claim(None);
         assert!(large.add(FREE_BYTES));
         assert!(large.add(FREE_BYTES));
-        let mut late = budget.claim();
+        let mut late = budget.claim(None);
         assert!(late.add(FREE_BYTES));
         assert!(!late.add(1));
         assert!(!budget.claim_of_all().add(1));

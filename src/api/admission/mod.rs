@@ -6,7 +6,8 @@
 //! - `response_body`: a response goes out in small frames, at the client's pace
 //! - `responses`: all that have not been written; one that its client does not read is given up,
 //!   with everything that it holds
-//! - `budget`: bytes of large requests and large responses, all of them together
+//! - `budget`: bytes of large requests and large responses, all of them together, and those of
+//!   one connection
 //!
 //! A stream has a place of its own kind (a watch, a transfer) from its handler, and gives the
 //! request's place back with its headers: it says so by [`HasOwnPlace`].
@@ -27,11 +28,10 @@ use http_body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body};
 
-pub(super) use self::request_body::read_rest;
+pub(super) use self::request_body::{RequestBody, read_rest};
 pub use self::responses::Responses;
 use self::{
     budget::{Budget, Claim},
-    request_body::RequestBody,
     response_body::ResponseBody,
 };
 use super::{context::Connection, error::Error};
@@ -42,6 +42,25 @@ use crate::proto::request_size::{HELD_BYTES, HeldBytes};
 const REQUEST_BYTES: usize = 256 * 1024 * 1024;
 /// Bytes of large responses that have not been written: sixty-four of the largest.
 const RESPONSE_BYTES: usize = 128 * 1024 * 1024;
+
+/// A connection may have this part of each.
+const CONNECTION_PART: usize = 4;
+
+/// What the large requests and responses of one connection may hold.
+#[derive(Debug)]
+pub(super) struct ConnectionBytes {
+    requests: Budget,
+    responses: Budget,
+}
+
+impl Default for ConnectionBytes {
+    fn default() -> Self {
+        Self {
+            requests: Budget::new(REQUEST_BYTES / CONNECTION_PART),
+            responses: Budget::new(RESPONSE_BYTES / CONNECTION_PART),
+        }
+    }
+}
 
 /// Marks the response of a stream, whose handler has given it a place of its own.
 #[derive(Debug, Clone, Copy)]
@@ -61,11 +80,21 @@ pub(super) struct Place(Arc<Held>);
 
 struct Held {
     request_bytes: Mutex<Claim>,
-    /// Of its connection's share, and of all.
-    _permits: (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit),
+    /// Of its connection's share, and of all; `None` when they were given back.
+    permits: Mutex<Option<Permits>>,
+    /// Whose share of the bytes its response counts against.
+    connection: Option<Arc<Connection>>,
 }
 
+type Permits = (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit);
+
 impl Place {
+    /// Lets another request have the place.
+    pub(super) fn give_back(&self) {
+        let permits = self.0.permits.lock();
+        drop(permits.unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     /// Counts bytes of the request; false: there is no room for them.
     fn add_request_bytes(&self, bytes: usize) -> bool {
         let claim = self.0.request_bytes.lock();
@@ -102,8 +131,12 @@ impl Admission {
             .transpose()?;
         let permit = Arc::clone(&self.places).try_acquire_owned();
         Ok(Place(Arc::new(Held {
-            request_bytes: Mutex::new(self.request_bytes.claim()),
-            _permits: (share, permit.map_err(|_| Error::Overloaded)?),
+            request_bytes: Mutex::new(
+                self.request_bytes
+                    .claim(connection.map(|connection| &connection.bytes().requests)),
+            ),
+            permits: Mutex::new(Some((share, permit.map_err(|_| Error::Overloaded)?))),
+            connection: connection.cloned(),
         })))
     }
 
@@ -111,10 +144,10 @@ impl Admission {
     pub(super) fn bound_request(
         request: http::Request<Body>,
         place: &Place,
-    ) -> http::Request<Body> {
+    ) -> http::Request<RequestBody> {
         let is_stream = request.uri().path().ends_with("/ImportVoiceCalls");
         let place = (!is_stream).then(|| place.clone());
-        request.map(|body| Body::new(RequestBody::new(body, place, is_stream)))
+        request.map(|body| RequestBody::new(body, place, is_stream))
     }
 
     /// The same for a request of another service.
@@ -138,8 +171,10 @@ impl Admission {
         place: Place,
     ) -> http::Response<Body> {
         let is_stream = response.extensions().get::<HasOwnPlace>().is_some();
+        let connection = place.0.connection.as_ref();
+        let share = connection.map(|connection| &connection.bytes().responses);
+        let bytes = self.response_bytes.claim(share);
         let place = (!is_stream).then_some(place);
-        let bytes = self.response_bytes.claim();
         response.map(|body| Body::new(ResponseBody::new(body, place, bytes, &self.responses)))
     }
 

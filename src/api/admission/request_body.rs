@@ -52,7 +52,7 @@ pub(in crate::api) async fn read_rest(mut body: Body) {
 }
 
 /// See the module.
-pub(super) struct RequestBody {
+pub(in crate::api) struct RequestBody {
     body: Body,
     /// The request's place, which counts its bytes; `None` for a stream, whose handler bounds
     /// what it holds, and for other services, whose messages are small.

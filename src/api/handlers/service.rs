@@ -6,7 +6,7 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{Stream, StreamExt};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -29,6 +29,8 @@ use crate::{
     store::{Action, PageQuery, Preview, Store, Written},
 };
 
+/// Watches that read where the log ends at once.
+const MAX_STARTS: usize = 64;
 /// Uids of a batch look-up that are read at once. The response ends at 2 MiB, and calls that
 /// are read beyond that are read for nothing.
 const LOOKUP_CHUNK: usize = 250;
@@ -40,6 +42,8 @@ pub(crate) struct Service {
     feed: Feed,
     /// One permit for each concurrent watch.
     watches: Arc<Semaphore>,
+    /// One permit for each watch that is starting; more wait in line.
+    starts: Arc<Semaphore>,
     /// One permit for each concurrent import, export or request for statistics.
     transfers: Arc<Semaphore>,
 }
@@ -50,6 +54,7 @@ impl Service {
             store,
             feed,
             watches: Arc::new(Semaphore::new(limits.max_watches)),
+            starts: Arc::new(Semaphore::new(MAX_STARTS)),
             transfers: Arc::new(Semaphore::new(limits.max_transfers)),
         }
     }
@@ -313,8 +318,13 @@ impl VoiceCallService for Service {
         let (context, stop) = (Context::of(&request), StopSignals::of(&request));
         let query = watch::parse(request.into_inner()).map_err(Error::from)?;
         let permit = admit(&self.watches)?;
-        let log = self.store.log();
-        let stream = watch::start(log, &self.feed, query, stop, context.read_deadline()).await?;
+        // Ten thousand that start at once are a queue, and leave the places to other requests.
+        context.give_back_place();
+        let deadline = context.read_deadline();
+        let turn = timeout_at(deadline, self.starts.acquire()).await;
+        let turn = turn.map_err(|_| Error::DeadlineExceeded)?;
+        let stream = watch::start(self.store.log(), &self.feed, query, stop, deadline).await?;
+        drop(turn);
         Ok(stream_response(permit, stream))
     }
 

@@ -10,6 +10,7 @@
 //! - `metadata`: more metadata than the server takes
 //! - `other_services`: health checks and reflection
 //! - `resets`: many requests that are cancelled at once
+//! - `side_by_side`: a well-behaved client beside each of them; it takes long
 //! - `snapshots`: everybody asks for a snapshot at once, and some do not read theirs
 //! - `stalled`: requests that do not arrive, and responses that are not taken
 //! - `statistics`: statistics without end
@@ -24,6 +25,7 @@ mod handshakes;
 mod metadata;
 mod other_services;
 mod resets;
+mod side_by_side;
 mod snapshots;
 mod stalled;
 mod statistics;

@@ -40,7 +40,8 @@ const WINDOW: u32 = 65_535;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// A connection that can be used badly.
+/// A connection that can be used badly. Clones share it.
+#[derive(Clone)]
 pub(super) struct Connection(SendRequest<Body>, String);
 
 impl Connection {
@@ -78,6 +79,25 @@ impl Connection {
         headers: &[(&str, &str)],
         body: Body,
     ) -> impl Future<Output = Response<Incoming>> + use<> {
+        let response = self.try_send_with(method, headers, body);
+        async move { response.await.expect("a response") }
+    }
+
+    /// Sends a request that may be reset, or come too late for the connection.
+    pub(super) fn try_send(
+        &mut self,
+        method: &str,
+        body: Body,
+    ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + use<> {
+        self.try_send_with(method, &[], body)
+    }
+
+    fn try_send_with(
+        &mut self,
+        method: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + use<> {
         let path = match method.strip_prefix('/') {
             Some(path) => format!("{}/{path}", self.1),
             None => format!("{}/voicecall.v1.VoiceCallService/{method}", self.1),
@@ -88,8 +108,7 @@ impl Connection {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self.0.send_request(request.body(body).expect("valid"));
-        async move { response.await.expect("a response") }
+        self.0.send_request(request.body(body).expect("valid"))
     }
 }
 

@@ -222,8 +222,8 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts `voicecall serve` with these environment variables on a free port,
-    /// and waits until it serves. Its log also goes to a file in the directory
-    /// VOICECALL_TEST_LOGS, if that is set.
+    /// and waits until it serves. The program is another build if VOICECALL_TEST_PROGRAM names
+    /// one. Its log also goes to a file in the directory VOICECALL_TEST_LOGS, if that is set.
     pub(crate) fn start(environment: &[(&str, &str)]) -> Self {
         let (mut process, serving) = Self::launch(environment);
         match serving.recv() {
@@ -239,7 +239,9 @@ impl Process {
     /// Starts one that may have to wait for its database; its endpoint is
     /// received when it serves.
     pub(crate) fn launch(environment: &[(&str, &str)]) -> (Self, Receiver<String>) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_voicecall"));
+        let program = std::env::var_os("VOICECALL_TEST_PROGRAM");
+        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_voicecall").into());
+        let mut command = Command::new(program);
         command
             .arg("serve")
             .env("VOICECALL_LISTEN", "127.0.0.1:0")
@@ -296,6 +298,12 @@ impl Process {
     /// The most memory that it has used so far, in KiB.
     pub(crate) fn peak_kib(&self) -> u64 {
         self.status_kib("VmHWM:")
+    }
+
+    /// Lets the peak begin again at what it uses now.
+    pub(crate) fn forget_peak(&self) {
+        let forget = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
+        forget.expect("it is our child");
     }
 
     fn status_kib(&self, name: &str) -> u64 {
