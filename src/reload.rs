@@ -6,14 +6,20 @@
 //!
 //! It deliberately knows nothing of what the files mean.
 
-use std::{fmt, fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt, fs,
+    io::{self, Read},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Larger files are none of ours.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -73,6 +79,12 @@ impl<T> Current<T> {
         }
     }
 
+    /// The same, of which the present value is no news.
+    fn seen(mut self) -> Self {
+        self.0.mark_unchanged();
+        self
+    }
+
     /// Waits until there is a value.
     pub async fn available(&mut self) {
         let is_lost = self
@@ -109,15 +121,15 @@ pub struct Files<T> {
     replace: Replace<T>,
     /// What the value was made of.
     contents: Vec<Vec<u8>>,
-    /// Why they could not be used when they were last looked at.
-    failure: Option<Failure>,
+    /// Other contents, which are not in use.
+    other: Option<Other>,
 }
 
 /// What was read of the files, or why they could not be read.
 type Contents = Result<Vec<Vec<u8>>, String>;
 
-/// A failure is reported when it is seen twice: files are not written all at once.
-struct Failure {
+/// Contents count when they are seen twice: files are not written all at once.
+struct Other {
     read: Contents,
     is_reported: bool,
 }
@@ -136,66 +148,71 @@ impl<T> Files<T> {
         let value = parse(&contents, None)?;
         let (replace, current) = Replace::new();
         replace.set(value);
+        let current = current.seen();
         let files = Self {
             what,
             paths,
             parse: Box::new(parse),
             replace,
             contents,
-            failure: None,
+            other: None,
         };
         Ok((files, current))
     }
 
-    /// Looks at the files every two seconds, and whenever `signal` changes, until `stop` is
-    /// cancelled. Files that cannot be used leave the value as it is.
+    /// Looks at the files every second, until `stop` is cancelled: other contents are in use when
+    /// they are seen twice, or at once when `signal` has changed. What cannot be used leaves the
+    /// value as it is.
     pub async fn follow(mut self, mut signal: watch::Receiver<u64>, stop: CancellationToken) {
         let mut can_signal = true;
         loop {
+            let is_signalled = tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(LOOK_EVERY) => false,
+                changed = signal.changed(), if can_signal => {
+                    can_signal = changed.is_ok();
+                    can_signal
+                }
+            };
+            // A file system may let its readers wait.
+            let paths = self.paths.clone();
+            let reading = tokio::task::spawn_blocking(move || read(&paths));
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(LOOK_EVERY) => {}
-                changed = signal.changed(), if can_signal => can_signal = changed.is_ok(),
+                read = reading => if let Ok(read) = read { self.consider(read, is_signalled) },
             }
-            self.look();
         }
     }
 
-    fn look(&mut self) {
-        let read = read(&self.paths);
+    fn consider(&mut self, read: Contents, is_signalled: bool) {
         if read.as_ref() == Ok(&self.contents) {
-            self.failure = None;
+            self.other = None;
+            return;
+        }
+        let known = self.other.as_ref().filter(|other| other.read == read);
+        let is_reported = known.is_some_and(|other| other.is_reported);
+        if is_reported || (known.is_none() && !is_signalled) {
+            self.other = Some(Other { read, is_reported });
             return;
         }
         let before = self.replace.value();
-        let contents = match read {
-            Ok(contents) => contents,
-            Err(reason) => return self.fail(Err(reason.clone()), &reason),
-        };
-        match (self.parse)(&contents, before.as_deref()) {
-            Ok(value) => {
+        let used = read.clone().and_then(|contents| {
+            let value = (self.parse)(&contents, before.as_deref())?;
+            Ok((contents, value))
+        });
+        match used {
+            Ok((contents, value)) => {
                 self.replace.set(value);
                 self.contents = contents;
-                self.failure = None;
+                self.other = None;
                 info!("{} changed, and the new one is in use", self.what);
             }
-            Err(reason) => self.fail(Ok(contents), &reason),
-        }
-    }
-
-    fn fail(&mut self, read: Contents, reason: &str) {
-        match &mut self.failure {
-            Some(failure) if failure.read == read => {
-                if !failure.is_reported {
-                    failure.is_reported = true;
-                    let what = self.what;
-                    warn!("{what} changed and cannot be used; the old one stays in use: {reason}");
-                }
-            }
-            _ => {
-                self.failure = Some(Failure {
+            Err(reason) => {
+                let what = self.what;
+                warn!("{what} changed and cannot be used; the old one stays in use: {reason}");
+                self.other = Some(Other {
                     read,
-                    is_reported: false,
+                    is_reported: true,
                 });
             }
         }
@@ -204,16 +221,18 @@ impl<T> Files<T> {
 
 fn read(paths: &[PathBuf]) -> Contents {
     let read = |path: &PathBuf| {
-        let contents = fs::metadata(path).and_then(|metadata| {
-            if metadata.len() > MAX_BYTES {
-                return Err(io::Error::new(
-                    io::ErrorKind::FileTooLarge,
-                    "it is larger than 4 MiB",
-                ));
-            }
-            fs::read(path)
-        });
-        contents.map_err(|error| format!("cannot read {}: {error}", path.display()))
+        let error = |error: io::Error| format!("cannot read {}: {error}", path.display());
+        if !fs::metadata(path).map_err(error)?.is_file() {
+            return Err(format!("{} is not a file", path.display()));
+        }
+        let mut contents = Vec::new();
+        let file = fs::File::open(path).map_err(error)?;
+        let mut file = file.take(MAX_BYTES + 1);
+        file.read_to_end(&mut contents).map_err(error)?;
+        if contents.len() as u64 > MAX_BYTES {
+            return Err(format!("{} is larger than 4 MiB", path.display()));
+        }
+        Ok(contents)
     };
     paths.iter().map(read).collect()
 }
@@ -241,31 +260,30 @@ mod tests {
         };
         write("1", "2");
         let (mut files, current) = Files::load("the number", paths.clone(), number).expect("good");
-        let seen = |files: &mut Files<u32>| {
-            files.look();
+        let look = |files: &mut Files<u32>, is_signalled| {
+            files.consider(read(&paths), is_signalled);
             (current.version(), *current.get().expect("there is one"))
         };
-        assert_eq!(seen(&mut files), (1, 12));
+        let is_reported = |files: &Files<u32>| files.other.as_ref().map(|other| other.is_reported);
+        assert_eq!(look(&mut files, false), (1, 12));
         write("x", "3");
-        assert_eq!(seen(&mut files), (1, 12));
-        assert!(
-            files
-                .failure
-                .as_ref()
-                .is_some_and(|failure| !failure.is_reported)
-        );
-        assert_eq!(seen(&mut files), (1, 12));
-        assert!(
-            files
-                .failure
-                .as_ref()
-                .is_some_and(|failure| failure.is_reported)
-        );
+        assert_eq!(look(&mut files, false), (1, 12));
+        assert_eq!(is_reported(&files), Some(false));
+        assert_eq!(look(&mut files, false), (1, 12));
+        assert_eq!(is_reported(&files), Some(true));
         fs::remove_file(&paths[1]).expect("it is there");
-        assert_eq!(seen(&mut files), (1, 12));
+        assert_eq!(look(&mut files, true), (1, 12));
+        assert_eq!(is_reported(&files), Some(true));
         write("4", "3");
-        assert_eq!(seen(&mut files), (2, 43));
-        assert!(files.failure.is_none());
+        assert_eq!(look(&mut files, false), (1, 12));
+        assert_eq!(look(&mut files, false), (2, 43));
+        assert_eq!(is_reported(&files), None);
+        write("5", "3");
+        assert_eq!(look(&mut files, true), (3, 53));
+        // What never ends, or may never begin, is not read.
+        for path in ["/dev/zero", "/dev/null", "/tmp"] {
+            assert!(read(&[path.into()]).is_err(), "{path}");
+        }
         fs::remove_dir_all(&dir).expect("it is there");
         assert!(Files::load("the number", paths, number).is_err());
     }

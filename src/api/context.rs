@@ -37,6 +37,9 @@ pub struct Connection {
     streams: TaskTracker,
     /// One permit for each request that it may have in progress.
     requests: Arc<Semaphore>,
+    request_share: usize,
+    /// The imports, exports and requests for statistics that it has in progress.
+    transfers: Arc<()>,
     /// The same for requests of other services.
     others: Arc<Semaphore>,
     /// What its large requests and responses may hold.
@@ -55,6 +58,8 @@ impl Connection {
             ending,
             streams: TaskTracker::new(),
             requests: Arc::new(Semaphore::new(request_share)),
+            request_share,
+            transfers: Arc::new(()),
             others: Arc::new(Semaphore::new(OTHER_SHARE)),
         }
     }
@@ -99,13 +104,31 @@ impl Connection {
         self.streams.token()
     }
 
-    /// Counts a request, for as long as the permit lives.
+    /// Counts a request, for as long as the permit lives. `free` places are left for all.
     ///
     /// # Errors
-    /// The connection has its share of the requests in progress.
-    pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
+    /// The connection has its share of the requests in progress, or as many as there are free
+    /// places: so however many connections take what they can, something is left for others.
+    pub(super) fn admit(&self, free: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let in_progress = self.request_share - self.requests.available_permits();
+        if in_progress >= free {
+            return Err(Error::Overloaded);
+        }
         let permit = Arc::clone(&self.requests).try_acquire_owned();
         permit.map_err(|_| Error::Overloaded)
+    }
+
+    /// Counts a transfer by the same rule, for as long as the token lives.
+    ///
+    /// # Errors
+    /// The connection has as many as there are free places.
+    pub(super) fn admit_transfer(&self, free: usize) -> Result<TransferToken, Error> {
+        // One is the connection's own.
+        let in_progress = Arc::strong_count(&self.transfers) - 1;
+        if in_progress >= free {
+            return Err(Error::Overloaded);
+        }
+        Ok(TransferToken(Arc::clone(&self.transfers)))
     }
 
     /// The same for a request of another service than that of calls.
@@ -117,6 +140,10 @@ impl Connection {
         permit.map_err(|_| Error::Overloaded)
     }
 }
+
+/// A transfer that is in progress.
+#[derive(Debug)]
+pub(super) struct TransferToken(#[expect(dead_code, reason = "it is counted")] Arc<()>);
 
 /// What ends a stream besides its client and its own end.
 #[derive(Debug)]

@@ -13,7 +13,10 @@ use x509_cert::{
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
-use super::{Principal, Refusal, Scope, remembered};
+use super::{Principal, Refusal, Scope, principal::is_name, remembered};
+
+/// As long as SPIFFE allows.
+const MAX_NAME_BYTES: usize = 2048;
 
 /// A client certificate, as far as it says who the client is.
 #[derive(Debug, Clone)]
@@ -98,12 +101,22 @@ impl Certificate {
         let name = names.find(|name| !name.is_empty());
         let name = name.ok_or(Refusal::Invalid("the certificate has no name"))?;
         Ok(Principal::new(
-            format!("cert:{name}"),
+            principal_name(name)?,
             Scope::ALL.into_iter().collect(),
             Some(self.expires_at),
             CancellationToken::new(),
         ))
     }
+}
+
+/// The principal's name by this name of the certificate.
+pub(super) fn principal_name(name: &str) -> Result<String, Refusal> {
+    if !is_name(name, MAX_NAME_BYTES) {
+        return Err(Refusal::Invalid(
+            "the certificate's name has control characters, or more than 2048 bytes",
+        ));
+    }
+    Ok(format!("cert:{name}"))
 }
 
 /// An attribute's text, in the encodings that certificates have today.

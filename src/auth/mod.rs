@@ -122,6 +122,9 @@ impl Authenticator {
                 SystemTime::now(),
                 |now| jwt.verify(token, now),
             ),
+            None if self.policy.is_some() && jwt::looks_like_one(token) => Err(Refusal::Invalid(
+                "the token is a JWT, and there is no key set to verify it with",
+            )),
             _ => match self.policy.as_ref().and_then(policy::Current::get) {
                 Some(policy) => policy.by_token(token, SystemTime::now()),
                 None => Err(Refusal::Invalid("no setting accepts a token of this kind")),

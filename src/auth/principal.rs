@@ -82,6 +82,16 @@ impl fmt::Display for Scopes {
     }
 }
 
+/// Whether a principal may have this name: the history keeps it, and people read it. So it has
+/// no control characters, none that change the direction of text, and no spaces around it.
+pub(super) fn is_name(name: &str, max_bytes: usize) -> bool {
+    let is_hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    !name.is_empty() && name.len() <= max_bytes && name.trim() == name && !name.contains(is_hidden)
+}
+
 /// A caller whose credentials are good.
 #[derive(Debug)]
 pub struct Principal {
@@ -166,6 +176,25 @@ impl Principal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_what_people_can_read() {
+        for (name, is_good) in [
+            ("amy", true),
+            ("spiffe://a/b c", true),
+            ("", false),
+            ("a\0b", false),
+            ("a\nb", false),
+            ("a\u{85}b", false),
+            ("a\u{202e}b", false),
+            (" a", false),
+            ("a\u{a0}", false),
+            ("12345678901", false),
+        ] {
+            let max_bytes = if name.starts_with('1') { 10 } else { 100 };
+            assert_eq!(is_name(name, max_bytes), is_good, "{name:?}");
+        }
+    }
 
     #[test]
     fn scopes_hold_what_they_were_made_of() {

@@ -22,11 +22,13 @@ use crate::{
         Auth, LogFormat,
         auth::{Check, Issue, NewKey, NewToken},
     },
+    server,
 };
 
 /// How long the key set of a URL may take.
 const KEYS_TIMEOUT: Duration = Duration::from_secs(15);
 const OWNER_ONLY: u32 = 0o600;
+const EVERYBODY: u32 = 0o644;
 const MAX_TOKEN_BYTES: u64 = 64 * 1024;
 
 /// `voicecall auth`.
@@ -49,7 +51,8 @@ fn new_token(settings: &NewToken) -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout().lock();
     match &settings.token_file {
         Some(path) => write_secret(path, &format!("{token}\n"))?,
-        None => writeln!(out, "# The token (it is not shown again): {token}\n")?,
+        // So that what is appended to a policy file never has the token in it.
+        None => eprintln!("the token, which is shown only now: {token}"),
     }
     write!(out, "{entry}")?;
     Ok(())
@@ -57,8 +60,14 @@ fn new_token(settings: &NewToken) -> Result<(), Box<dyn Error>> {
 
 async fn check(settings: &Check) -> Result<(), Box<dyn Error>> {
     super::start_log(LogFormat::Human, "warn")?;
-    let certificate = settings.certificate.as_deref().map(read_certificate);
-    let certificate = certificate.transpose()?;
+    let certificate = match (&settings.certificate, &settings.tls_client_ca) {
+        (Some(certificate), Some(authorities)) => {
+            let certificate = read(certificate)?;
+            server::verify_client_certificate(&read(authorities)?, &certificate)?;
+            Some(read_certificate(&certificate)?)
+        }
+        _ => None,
+    };
     let mut credentials = settings.credentials.settings();
     credentials.accepts_certificates = certificate.is_some();
     if credentials.is_empty() {
@@ -106,8 +115,7 @@ fn new_key(settings: &NewKey) -> Result<(), Box<dyn Error>> {
     let key = SigningKey::generate()?;
     write_secret(&settings.key_file, &key.to_pem())?;
     match &settings.jwks_file {
-        Some(path) => fs::write(path, key.key_set())
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?,
+        Some(path) => write_new(path, &key.key_set(), EVERYBODY)?,
         None => write!(io::stdout().lock(), "{}", key.key_set())?,
     }
     Ok(())
@@ -139,10 +147,10 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
-fn read_certificate(path: &Path) -> Result<Certificate, String> {
-    let der = CertificateDer::from_pem_slice(&read(path)?);
+fn read_certificate(pem: &[u8]) -> Result<Certificate, String> {
+    let der = CertificateDer::from_pem_slice(pem);
     let certificate = der.ok().and_then(|der| Certificate::parse(&der).ok());
-    certificate.ok_or_else(|| format!("{} contains no certificate in PEM format", path.display()))
+    certificate.ok_or_else(|| "the certificate file cannot be parsed".to_owned())
 }
 
 fn read_token(path: &Path) -> Result<String, String> {
@@ -161,8 +169,12 @@ fn read_token(path: &Path) -> Result<String, String> {
 
 /// Writes a new file that only its owner may read.
 fn write_secret(path: &Path, text: &str) -> Result<(), String> {
+    write_new(path, text, OWNER_ONLY)
+}
+
+fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), String> {
     let mut options = OpenOptions::new();
-    let options = options.write(true).create_new(true).mode(OWNER_ONLY);
+    let options = options.write(true).create_new(true).mode(mode);
     let written = options
         .open(path)
         .and_then(|mut file| file.write_all(text.as_bytes()));

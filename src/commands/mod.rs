@@ -29,6 +29,9 @@ use crate::{
     store::{self, Connector},
 };
 
+/// Threads for what would hold up the first one, such as reading files.
+const MAX_BLOCKING_THREADS: usize = 16;
+
 /// `voicecall serve`.
 ///
 /// # Errors
@@ -40,7 +43,10 @@ pub fn serve(settings: &Serve) -> Result<(), Box<dyn Error>> {
 
 /// The runtime of this thread; the workers that serve connections have their own.
 fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().build()
+    Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .build()
 }
 
 async fn serve_until_signal(settings: &Serve) -> Result<(), Box<dyn Error>> {

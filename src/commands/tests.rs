@@ -85,7 +85,7 @@ async fn serve<F: Future<Output = ()>>(
         supervisor,
         listener,
         connector,
-        settings.server(),
+        (settings.server(), server::Security::default()),
         shutdown.clone(),
         ready_to_serve,
     );

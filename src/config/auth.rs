@@ -50,9 +50,18 @@ pub struct Check {
     #[arg(long, value_name = "FILE", required_unless_present = "certificate")]
     pub token_file: Option<PathBuf>,
 
-    /// A client certificate, in PEM.
-    #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+    /// A client certificate, in PEM, with any intermediate certificates.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "token_file",
+        requires = "tls_client_ca"
+    )]
     pub certificate: Option<PathBuf>,
+
+    /// CA certificates that client certificates are verified with, in PEM.
+    #[arg(long, env = "VOICECALL_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
 
     /// How the service would check it.
     #[command(flatten)]

@@ -88,7 +88,8 @@ pub struct Credentials {
         long,
         env = "VOICECALL_AUTH_ISSUER",
         value_name = "ISSUER",
-        requires = "auth_jwks"
+        requires = "auth_jwks",
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
     )]
     pub auth_issuer: Option<String>,
 
@@ -97,7 +98,8 @@ pub struct Credentials {
         long,
         env = "VOICECALL_AUTH_AUDIENCE",
         value_name = "AUDIENCE",
-        requires = "auth_jwks"
+        requires = "auth_jwks",
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
     )]
     pub auth_audience: Option<String>,
 

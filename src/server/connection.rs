@@ -59,9 +59,10 @@ const MISDIRECTED_INTERVAL: Duration = Duration::from_secs(60);
 /// Twice the requests that a connection may have in progress at the default limit, so that there
 /// is room for watches, and for requests whose responses the client has yet to take.
 const MAX_STREAMS: u32 = 512;
-/// A request of the default maximum size needs no window update.
-const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// What a client may send before it is read: requests are read as they arrive, and only a stream
+/// of requests waits. HTTP/2 holds what is not read, beside every budget.
+const STREAM_WINDOW_BYTES: u32 = 512 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 const STREAM_SEND_BUFFER_BYTES: usize = 16 * 1024;
 /// Requests that the client has cancelled before they were taken up; one more ends the
 /// connection. It is more than a turn of reading can bring, so that a client that cancels

@@ -22,7 +22,7 @@ mod write_coalescing;
 
 pub use connection::Limits as ConnectionLimits;
 pub use security::Security;
-pub use tls::{Tls, TlsPaths};
+pub use tls::{Tls, TlsPaths, verify_client_certificate};
 pub use write_coalescing::WriteCoalescer;
 
 use std::{io, net::SocketAddr, num::NonZeroUsize, pin::pin, sync::Arc, time::Duration};

@@ -23,7 +23,7 @@ pub struct Security {
     pub authentication: Option<(Authenticator, Sources)>,
     /// Whether reflection needs no credentials.
     pub open_reflection: bool,
-    /// Files are read again when this changes, besides every two seconds.
+    /// Files are read again when this changes, besides every second.
     pub reload: Option<watch::Receiver<u64>>,
 }
 

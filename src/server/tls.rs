@@ -13,7 +13,7 @@ use std::{
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tokio::time::sleep;
@@ -61,9 +61,19 @@ impl Tls {
             .into_iter()
             .chain(&paths.client_ca);
         let files = files.cloned().collect();
-        Files::load("the TLS certificate", files, move |contents, _| {
-            Self::parse(contents, requires_certificate)
-        })
+        Files::load(
+            "the TLS certificate",
+            files,
+            move |contents, before: Option<&Self>| {
+                let tls = Self::parse(contents, requires_certificate)?;
+                let now = SystemTime::now();
+                let was_valid = before.is_some_and(|before| before.expires_at > now);
+                if was_valid && tls.expires_at <= now {
+                    return Err("the certificate has expired".to_owned());
+                }
+                Ok(tls)
+            },
+        )
     }
 
     fn parse(contents: &[Vec<u8>], requires_certificate: bool) -> Result<Self, String> {
@@ -116,7 +126,9 @@ pub(super) async fn report_expiry(mut tls: Current<Tls>, stop: CancellationToken
     loop {
         if let Some(tls) = tls.get() {
             let days = tls.days_left(SystemTime::now());
-            if days < WARN_DAYS {
+            if tls.expires_at <= SystemTime::now() {
+                warn!("the TLS certificate has expired");
+            } else if days < WARN_DAYS {
                 warn!(days_left = days, "the TLS certificate expires soon");
             } else {
                 info!(days_left = days, "the TLS certificate is valid");
@@ -128,6 +140,21 @@ pub(super) async fn report_expiry(mut tls: Current<Tls>, stop: CancellationToken
             () = sleep(DAY) => {}
         }
     }
+}
+
+/// Verifies a client's certificate, in PEM and followed by any intermediate ones, as the
+/// handshake does.
+///
+/// # Errors
+/// Why the handshake would refuse it; a message for the operator.
+pub fn verify_client_certificate(authorities: &[u8], certificate: &[u8]) -> Result<(), String> {
+    let verifier = client_verifier(authorities, true)?;
+    let chain = certificates(certificate, "the certificate file")?;
+    let (first, rest) = chain.split_first().ok_or("there is no certificate")?;
+    verifier
+        .verify_client_cert(first, rest, UnixTime::now())
+        .map_err(|error| format!("refused at the handshake: {error}"))?;
+    Ok(())
 }
 
 fn client_verifier(

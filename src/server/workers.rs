@@ -12,6 +12,9 @@ use tokio_util::{
     task::TaskTracker,
 };
 
+/// Threads of each worker for what would hold it up, such as looking up the names of hosts.
+const MAX_BLOCKING_THREADS: usize = 4;
+
 /// The worker threads. Clones share them. The threads end when [`Workers::stop`] is called, or
 /// when the last clone is dropped.
 #[derive(Clone)]
@@ -39,7 +42,10 @@ impl Workers {
         let stop_on_drop = Arc::new(stop.clone().drop_guard());
         let running = TaskTracker::new();
         let workers = (0..count.get()).map(|number| {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .max_blocking_threads(MAX_BLOCKING_THREADS)
+                .build()?;
             let worker = Worker {
                 runtime: runtime.handle().clone(),
                 connections: TaskTracker::new(),

@@ -11,14 +11,14 @@ const FREE_BYTES: usize = 64 * 1024;
 
 /// See the module. Clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct Budget(Arc<Left>);
+pub(in crate::api) struct Budget(Arc<Left>);
 
 #[derive(Debug)]
 struct Left(AtomicUsize);
 
 /// What one request or response has of the budget; given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(in crate::api) struct Claim {
     budget: Budget,
     /// Of its connection, which has a budget of its own.
     share: Option<Budget>,
@@ -31,7 +31,7 @@ pub(super) struct Claim {
 }
 
 impl Budget {
-    pub(super) fn new(bytes: usize) -> Self {
+    pub(in crate::api) fn new(bytes: usize) -> Self {
         Self(Arc::new(Left(AtomicUsize::new(bytes))))
     }
 
@@ -41,7 +41,7 @@ impl Budget {
     }
 
     /// For one without a place, of which there may be any number.
-    pub(super) fn claim_of_all(&self) -> Claim {
+    pub(in crate::api) fn claim_of_all(&self) -> Claim {
         self.claim_beyond(0, None)
     }
 
@@ -68,7 +68,7 @@ impl Budget {
 
 impl Claim {
     /// Takes more bytes; false if not enough are left.
-    pub(super) fn add(&mut self, bytes: usize) -> bool {
+    pub(in crate::api) fn add(&mut self, bytes: usize) -> bool {
         let held = self.held.saturating_add(bytes);
         let wanted = held.saturating_sub(self.free) - self.taken;
         if wanted > 0 {

@@ -28,12 +28,10 @@ use http_body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body};
 
+pub(super) use self::budget::Budget;
 pub(super) use self::request_body::{RequestBody, read_rest};
 pub use self::responses::Responses;
-use self::{
-    budget::{Budget, Claim},
-    response_body::ResponseBody,
-};
+use self::{budget::Claim, response_body::ResponseBody};
 use super::{context::Connection, error::Error};
 use crate::proto::request_size::{HELD_BYTES, HeldBytes};
 
@@ -127,7 +125,7 @@ impl Admission {
     /// A place, unless all are taken, or all that its connection may have.
     pub(super) fn admit(&self, connection: Option<&Arc<Connection>>) -> Result<Place, Error> {
         let share = connection
-            .map(|connection| connection.admit())
+            .map(|connection| connection.admit(self.places.available_permits()))
             .transpose()?;
         let permit = Arc::clone(&self.places).try_acquire_owned();
         Ok(Place(Arc::new(Held {

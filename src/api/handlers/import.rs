@@ -17,7 +17,7 @@ use futures_util::{
     stream::{self, FuturesUnordered},
 };
 use prost::Message as _;
-use tokio::time::Instant;
+use tokio::{task::yield_now, time::Instant};
 use tonic::{Status, Streaming};
 
 use crate::{
@@ -39,6 +39,8 @@ use crate::{
 /// A chunk is full at this many records or bytes, whichever comes first.
 const CHUNK_RECORDS: usize = 256;
 const CHUNK_BYTES: usize = 512 * 1024;
+/// Records and responses that are handled before others on the thread have their turn.
+const STEPS_IN_A_TURN: u32 = 32;
 /// The most chunks in progress: two fill a batch, two more wait for the next one.
 const MAX_CHUNKS_IN_PROGRESS: usize = 4;
 /// Run ANALYZE after this many creates.
@@ -55,6 +57,7 @@ pub(crate) fn run(
     let import = Import {
         store,
         incoming: Some(records),
+        steps: 0,
         actor,
         stop,
         policy: None,
@@ -71,6 +74,8 @@ struct Import {
     store: Store,
     /// `None` once there is nothing more to read.
     incoming: Option<Streaming<proto::ImportVoiceCallsRequest>>,
+    /// Counts what it has done, so that others on the thread have their turn.
+    steps: u32,
     /// Who is importing.
     actor: Option<Arc<str>>,
     stop: StopSignals,
@@ -104,6 +109,10 @@ enum Next {
 impl Import {
     async fn step(mut self) -> Option<(Result<Response, Status>, Self)> {
         loop {
+            self.steps = self.steps.wrapping_add(1);
+            if self.steps.is_multiple_of(STEPS_IN_A_TURN) {
+                yield_now().await;
+            }
             if let Some(response) = self.responses.pop_front() {
                 return Some((Ok(response), self));
             }

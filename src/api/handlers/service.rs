@@ -4,6 +4,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt};
+use prost::Message;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
@@ -14,8 +15,8 @@ use super::{changes, export, import, statistics, watch};
 use crate::{
     api::{
         Limits,
-        admission::HasOwnPlace,
-        context::{Context, StopSignals},
+        admission::{Budget, HasOwnPlace},
+        context::{Connection, Context, StopSignals, TransferToken},
         error::{Error, TooLarge},
         request::{commands, commands::Parsed, filter, uids},
         response::{budget::ResponseBudget, calls},
@@ -29,6 +30,10 @@ use crate::{
     store::{Action, PageQuery, Preview, Store, Written},
 };
 
+/// Bytes that the filters of all watches may hold, and how many there are for a byte of a request:
+/// a name of 64 bytes is held twice, by the filter and by the queues.
+const FILTER_BYTES: usize = 256 * 1024 * 1024;
+const FILTER_COST: usize = 2;
 /// Watches that read where the log ends at once.
 const MAX_STARTS: usize = 64;
 /// Uids of a batch look-up that are read at once. The response ends at 2 MiB, and calls that
@@ -42,6 +47,8 @@ pub(crate) struct Service {
     feed: Feed,
     /// One permit for each concurrent watch.
     watches: Arc<Semaphore>,
+    /// What the filters of watches may hold.
+    filter_bytes: Budget,
     /// One permit for each watch that is starting; more wait in line.
     starts: Arc<Semaphore>,
     /// One permit for each concurrent import, export or request for statistics.
@@ -54,6 +61,7 @@ impl Service {
             store,
             feed,
             watches: Arc::new(Semaphore::new(limits.max_watches)),
+            filter_bytes: Budget::new(FILTER_BYTES),
             starts: Arc::new(Semaphore::new(MAX_STARTS)),
             transfers: Arc::new(Semaphore::new(limits.max_transfers)),
         }
@@ -316,8 +324,13 @@ impl VoiceCallService for Service {
         request: Request<proto::WatchVoiceCallsRequest>,
     ) -> Result<Response<Self::WatchVoiceCallsStream>, Status> {
         let (context, stop) = (Context::of(&request), StopSignals::of(&request));
-        let query = watch::parse(request.into_inner()).map_err(Error::from)?;
         let permit = admit(&self.watches)?;
+        let filter_bytes = FILTER_COST * request.get_ref().encoded_len();
+        let mut filter = self.filter_bytes.claim_of_all();
+        if !filter.add(filter_bytes) {
+            return Err(Error::Overloaded.into());
+        }
+        let query = watch::parse(request.into_inner()).map_err(Error::from)?;
         // Ten thousand that start at once are a queue, and leave the places to other requests.
         context.give_back_place();
         let deadline = context.read_deadline();
@@ -325,7 +338,7 @@ impl VoiceCallService for Service {
         let turn = turn.map_err(|_| Error::DeadlineExceeded)?;
         let stream = watch::start(self.store.log(), &self.feed, query, stop, deadline).await?;
         drop(turn);
-        Ok(stream_response(permit, stream))
+        Ok(stream_response((permit, filter), stream))
     }
 
     async fn get_voice_call_stats(
@@ -333,7 +346,7 @@ impl VoiceCallService for Service {
         request: Request<proto::GetVoiceCallStatsRequest>,
     ) -> Result<Response<proto::GetVoiceCallStatsResponse>, Status> {
         let context = Context::of(&request);
-        let _permit = admit(&self.transfers)?;
+        let _permit = admit_transfer(&self.transfers, &request)?;
         let stats = statistics::get(&self.store, request.into_inner(), &context).await?;
         Ok(Response::new(stats))
     }
@@ -345,7 +358,7 @@ impl VoiceCallService for Service {
         request: Request<Streaming<proto::ImportVoiceCallsRequest>>,
     ) -> Result<Response<Self::ImportVoiceCallsStream>, Status> {
         let (context, stop) = (Context::of(&request), StopSignals::of(&request));
-        let permit = admit(&self.transfers)?;
+        let permit = admit_transfer(&self.transfers, &request)?;
         let records = request.into_inner();
         let stream = import::run(self.store.clone(), records, context.actor(), stop);
         Ok(stream_response(permit, stream))
@@ -358,8 +371,8 @@ impl VoiceCallService for Service {
         request: Request<proto::ExportVoiceCallsRequest>,
     ) -> Result<Response<Self::ExportVoiceCallsStream>, Status> {
         let (context, stop) = (Context::of(&request), StopSignals::of(&request));
+        let permit = admit_transfer(&self.transfers, &request)?;
         let query = export::parse(request.into_inner()).map_err(Error::from)?;
-        let permit = admit(&self.transfers)?;
         let deadline = context.read_deadline();
         let reached = self.store.tail(query.min_revision, deadline).await;
         reached.map_err(Error::from)?;
@@ -371,6 +384,17 @@ impl VoiceCallService for Service {
 /// A stream of responses.
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// A place for a transfer, of which a connection has no more than are free.
+fn admit_transfer<T>(
+    transfers: &Arc<Semaphore>,
+    request: &Request<T>,
+) -> Result<(OwnedSemaphorePermit, Option<TransferToken>), Error> {
+    let connection = request.extensions().get::<Arc<Connection>>();
+    let free = transfers.available_permits();
+    let token = connection.map(|connection| connection.admit_transfer(free));
+    Ok((admit(transfers)?, token.transpose()?))
+}
+
 fn admit(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
     let permit = Arc::clone(permits).try_acquire_owned();
     permit.map_err(|_| Error::Overloaded)
@@ -378,7 +402,7 @@ fn admit(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
 
 /// A stream that holds its own place, and not that of its request, for as long as it lives.
 fn stream_response<T>(
-    permit: OwnedSemaphorePermit,
+    permit: impl Send + 'static,
     stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
 ) -> Response<ResponseStream<T>> {
     let stream: ResponseStream<T> = Box::pin(stream.inspect(move |_| {

@@ -12,8 +12,8 @@ use ring::{
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 use serde_json::{Map, Value, json};
 
-use super::crypto;
-use crate::auth::Scopes;
+use super::{MAX_SUBJECT_BYTES, crypto};
+use crate::auth::{Scopes, principal::is_name};
 
 const PEM_LINE_LEN: usize = 64;
 const KEY_ID_BYTES: usize = 8;
@@ -52,6 +52,9 @@ pub enum SigningKeyError {
     /// The text contains no such key.
     #[error("the file contains no P-256 key in PEM format (PKCS #8)")]
     Read,
+    /// No service would accept it.
+    #[error("a subject has 1 to 256 bytes, no control characters, and no spaces around it")]
+    Subject,
     /// It cannot sign.
     #[error("cannot sign with the key")]
     Sign,
@@ -132,8 +135,11 @@ impl SigningKey {
     /// A token, signed.
     ///
     /// # Errors
-    /// The key cannot sign.
+    /// The key cannot sign, or no service would accept the token.
     pub fn issue(&self, claims: &Claims) -> Result<String, SigningKeyError> {
+        if !is_name(&claims.subject, MAX_SUBJECT_BYTES) {
+            return Err(SigningKeyError::Subject);
+        }
         crypto::install();
         let seconds = |time: SystemTime| {
             let since = time.duration_since(SystemTime::UNIX_EPOCH);
@@ -154,7 +160,9 @@ impl SigningKey {
             _ => since.unwrap_or_default().as_secs_f64().into(),
         };
         add("exp", exp);
-        add("scope", claims.scopes.to_string().into());
+        if claims.scopes != Scopes::default() {
+            add("scope", claims.scopes.to_string().into());
+        }
         for (name, value) in &claims.more {
             add(name, value.clone().into());
         }

@@ -1,7 +1,7 @@
 //! The public keys of an identity provider: a JSON Web Key Set (RFC 7517). Each key is pinned to
 //! one algorithm here, by its type and curve: a token cannot choose another.
 
-use data_encoding::BASE64URL_NOPAD;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -9,6 +9,17 @@ use tracing::warn;
 
 /// RSA keys have so many bits; smaller ones are not safe, and larger ones cost too much.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// The points of Ed25519 whose order divides 8, without their sign, and the other encodings of
+/// two of them.
+const SMALL_ORDER: [&str; 7] = [
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+];
 /// More keys than any provider has.
 const MAX_LEN: usize = 100;
 
@@ -50,6 +61,9 @@ struct Jwk {
     y: Option<String>,
     /// The private part, which does not belong here.
     d: Option<serde::de::IgnoredAny>,
+    p: Option<serde::de::IgnoredAny>,
+    q: Option<serde::de::IgnoredAny>,
+    k: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -121,7 +135,8 @@ impl Jwk {
         if self.kty == "oct" {
             return Err("it is a shared secret; only public keys are accepted");
         }
-        if self.d.is_some() {
+        let secrets = [&self.d, &self.p, &self.q, &self.k];
+        if secrets.into_iter().any(Option::is_some) {
             return Err("it is a private key; publish only the public part");
         }
         let is_for_signatures = self
@@ -169,9 +184,15 @@ impl Jwk {
         if !RSA_BITS.contains(&bits) {
             return Err("an RSA key must have 2048 to 8192 bits");
         }
+        let is_odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
+        let exponent_zeros = exponent.iter().take_while(|byte| **byte == 0).count();
+        let exponent = &exponent[exponent_zeros..];
+        if !is_odd(&modulus) || !is_odd(exponent) || exponent == [1] || exponent.len() > 4 {
+            return Err("its modulus or its exponent is not that of an RSA key");
+        }
         Ok(DecodingKey::from_rsa_raw_components(
             &modulus[zeros..],
-            &exponent,
+            exponent,
         ))
     }
 
@@ -187,6 +208,17 @@ impl Jwk {
         let x = bytes(self.x.as_deref())?;
         if x.len() != 32 {
             return Err("an Ed25519 key must have 32 bytes");
+        }
+        let mut y = x.clone();
+        // The sign of the other coordinate.
+        if let Some(last) = y.last_mut() {
+            *last &= 0x7f;
+        }
+        if SMALL_ORDER
+            .iter()
+            .any(|point| HEXLOWER.encode(&y) == *point)
+        {
+            return Err("it is a point of small order, for which anybody can sign");
         }
         Ok(DecodingKey::from_ed_der(&x))
     }
@@ -236,6 +268,23 @@ mod tests {
         assert!(keys.find(None, Algorithm::ES384).is_none());
         let two = parse(&[ec(r#","kid":"a""#), ec(r#","kid":"b""#)]).expect("they are good");
         assert!(two.find(None, Algorithm::ES256).is_none());
+    }
+
+    #[test]
+    fn weak_keys_are_refused() {
+        let modulus = format!("{}8", "_".repeat(341));
+        let rsa = |e: &str| format!(r#"{{"kty":"RSA","n":"{modulus}","e":"{e}"}}"#);
+        let one = "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let private = ec(r#","p":"AAAA""#);
+        for key in [
+            rsa("AQ"),
+            rsa("Ag"),
+            rsa("AA"),
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{one}"}}"#),
+            private,
+        ] {
+            assert!(parse(&[key.clone()]).is_err(), "{key}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use self::source::Keys;
-use super::{Principal, Refusal, Scope, Scopes};
+use super::{Principal, Refusal, Scope, Scopes, principal::is_name};
 
 /// Expiries beyond this are no times: the year 9999 ends before it.
 const MAX_TIME: f64 = 253_402_300_800.0;
@@ -135,13 +135,10 @@ impl Jwt {
         validation.algorithms = vec![key.algorithm];
         let claims = decode::<Claims>(token, &key.public, &validation);
         let claims = claims.map_err(|error| refusal(error.kind()))?.claims;
-        if claims.sub.is_empty() || claims.sub.len() > MAX_SUBJECT_BYTES {
+        if !is_name(&claims.sub, MAX_SUBJECT_BYTES) {
             return Err(Refusal::Invalid(
-                "the subject is empty or longer than 256 bytes",
+                "the subject is empty, longer than 256 bytes, or has control characters",
             ));
-        }
-        if claims.sub.chars().any(char::is_control) {
-            return Err(Refusal::Invalid("the subject contains control characters"));
         }
         if !(0.0..MAX_TIME).contains(&claims.exp) {
             return Err(Refusal::Invalid("the expiry is not a valid time"));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,9 @@ const MIN_DEMAND_INTERVAL: Duration = Duration::from_secs(60);
 /// The pause after a failure while there are no keys: it doubles up to the longest.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How many requests wait for keys at once: all others that name an unknown key are refused, so
+/// that callers without credentials take no places from those who have some.
+const MAX_WAITING: usize = 16;
 /// How long a request waits for keys that are fetched for its sake.
 const DEMAND_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -43,6 +46,7 @@ struct Demand {
     /// When that was last asked, and how many attempts there had been.
     last: Mutex<Option<(Instant, u64)>>,
     wanted: Notify,
+    waiting: Semaphore,
     /// How many attempts to fetch them have ended.
     attempts: watch::Sender<u64>,
 }
@@ -67,6 +71,7 @@ impl Keys {
         let demand = Arc::new(Demand {
             last: Mutex::default(),
             wanted: Notify::new(),
+            waiting: Semaphore::new(MAX_WAITING),
             attempts: watch::Sender::new(0),
         });
         let fetching = Fetching {
@@ -96,6 +101,9 @@ impl Keys {
     /// Has the keys fetched, and waits for them; not more than once a minute.
     pub(super) async fn refresh(&self) {
         let Some(demand) = &self.demand else { return };
+        let Ok(_waiting) = demand.waiting.try_acquire() else {
+            return;
+        };
         let mut attempts = demand.attempts.subscribe();
         let made = *attempts.borrow_and_update();
         if demand.ask(made, Instant::now()) {
@@ -186,6 +194,7 @@ mod tests {
         let demand = Demand {
             last: Mutex::default(),
             wanted: Notify::new(),
+            waiting: Semaphore::new(MAX_WAITING),
             attempts: watch::Sender::new(0),
         };
         let now = Instant::now();

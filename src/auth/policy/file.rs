@@ -27,10 +27,10 @@ use serde::Deserialize;
 use toml::{Spanned, value::Datetime};
 
 use super::{
-    Credential, Written,
+    Credential, TOKEN_PREFIX, Written,
     pattern::{Kind, Pattern},
 };
-use crate::auth::{Scope, Scopes};
+use crate::auth::{Scope, Scopes, principal::is_name};
 
 const MAX_NAME_BYTES: usize = 128;
 
@@ -88,13 +88,12 @@ pub(super) fn entry(name: &str, scopes: Scopes, sha256: &[u8], expires_at: Syste
 fn read(text: &str) -> Result<Vec<Written>, Mistake> {
     let file: File = toml::from_str(text).map_err(|error| {
         // The first line says what is wrong; those that follow would show the file.
-        let message = error
-            .message()
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        Mistake(error.span().unwrap_or_default(), message)
+        let message = error.message().lines().next().unwrap_or_default();
+        let message = match message.contains(TOKEN_PREFIX) {
+            true => "a token does not belong here, only its SHA-256",
+            false => message,
+        };
+        Mistake(error.span().unwrap_or_default(), message.to_owned())
     })?;
     let mut names = HashSet::new();
     let mut digests = HashSet::new();
@@ -121,7 +120,7 @@ impl Table {
     fn read(self, at: Range<usize>) -> Result<Written, Mistake> {
         let name_at = self.name.span();
         let name = self.name.into_inner();
-        if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
+        if !is_name(&name, MAX_NAME_BYTES) {
             return mistake(
                 name_at,
                 "a name must have 1 to 128 bytes and no control characters",
@@ -317,8 +316,12 @@ mod tests {
 
     #[test]
     fn nothing_of_the_file_is_repeated() {
-        let text = "[[principal]]\nname = \"a\"\ntoken_sha256 = secret-token-by-mistake";
-        let error = parse(text.as_bytes()).expect_err("it is wrong");
-        assert!(!error.contains("secret"), "{error}");
+        for text in [
+            "[[principal]]\nname = \"a\"\ntoken_sha256 = vct_secret",
+            "[[principal]]\nvct_secret = \"a\"",
+        ] {
+            let error = parse(text.as_bytes()).expect_err("it is wrong");
+            assert!(!error.contains("secret"), "{error}");
+        }
     }
 }

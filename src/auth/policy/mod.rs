@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 
 use self::pattern::Pattern;
-use super::{Certificate, Principal, Refusal, Scopes, remembered};
+use super::{Certificate, Principal, Refusal, Scopes, certificate, remembered};
 use crate::reload;
 
 /// A new token begins with this, so that a search for leaked secrets finds it.
@@ -89,6 +89,10 @@ impl Policy {
     /// What is wrong with the file, with line and column; a message for the operator.
     pub fn parse(text: &[u8], before: Option<&Self>) -> Result<Self, String> {
         let written = file::parse(text)?;
+        let had_some = before.is_some_and(|before| !before.0.is_empty());
+        if had_some && written.is_empty() {
+            return Err("the policy file names no principal, which would revoke all".to_owned());
+        }
         let known = |written: &Written| {
             let mut entries = before.into_iter().flat_map(|before| &before.0);
             entries.find(|entry| entry.written == *written).cloned()
@@ -144,7 +148,7 @@ impl Policy {
         });
         let (entry, name) = found.ok_or(Refusal::Invalid("no principal has this certificate"))?;
         let principal = Principal::new(
-            format!("cert:{name}"),
+            certificate::principal_name(name)?,
             entry.written.scopes,
             Some(certificate.expires_at()),
             entry.revoked.clone(),

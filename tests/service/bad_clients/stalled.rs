@@ -181,6 +181,52 @@ async fn requests_without_bodies_give_their_places_back() {
 }
 
 #[tokio::test]
+async fn connections_that_take_all_they_can_leave_places_for_others() {
+    const PLACES: usize = 64;
+    const CONNECTIONS: usize = 8;
+    let mut narrow = settings();
+    narrow.api.max_concurrent_requests = PLACES;
+    let server = Server::start_with(narrow).await;
+    let mut client = server.client();
+    let call = create(&mut client, inbound()).await;
+    let mut connections = Vec::new();
+    let mut open = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let mut connection = Connection::open(&server.endpoint).await;
+        for _ in 0..PLACES / 4 {
+            open.spawn(connection.send("GetVoiceCall", never()));
+        }
+        connections.push(connection);
+    }
+    // By then each of them has what it can have.
+    for _ in 0..PLACES {
+        let refused = open.join_next().await.expect("more are sent");
+        let refused = refused.expect("no panic");
+        assert_eq!(refused.headers()["grpc-status"], "8");
+    }
+    for _ in 0..20 {
+        assert!(is_served(&mut client, &call.uid).await);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_leaves_transfers_to_others() {
+    let mut narrow = settings();
+    narrow.api.max_transfers = 8;
+    let server = Server::start_with(narrow).await;
+    let mut greedy = Connection::open(&server.endpoint).await;
+    let mut responses = Vec::new();
+    for _ in 0..8 {
+        responses.push(greedy.send("ImportVoiceCalls", never()).await);
+    }
+    let is_refused = |response: &Response<Incoming>| response.headers().contains_key("grpc-status");
+    assert_eq!(responses.iter().filter(|it| is_refused(it)).count(), 4);
+    let mut other = Connection::open(&server.endpoint).await;
+    let response = other.send("ImportVoiceCalls", never()).await;
+    assert!(!is_refused(&response));
+}
+
+#[tokio::test]
 async fn responses_that_nobody_takes_give_their_places_back() {
     let mut narrow = settings();
     narrow.api.max_concurrent_requests = 4;

@@ -81,6 +81,55 @@ async fn watches_past_the_limit_are_refused_until_one_ends() {
     assert_refused(full, Code::ResourceExhausted, "OVERLOADED", &[]);
 }
 
+#[tokio::test]
+async fn the_filters_of_all_watches_have_a_bound() {
+    /// Each filter has 400 KB on the wire.
+    const WATCHES: usize = 400;
+    const MAX_KIB: u64 = 400 * 1024;
+    let database_url = Cluster::shared().await.database().await;
+    let server = Process::start(&[("DATABASE_URL", &database_url)]);
+    let before = server.resident_kib();
+    let names = || {
+        (0..1000)
+            .map(|name| format!("{name:064}"))
+            .collect::<Vec<_>>()
+    };
+    let request = WatchVoiceCallsRequest {
+        filter: Some(VoiceCallFilter {
+            staff_uids: names(),
+            client_uids: names(),
+            handled_by_staff_uids: names(),
+            ..Default::default()
+        }),
+        ..from(live())
+    };
+    let (mut open, mut refused) = (Vec::new(), None);
+    for watch in 0..2 * WATCHES {
+        if watch % 100 == 0 {
+            open.push((client(&server.endpoint), Vec::new()));
+        }
+        let (client, watches) = open.last_mut().expect("just made");
+        match Watcher::start(client, request.clone()).await {
+            Ok(watch) => watches.push(watch),
+            Err(status) => {
+                refused = Some(status);
+                break;
+            }
+        }
+    }
+    let refused: Result<(), _> = Err(refused.expect("there is a bound"));
+    assert_refused(refused, Code::ResourceExhausted, "OVERLOADED", &[]);
+    let growth = server.resident_kib().saturating_sub(before);
+    assert!(growth < MAX_KIB, "{growth} KiB");
+    // They count for as long as their watches last.
+    drop(open);
+    let mut client = client(&server.endpoint);
+    eventually("there is room again", async || {
+        Watcher::start(&mut client, request.clone()).await.is_ok()
+    })
+    .await;
+}
+
 /// Each of them needs six megabytes of the log, which memory no longer has.
 #[tokio::test]
 async fn watchers_that_catch_up_hold_little_of_the_log() {
