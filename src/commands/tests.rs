@@ -31,15 +31,15 @@ const ESSENTIAL: [&str; 7] = [
     "health checks",
     "look-ups",
     "pings",
-    "responses that nobody takes",
+    "unread responses",
     "the feed",
 ];
 
 /// These are started again.
 const RESTARTED: [&str; 4] = [
     "erasure",
-    "hearing other replicas",
-    "telling other replicas",
+    "notifications from other replicas",
+    "notifications to other replicas",
     "the upkeep of the tables",
 ];
 
