@@ -24,6 +24,9 @@ use crate::auth::{Certificate, Principal};
 
 /// Health checks and reflection streams that a connection may have at once.
 const OTHER_SHARE: usize = 64;
+/// Half of a connection's share, which is an eighth of all places, is left for connections that
+/// have no request in progress.
+const RESERVE_PART: usize = 2;
 /// How long a read may take when the client sets no deadline.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -107,11 +110,11 @@ impl Connection {
     /// Counts a request, for as long as the permit lives. `free` places are left for all.
     ///
     /// # Errors
-    /// The connection has its share of the requests in progress, or as many as there are free
-    /// places: so however many connections take what they can, something is left for others.
+    /// The connection has its share of the requests in progress, or too many for what is free.
     pub(super) fn admit(&self, free: usize) -> Result<OwnedSemaphorePermit, Error> {
         let in_progress = self.request_share - self.requests.available_permits();
-        if in_progress >= free {
+        let reserve = self.request_share / RESERVE_PART;
+        if !leaves_some(in_progress, free, reserve) {
             return Err(Error::Overloaded);
         }
         let permit = Arc::clone(&self.requests).try_acquire_owned();
@@ -125,7 +128,7 @@ impl Connection {
     pub(super) fn admit_transfer(&self, free: usize) -> Result<TransferToken, Error> {
         // One is the connection's own.
         let in_progress = Arc::strong_count(&self.transfers) - 1;
-        if in_progress >= free {
+        if !leaves_some(in_progress, free, 0) {
             return Err(Error::Overloaded);
         }
         Ok(TransferToken(Arc::clone(&self.transfers)))
@@ -139,6 +142,13 @@ impl Connection {
         let permit = Arc::clone(&self.others).try_acquire_owned();
         permit.map_err(|_| Error::Overloaded)
     }
+}
+
+/// Whether a connection with so many in progress may have another one: it never has more than are
+/// free, and its second and later ones leave a reserve for the first ones of others. So however
+/// many connections take what they can, something is left.
+fn leaves_some(in_progress: usize, free: usize, reserve: usize) -> bool {
+    in_progress == 0 || in_progress + reserve < free
 }
 
 /// A transfer that is in progress.

@@ -1,7 +1,10 @@
 //! Advisory locks. Each schema is an installation of its own, with locks of its own: two in
 //! one database do not wait for each other.
 
-use diesel::{QueryResult, QueryableByName, sql_query, sql_types::Bool};
+use diesel::{
+    QueryResult, QueryableByName, sql_query,
+    sql_types::{Bool, Integer, Nullable},
+};
 
 use super::session::Session;
 
@@ -20,6 +23,16 @@ pub(in crate::store) enum Lock {
     Erasure = 5,
 }
 
+/// The first key of all locks.
+const INSTALLATION: &str = "CASE current_schema() WHEN 'public' THEN 8642101 \
+    ELSE coalesce(hashtext(current_schema()), 0) END";
+
+#[derive(QueryableByName)]
+struct Holder {
+    #[diesel(sql_type = Nullable<Integer>)]
+    pid: Option<i32>,
+}
+
 #[derive(QueryableByName)]
 struct Taken {
     #[diesel(sql_type = Bool)]
@@ -35,12 +48,21 @@ impl Lock {
         Ok(row.taken)
     }
 
+    /// The backend that has the lock.
+    pub(in crate::store) async fn holder(self, session: &Session) -> QueryResult<Option<i32>> {
+        let query = sql_query(format!(
+            "SELECT (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted \
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+                AND classid::bigint = ({INSTALLATION})::bigint & 4294967295 \
+                AND objid::bigint = {} AND objsubid = 2) AS pid",
+            self as i32
+        ));
+        let row: Holder = session.row(query).await?;
+        Ok(row.pid)
+    }
+
     /// The lock as the arguments of PostgreSQL's functions.
     pub(in crate::store) fn arguments(self) -> String {
-        format!(
-            "(CASE current_schema() WHEN 'public' THEN 8642101 \
-             ELSE coalesce(hashtext(current_schema()), 0) END, {})",
-            self as i32
-        )
+        format!("({INSTALLATION}, {})", self as i32)
     }
 }

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use diesel::QueryResult;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep},
@@ -36,7 +37,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(60);
 const MIN_CHECK_EVERY: Duration = Duration::from_millis(200);
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How long a process waits while another one makes partitions.
-const MAKE_WAIT: Duration = Duration::from_secs(10);
+const MAKE_WAIT: Duration = Duration::from_secs(5);
 const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_millis(20);
 
 /// See the module. Clones share what they know.
@@ -124,12 +125,8 @@ impl Upkeep {
     /// Makes the partitions that commits need next; waits while another process does.
     pub(crate) async fn make_partitions(&self) -> Result<(), String> {
         let session = self.session().await?;
-        let give_up = Instant::now() + MAKE_WAIT;
-        while !Lock::Makes.try_take(&session).await.map_err(text)? {
-            if Instant::now() >= give_up {
-                return Err("another process makes partitions all the time".to_owned());
-            }
-            sleep(LOOK_FOR_LOCK_EVERY).await;
+        if !takes_lock(&session).await.map_err(text)? {
+            return Err("another process makes partitions all the time".to_owned());
         }
         let make_from = log_partitions::make(&session, self.retention).await;
         let records = idempotency_partitions::make(&session, &self.clock).await;
@@ -143,6 +140,34 @@ impl Upkeep {
         let session = self.connector.connect_first(Role::Maintain).await;
         session.map_err(OpenError::reason)
     }
+}
+
+/// Takes the lock of those who make partitions, which takes them milliseconds. One that has had it
+/// all the time hangs: its process is frozen, or it waits for a lock although its time is up,
+/// because the database's clock went back. It is ended.
+async fn takes_lock(session: &Session) -> QueryResult<bool> {
+    let mut holder = None;
+    for _ in 0..2 {
+        let until = Instant::now() + MAKE_WAIT;
+        while Instant::now() < until {
+            if Lock::Makes.try_take(session).await? {
+                return Ok(true);
+            }
+            if holder.is_none() {
+                holder = Lock::Makes.holder(session).await?;
+            }
+            sleep(LOOK_FOR_LOCK_EVERY).await;
+        }
+        let still = Lock::Makes.holder(session).await?;
+        if let Some(pid) = still.filter(|_| still == holder) {
+            warn!(pid, "ended a session that made partitions for too long");
+            session
+                .batch(&format!("SELECT pg_terminate_backend({pid})"))
+                .await?;
+        }
+        holder = None;
+    }
+    Ok(false)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err calls")]

@@ -9,7 +9,7 @@ use voicecall::proto::ImportConflictPolicy;
 
 use super::{imports, nothing_kept};
 use crate::support::{
-    Server, create, eventually, inbound,
+    Server, create, eventually, eventually_within, inbound,
     ledger::check_ledger,
     postgres::{Cluster, connect},
     request_id,
@@ -165,4 +165,24 @@ async fn an_import_that_is_faster_than_upkeep_finds_a_partition_for_every_change
     let head = check_ledger(&database, &[]).await;
     let expected = i64::try_from(RECORDS + created).expect("it fits");
     assert_eq!(head, expected);
+}
+
+#[tokio::test]
+async fn one_that_hangs_while_it_makes_partitions_stops_no_writer() {
+    let server = Server::start_with(nothing_kept(1000)).await;
+    let mut client = server.client();
+    // A process that was frozen when it had the lock.
+    let frozen = connect(&server.database_url).await;
+    let lock = "SELECT pg_advisory_lock(8642101, 4)";
+    frozen.batch_execute(lock).await.expect("it is free");
+    // More than the partitions hold that were made at the start.
+    for _ in 0..40 {
+        let request = batch_of(vec![inbound(); 100]);
+        eventually_within(Duration::from_secs(30), "it is created", async || {
+            request.clone().send(&mut client).await.is_ok()
+        })
+        .await;
+    }
+    let database = connect(&server.database_url).await;
+    check_ledger(&database, &[]).await;
 }
