@@ -131,6 +131,8 @@ async fn a_commit_that_has_to_wait_is_not_taken_for_a_step_of_the_databases_cloc
     const WAIT: Duration = Duration::from_millis(1500);
     let url = Cluster::shared().await.database().await;
     let database = connect(&url).await;
+    // A transaction sees the activity of others as it was when it first looked.
+    let look = connect(&url).await;
     let service = start(&[("DATABASE_URL", url)]);
     let mut client = service.client();
     create(&mut client, inbound()).await;
@@ -139,7 +141,7 @@ async fn a_commit_that_has_to_wait_is_not_taken_for_a_step_of_the_databases_cloc
     database.batch_execute(lock).await.expect("it is free");
     let release = async {
         eventually("the commit waits", async || {
-            running(&database, "voicecall writer", true).await > 0
+            running(&look, "voicecall writer", true).await > 0
         })
         .await;
         tokio::time::sleep(WAIT).await;
