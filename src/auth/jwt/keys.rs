@@ -283,7 +283,7 @@ mod tests {
             format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{one}"}}"#),
             private,
         ] {
-            assert!(parse(&[key.clone()]).is_err(), "{key}");
+            assert!(parse(std::slice::from_ref(&key)).is_err(), "{key}");
         }
     }
 
