@@ -56,6 +56,18 @@ async fn a_batch_below_the_lost_head_is_found_and_not_run_again() {
     let second = lost.pair.second().await;
     let mut writes = lost.batch_waits(&lost.pair.second_url()).await;
     set(&second, "synchronous_standby_names", "nobody").await;
+    // It takes a moment until commits wait: this one does as soon as any does.
+    let probe = lost.pair.second().await;
+    let probing = tokio::spawn(async move {
+        let wait = "SET synchronous_commit = on";
+        probe.batch_execute(wait).await.expect("it may");
+        let commit = "SELECT pg_logical_emit_message(true, 'probe', 'x'::text)";
+        while probe.batch_execute(commit).await.is_ok() {}
+    });
+    eventually("commits wait", async || {
+        count(&second, "pg_stat_activity WHERE wait_event = 'SyncRep'").await > 0
+    })
+    .await;
     writes.release().await;
     eventually("the batch is committed", async || {
         count(&second, WAITING_FOR_STANDBY).await > 0
@@ -70,6 +82,7 @@ async fn a_batch_below_the_lost_head_is_found_and_not_run_again() {
         lost.pair.second.kill();
         lost.pair.second.restart();
     });
+    probing.await.expect("its connection is lost");
     let mut another = lost.overtake().await;
     lost.make_reachable();
     lost.check(writes, &mut another).await;
