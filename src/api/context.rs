@@ -144,9 +144,8 @@ impl Connection {
     }
 }
 
-/// Whether a connection with so many in progress may have another one: it never has more than are
-/// free, and its second and later ones leave a reserve for the first ones of others. So however
-/// many connections take what they can, something is left.
+/// Whether a connection with `in_progress` requests may have another one: it never has more than
+/// are free, and its second and later ones leave a reserve for the first ones of others.
 fn leaves_some(in_progress: usize, free: usize, reserve: usize) -> bool {
     in_progress == 0 || in_progress + reserve < free
 }

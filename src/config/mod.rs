@@ -101,7 +101,7 @@ pub struct Serve {
     #[arg(long, env = "VOICECALL_COMPRESS_RESPONSES")]
     pub compress_responses: bool,
 
-    /// Concurrent requests, of which one connection may have a quarter, and never more than are
+    /// Concurrent requests, of which one connection may have a quarter, and no more than are
     /// free; more are refused with
     /// RESOURCE_EXHAUSTED.
     #[arg(

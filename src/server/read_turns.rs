@@ -80,7 +80,7 @@ impl ReadTurns {
     }
 }
 
-/// The bytes of the turn after one of so many bytes, in which so many requests have begun.
+/// The length of the next turn, after one of `bytes` in which `begun` requests began.
 fn next_turn(bytes: usize, begun: usize) -> usize {
     if begun > MAX_BEGUN {
         (bytes / 2).max(MIN_TURN_BYTES)

@@ -13,7 +13,7 @@ use crate::{
     store::Supervisor,
 };
 
-/// The security of the server. By default there is none: whoever reaches the socket may do
+/// The security of the server. By default there is none: anyone who reaches the socket may do
 /// everything.
 #[derive(Default)]
 pub struct Security {

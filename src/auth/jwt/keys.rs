@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tracing::warn;
 
-/// RSA keys have so many bits; smaller ones are not safe, and larger ones cost too much.
+/// The bits of an RSA key: smaller ones are not safe, and larger ones cost too much.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 /// The points of Ed25519 whose order divides 8, without their sign, and the other encodings of
 /// two of them.

@@ -22,8 +22,7 @@ use crate::reload;
 const TOKEN_PREFIX: &str = "vct_";
 const RANDOM_BYTES: usize = 32;
 
-/// Tokens have at least so many characters: as many as 32 random bytes in hexadecimal or
-/// base64.
+/// The least length of a token: 32 random bytes are longer, in hexadecimal and in base64.
 const MIN_TOKEN_BYTES: usize = 32;
 
 /// The policy as it is now.
