@@ -7,7 +7,8 @@
 //!   `(state, command) -> change | error`
 //! - [`change`]: one entry of the change log; [`pending`]: one that is not committed yet
 //! - [`filter`]: which calls are meant, as a predicate
-//! - [`view`]: what a change means to the calls that a filter matches
+//! - [`narrowing`]: which calls a caller may see and change, where these are not all
+//! - [`view`]: what a change means to the calls that a filter matches and a caller may see
 //! - [`list`]: how a list is ordered and where a page of it begins
 //! - [`stats`]: how calls are grouped and counted
 //!
@@ -20,6 +21,7 @@ pub mod field;
 pub mod filter;
 pub mod list;
 pub mod machine;
+pub mod narrowing;
 pub mod pending;
 pub mod stats;
 pub mod text;
@@ -31,6 +33,7 @@ pub use change::{Change, ChangeKind};
 pub use command::{Command, ConflictPolicy, Draft, Edit, Patch, Record};
 pub use field::{Field, FieldSet};
 pub use filter::Filter;
+pub use narrowing::{Narrowing, StaffNarrowing};
 pub use pending::{PendingCall, PendingChange};
 pub use text::{Identifier, PhoneNumber, Summary, Url};
 pub use time::{PendingTime, Timestamp};
