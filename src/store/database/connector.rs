@@ -1,8 +1,9 @@
-//! Makes sessions: tries the servers of the URL in turn, each within its share of the
-//! time, the handshake and the session's settings included, the last good one first.
+//! Opens sessions. It tries the servers of the URL in turn, beginning with the one that gave
+//! the last session. Each has its share of the time, for the connection, the TLS handshake and
+//! the session's settings.
 //!
-//! A server that follows another one is passed over, unless the URL asks for any and the
-//! session only reads: what a standby shows may be older than what was answered before.
+//! A standby is skipped, unless the URL says `target_session_attrs=any` and the session only
+//! reads: what a standby shows may be older than what was acknowledged before.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -29,7 +30,7 @@ use tracing::warn;
 
 use super::{
     role::Role,
-    servers::{Server, servers, ssl_mode, standbys_will_do},
+    servers::{Server, accepts_standbys, servers, ssl_mode},
     session::{Session, SessionError},
     slots::Slots,
     tls::{self, Tls},
@@ -39,15 +40,16 @@ use crate::store::error::OpenError;
 
 /// How long all servers together may take to give a session.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// What each of them has at least, however many there are.
+/// The least time that each of them has, however many there are.
 const MIN_SHARE: Duration = Duration::from_secs(1);
-/// After how long without an acknowledgement a connection is given up.
+/// How long sent data may remain unacknowledged before the connection is given up.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long something that comes first waits for a connection, and how often it asks.
+/// How long a use that comes first (see `slots`) waits for a connection, and how often it
+/// tries.
 const SLOT_TIME: Duration = Duration::from_secs(2);
-const ASK_EVERY: Duration = Duration::from_millis(20);
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Makes sessions with one database. Clones share what was learnt of its servers.
+/// Opens sessions with one database. Clones share what is known of its servers.
 #[derive(Debug, Clone)]
 pub struct Connector(Arc<Inner>);
 
@@ -57,14 +59,14 @@ struct Inner {
     /// What is the same for all servers.
     config: Config,
     tls: Tls,
-    /// Whether reads may go to a standby.
-    standbys_will_do: bool,
+    /// Whether reads may use a standby.
+    accepts_standbys: bool,
     in_random_order: bool,
     /// The place of the server that gave the last session.
     last_good: AtomicUsize,
-    /// Owns what drives the connections, which ends with their sessions.
+    /// Owns the tasks that drive the connections. Each ends with its session.
     tasks: TaskTracker,
-    /// What drives them, to end all at once.
+    /// The same tasks, to end all of them at once.
     drivers: Mutex<Vec<AbortHandle>>,
     slots: Slots,
 }
@@ -99,7 +101,7 @@ impl Connector {
     /// keyword string).
     ///
     /// # Errors
-    /// [`OpenError::BadUrl`], without repeating the URL, which may hold a
+    /// [`OpenError::BadUrl`], which does not repeat the URL, because that may contain a
     /// password.
     pub fn new(url: &str) -> Result<Self, OpenError> {
         let bad = |error: tokio_postgres::Error| {
@@ -117,7 +119,7 @@ impl Connector {
             in_random_order: config.get_load_balance_hosts() == LoadBalanceHosts::Random,
             config: without_servers(&config, ssl_mode),
             tls,
-            standbys_will_do: standbys_will_do(parameters.target.as_deref())?,
+            accepts_standbys: accepts_standbys(parameters.target.as_deref())?,
             last_good: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
             drivers: Mutex::default(),
@@ -125,7 +127,7 @@ impl Connector {
         })))
     }
 
-    /// The database in a few words, without its password.
+    /// The database's name and servers, for messages: without the password.
     #[must_use]
     pub fn describe(&self) -> String {
         let hosts: Vec<String> = self.0.servers.iter().map(Server::name).collect();
@@ -141,9 +143,9 @@ impl Connector {
     /// Connects, within about 5 s.
     ///
     /// # Errors
-    /// [`OpenError::Connect`]: each server that was tried, and why it would not do.
-    /// [`OpenError::NoConnectionLeft`]: one of them would, but has no connection left, or
-    /// only for what comes first (see `slots`).
+    /// [`OpenError::Connect`]: each server that was tried, and why it gave no session.
+    /// [`OpenError::NoConnectionLeft`]: one of them has no connection left, or the last ones
+    /// are for uses that come first (see `slots`).
     pub(in crate::store) async fn connect(&self, role: Role) -> Result<Session, OpenError> {
         if role.gives_way() && self.0.slots.are_short() {
             return Err(self.no_connection_left("writes and look-ups come first"));
@@ -183,8 +185,8 @@ impl Connector {
         })
     }
 
-    /// The same for what comes first: what gives way gives up what it does not use, and makes
-    /// nothing new meanwhile.
+    /// Connects for a use that comes first. If there is no connection left, the other uses
+    /// close their idle sessions, and open none until this one is open or has given up.
     pub(in crate::store) async fn connect_first(&self, role: Role) -> Result<Session, OpenError> {
         let session = self.connect(role).await;
         if !matches!(session, Err(OpenError::NoConnectionLeft { .. })) {
@@ -194,7 +196,7 @@ impl Connector {
         let give_up = Instant::now() + SLOT_TIME;
         loop {
             self.0.slots.close_idle();
-            sleep(ASK_EVERY).await;
+            sleep(RETRY_INTERVAL).await;
             let session = self.connect(role).await;
             let is_full = matches!(session, Err(OpenError::NoConnectionLeft { .. }));
             if !is_full || Instant::now() >= give_up {
@@ -203,7 +205,7 @@ impl Connector {
         }
     }
 
-    /// What gets connections when there are none left.
+    /// Which uses get the last connections.
     pub(in crate::store) fn slots(&self) -> &Slots {
         &self.0.slots
     }
@@ -220,8 +222,8 @@ impl Connector {
         }
     }
 
-    /// Ends all sessions but this one: they are lost to whatever waits for them. For when
-    /// old connections are known to swallow what is sent.
+    /// Ends all sessions but this one, so that what waits for them fails at once. For when
+    /// old connections are known to be dead, although nothing has closed them.
     pub(super) fn abandon_all_but(&self, session: &Session) {
         let kept = session.driver();
         let mut drivers = self.drivers();
@@ -239,7 +241,7 @@ impl Connector {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the next sessions look at the other servers before the present one.
+    /// Makes the next sessions try the other servers before the present one.
     pub(in crate::store) fn try_others_first(&self) {
         let servers = self.0.servers.len();
         let last_good = self.0.last_good.load(Ordering::Acquire);
@@ -329,7 +331,7 @@ impl Connector {
         {
             config.ssl_mode(SslMode::Disable);
             let plain = config.connect(tls()).await;
-            // Where neither way works, the first error tells more.
+            // If neither way works, the first error says more.
             result = plain.or(result);
         }
         let (client, connection) = result.map_err(|error| Unreached::from(&error))?;
@@ -338,7 +340,7 @@ impl Connector {
             SessionError::Settings(error) => Unreached::from(&error),
             SessionError::Driver(error) => error.to_string().into(),
         })?;
-        if is_standby && (role.needs_primary() || !self.0.standbys_will_do) {
+        if is_standby && (role.needs_primary() || !self.0.accepts_standbys) {
             return Err("the server is a standby".to_owned().into());
         }
         let mut drivers = self.drivers();
@@ -349,7 +351,7 @@ impl Connector {
     }
 }
 
-/// The same settings for servers to be named.
+/// The same settings without the servers.
 fn without_servers(from: &Config, ssl_mode: SslMode) -> Config {
     let mut config = Config::new();
     if let Some(user) = from.get_user() {
@@ -380,7 +382,7 @@ fn without_servers(from: &Config, ssl_mode: SslMode) -> Config {
     config
 }
 
-/// Why a connection failed, in the words of what knows best.
+/// Why a connection failed: the underlying error, which says most.
 fn explanation(error: &tokio_postgres::Error) -> String {
     if let Some(error) = tls::handshake_error(error) {
         return format!("no TLS connection: {error}");

@@ -19,6 +19,7 @@ pub(super) struct Server {
     pub(super) address: Option<IpAddr>,
     pub(super) port: u16,
 }
+
 impl Server {
     pub(super) fn name(&self) -> String {
         let host = match &self.host {
@@ -91,9 +92,9 @@ pub(super) fn ssl_mode(config: &Config, servers: &[Server]) -> Result<SslMode, O
     Ok(mode)
 }
 
-/// Whether reads may go to a standby, by `target_session_attrs`. By default they may not,
-/// other than with libpq: a call that was answered must not be missing from the next read.
-pub(super) fn standbys_will_do(target: Option<&str>) -> Result<bool, OpenError> {
+/// Whether reads may use a standby, by `target_session_attrs`. By default they may not, unlike
+/// in libpq: a write that was acknowledged must not be missing from the next read.
+pub(super) fn accepts_standbys(target: Option<&str>) -> Result<bool, OpenError> {
     match target {
         None | Some("read-write" | "primary") => Ok(false),
         Some("any") => Ok(true),

@@ -1,9 +1,9 @@
 //! TLS to the database: what `sslmode` and its companions mean, and the
 //! verification that they ask for.
 //!
-//! The meanings are libpq's, with less guessing: there are no default files in a
-//! home directory, a file that is named has to be there, and an `sslrootcert`
-//! that would verify nothing is refused. The files are read once, at the start.
+//! The meanings are libpq's, but stricter: no default files in a home directory are
+//! used, a file that is named must exist, and an `sslrootcert` that would verify
+//! nothing is refused. The files are read once, at startup.
 //!
 //! It does not know hosts, sockets or sessions: `connector` does.
 
@@ -83,7 +83,7 @@ impl Tls {
         })
     }
 
-    /// What of it tokio-postgres decides on.
+    /// The mode for tokio-postgres, which decides only whether to use TLS.
     pub(super) fn ssl_mode(&self) -> SslMode {
         match self.mode {
             Mode::Disable => SslMode::Disable,
@@ -92,7 +92,7 @@ impl Tls {
         }
     }
 
-    /// Does the handshakes.
+    /// What does the handshakes.
     pub(super) fn connector(&self) -> MakeRustlsConnect {
         self.connector.clone()
     }
@@ -108,8 +108,8 @@ impl Mode {
     fn parse(word: &str) -> Result<Self, OpenError> {
         match word {
             "disable" => Ok(Self::Disable),
-            // `allow` would encrypt only where plaintext is refused; nobody loses
-            // by encrypting wherever it is offered.
+            // `allow` would encrypt only if plaintext is refused; nothing is lost by
+            // encrypting wherever the server offers it.
             "allow" | "prefer" => Ok(Self::Prefer),
             "require" => Ok(Self::Require),
             "verify-ca" => Ok(Self::VerifyCa),
@@ -121,27 +121,27 @@ impl Mode {
     }
 }
 
-/// The handshake's own error, if that is what the connection failed with.
+/// The error of the TLS handshake, if that is why the connection failed.
 pub(super) fn handshake_error(error: &tokio_postgres::Error) -> Option<&TlsError> {
     let error = error.source()?.downcast_ref::<io::Error>()?;
     error.get_ref()?.downcast_ref()
 }
 
 /// Whether the connection may succeed without TLS: the handshake failed, or the
-/// server's pg_hba.conf does not let us in by TLS.
+/// server's pg_hba.conf does not admit us over TLS.
 pub(super) fn is_refused(error: &tokio_postgres::Error) -> bool {
     handshake_error(error).is_some()
         || error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
 }
 
-/// Whose certificates are good.
+/// Whose certificates are accepted.
 #[derive(Debug)]
 enum Trust {
     Anyone,
     Authorities {
         roots: RootCertStore,
-        /// What `sslrootcert` holds. A server's self-signed certificate may be
-        /// its own authority.
+        /// The certificates in `sslrootcert`. A server's self-signed certificate may be
+        /// among them, as its own CA.
         named: Vec<CertificateDer<'static>>,
         checks_name: bool,
     },
@@ -159,7 +159,7 @@ impl Trust {
             (Mode::VerifyCa, None) => Err(bad("sslmode=verify-ca needs sslrootcert")),
             (Mode::Require | Mode::VerifyCa, Some("system")) => {
                 Err(bad("sslrootcert=system needs sslmode=verify-full: \
-                 anyone may have a certificate of a public authority"))
+                 anyone can get a certificate from a public CA"))
             }
             (Mode::VerifyFull, None | Some("system")) => Ok(Self::Authorities {
                 roots: system_roots()?,
@@ -184,15 +184,15 @@ impl Trust {
     }
 }
 
-/// The operating system's: they include what the operator has added, and are
-/// kept current without us.
+/// The operating system's CA certificates: they include those that the operator has added,
+/// and are kept current without us.
 fn system_roots() -> Result<RootCertStore, OpenError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         return Err(bad(
-            "sslmode=verify-full finds no certificate authorities on this machine: \
-             install ca-certificates, or name a file by sslrootcert",
+            "sslmode=verify-full finds no CA certificates on this machine: \
+             install ca-certificates, or name a file with sslrootcert",
         ));
     }
     Ok(roots)
@@ -223,7 +223,7 @@ fn unusable(parameter: &str, wanted: &str, error: &pem::Error) -> OpenError {
         pem::Error::NoItemsFound => bad(format!(
             "the {parameter} file contains no {wanted} in PEM format"
         )),
-        // The error may quote the file.
+        // The error may quote the file, which may hold a key.
         _ => bad(format!("the {parameter} file is not valid PEM")),
     }
 }
@@ -232,9 +232,9 @@ fn bad(reason: impl Into<String>) -> OpenError {
     OpenError::BadUrl(reason.into())
 }
 
-/// Verifies as much as the mode asks for. Handshakes are always verified: that
-/// the server has the key of the certificate that it shows is what SCRAM's
-/// channel binding rests on, also where the certificate itself may be anyone's.
+/// Verifies as much as the mode asks for. The signature of the handshake is always verified,
+/// even if any certificate is accepted: it proves that the server has the certificate's key,
+/// and SCRAM's channel binding relies on that.
 #[derive(Debug)]
 struct Verifier {
     trust: Trust,
@@ -262,7 +262,7 @@ impl ServerCertVerifier for Verifier {
         let (algorithms, chain) = (self.algorithms.all, intermediates);
         match verify_server_cert_signed_by_trust_anchor(&certificate, roots, chain, now, algorithms)
         {
-            // It is marked as an authority's. Its dates are good: they come first.
+            // The certificate is marked as a CA's. Its dates are valid: they are checked first.
             Err(TlsError::InvalidCertificate(CertificateError::Other(_)))
                 if named.contains(end_entity) => {}
             result => result?,

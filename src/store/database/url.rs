@@ -1,14 +1,14 @@
 //! What a database URL says about TLS and about standbys, in both of its forms:
-//! `postgres://…` and libpq's keywords and values. tokio-postgres knows part of it and
-//! refuses the rest, or does not tell what was asked for from its default, so all of it
-//! is taken out before tokio-postgres reads the URL.
+//! `postgres://…` and libpq's keywords and values. Of these parameters tokio-postgres knows
+//! some and refuses the others, and it does not say whether a value was given or is the
+//! default. So they are all removed before tokio-postgres reads the URL.
 //!
 //! It does not know what the parameters mean: `tls` and `connector` do.
 
 use percent_encoding::percent_decode_str;
 
-/// The parameters of a database URL that are ours to read. One that is repeated counts
-/// as it was given last, as with libpq.
+/// The parameters of a database URL that we read ourselves. If one is repeated, the last
+/// value counts, as in libpq.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Parameters {
     /// `sslmode`.
@@ -19,13 +19,13 @@ pub(super) struct Parameters {
     pub(super) certificate: Option<String>,
     /// `sslkey`: a file.
     pub(super) key: Option<String>,
-    /// `target_session_attrs`: which servers will do.
+    /// `target_session_attrs`: which servers are acceptable.
     pub(super) target: Option<String>,
 }
 
 impl Parameters {
-    /// Takes our parameters out of the URL; the rest is for tokio-postgres,
-    /// errors included.
+    /// Takes our parameters out of the URL. The rest is for tokio-postgres, which also finds
+    /// what is wrong with it.
     pub(super) fn take_from(url: &str) -> (String, Self) {
         let is_url = ["postgres://", "postgresql://"]
             .iter()
@@ -39,7 +39,7 @@ impl Parameters {
 
     fn take_from_query(url: &str) -> (String, Self) {
         let mut parameters = Self::default();
-        // A password may hold a question mark.
+        // A password may contain a question mark.
         let host = url.find('@').unwrap_or_default();
         let Some(query) = url[host..].find('?').map(|place| host + place) else {
             return (url.to_owned(), parameters);
@@ -74,7 +74,7 @@ impl Parameters {
         (rest, parameters)
     }
 
-    /// Keeps the parameter if it is one of ours, and says whether it is.
+    /// Keeps the parameter if it is one of ours, and returns whether it is.
     fn take(&mut self, key: &str, value: String) -> bool {
         let (place, empty_is_absent) = match key {
             "sslmode" => (&mut self.mode, false),
@@ -94,8 +94,8 @@ fn decoded(text: &str) -> String {
 }
 
 /// The first `key = value` of the text: the key, the value without its quotes
-/// and backslashes, and what follows. `None` at the end, and where the text is
-/// not well formed.
+/// and backslashes, and what follows. `None` at the end of the text, and if it is not well
+/// formed.
 fn first_pair(text: &str) -> Option<(&str, String, &str)> {
     let (key, rest) = text.split_once('=')?;
     let key = key.trim();

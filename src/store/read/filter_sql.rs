@@ -9,14 +9,14 @@ use crate::{
     store::{schema::voice_calls as t, values::to_sql_time},
 };
 
-/// So many conditions make a filter that many clients ask for.
+/// The most conditions in a filter that counts as common.
 const MAX_COMMON: usize = 2;
 
-/// A query on the calls that is still being put together.
+/// A query on the calls that is still being built.
 pub(crate) type CallQuery<'a> = t::BoxedQuery<'a, Pg>;
 
-/// Adds `column = value` for one value and `column = ANY (values)` for more:
-/// the plain form is the one whose index also gives the order of the page.
+/// Adds `column = value` for one value and `column = ANY (values)` for more: only with the
+/// first form does the column's index also give the order of the page.
 macro_rules! any_of {
     ($query:ident, $column:expr, $values:expr) => {
         match $values.as_slice() {
@@ -27,9 +27,9 @@ macro_rules! any_of {
     };
 }
 
-/// Whether an indexed text is one of these. The index is of hashes. The text itself is
+/// Whether an indexed text is one of these. The index is on hashes. The text itself is
 /// compared in a form whose selectivity the planner does not multiply with that of the
-/// hash: it would expect next to no rows, and sort them all.
+/// hash: otherwise it would expect hardly any rows, and choose to sort all of them.
 fn text_is<'a>(column: &str, texts: Vec<&'a str>) -> Predicate<'a> {
     let keyed = Predicate::default();
     match texts.as_slice() {
@@ -50,7 +50,7 @@ fn text_is<'a>(column: &str, texts: Vec<&'a str>) -> Predicate<'a> {
     }
 }
 
-/// The calls that the filter means.
+/// The calls that the filter matches.
 pub(crate) fn filtered(filter: &Filter) -> CallQuery<'_> {
     let query = filtered_but_for_numbers(filter);
     if filter.numbers.is_empty() {
@@ -61,8 +61,8 @@ pub(crate) fn filtered(filter: &Filter) -> CallQuery<'_> {
     query.filter(from.or(text_is("to_number", numbers)))
 }
 
-/// The same calls in parts without a call in common, each of which an index gives in
-/// the order of a page. An OR of two columns has no such index.
+/// The same calls in disjoint parts, each of which an index returns in the order of a page.
+/// No index does that for an OR of two columns.
 pub(crate) fn filtered_in_parts(filter: &Filter) -> Vec<CallQuery<'_>> {
     let [one] = filter.numbers.as_slice() else {
         return vec![filtered(filter)];
@@ -141,7 +141,7 @@ fn filter_ranges<'a>(mut query: CallQuery<'a>, filter: &Filter) -> CallQuery<'a>
     query
 }
 
-/// How many values the filter has of each kind that a predicate compares with.
+/// The number of values in each list of the filter.
 fn values(filter: &Filter) -> [usize; 9] {
     [
         filter.uids.len(),
@@ -156,7 +156,7 @@ fn values(filter: &Filter) -> [usize; 9] {
     ]
 }
 
-/// Which ends of ranges the filter has.
+/// Which bounds of ranges the filter has.
 fn bounds(filter: &Filter) -> [bool; 6] {
     [
         filter.created.after.is_some(),
@@ -168,7 +168,8 @@ fn bounds(filter: &Filter) -> [bool; 6] {
     ]
 }
 
-/// Whether the filter says so little that there are few statements like it.
+/// Whether the filter has so few conditions that there are few different statements of its
+/// kind, which connections can keep prepared.
 pub(crate) fn is_common(filter: &Filter) -> bool {
     let flags = [
         filter.handled.is_some(),
@@ -180,8 +181,8 @@ pub(crate) fn is_common(filter: &Filter) -> bool {
     said <= MAX_COMMON
 }
 
-/// Whether, besides, the filter has no ranges and no value but one of each kind: then
-/// one index gives the page in its order, whatever the values are.
+/// Whether the filter is common, has no ranges and no uids, and at most one value in each
+/// list: then one index returns the page in its order, whatever the values are.
 pub(crate) fn is_plain(filter: &Filter) -> bool {
     is_common(filter)
         && filter.uids.is_empty()
@@ -197,8 +198,8 @@ fn numbers(numbers: &[PhoneNumber]) -> Vec<&str> {
     numbers.iter().map(PhoneNumber::as_str).collect()
 }
 
-/// `column IN ('word', …)`, or false without words. The words stand in the SQL
-/// itself, because the planner uses a partial index only for a constant.
+/// `column IN ('word', …)`, or false without words. The words are constants in the SQL,
+/// because the planner uses a partial index only if it knows the value.
 fn in_literals(column: &str, words: impl Iterator<Item = &'static str>) -> Predicate<'static> {
     let words: Vec<_> = words.collect();
     let predicate = Predicate::default();
