@@ -16,15 +16,15 @@ use prost::Message;
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
 use tonic::Code;
 use voicecall::proto::{
-    BatchCreateVoiceCallsRequest, GetVoiceCallRequest, ImportConflictPolicy, ImportSettings,
-    ImportVoiceCallsRequest, ListVoiceCallsRequest, VoiceCall, import_voice_calls_request,
+    BatchCreateVoiceCallsRequest, GetVoiceCallRequest, ImportConflictPolicy, ListVoiceCallsRequest,
+    VoiceCall,
 };
 
 use super::compression::{GZIP, compressed};
 use crate::support::{
     Client, Server, assert_refused, create, eventually_within, frames,
     frames::{HEADERS, put_request},
-    get, inbound,
+    get, import, inbound,
     postgres::Cluster,
     raw::frame,
     retry_after,
@@ -352,13 +352,7 @@ async fn an_import_that_sends_nothing_ends_with_a_reason() {
     narrow.api.max_transfers = 1;
     let server = Server::start_with(narrow).await;
     let mut client = server.client();
-    let first = ImportVoiceCallsRequest {
-        message: Some(import_voice_calls_request::Message::Settings(
-            ImportSettings {
-                conflict_policy: ImportConflictPolicy::Skip.into(),
-            },
-        )),
-    };
+    let first = import::settings(ImportConflictPolicy::Skip);
     let silent = stream::iter([first]).chain(stream::pending());
     let response = client.import_voice_calls(silent).await.expect("it begins");
     let ended = response.into_inner().message().await;

@@ -9,28 +9,29 @@ use voicecall::proto::{
 
 use super::Client;
 
-/// Imports these calls, the first of which is number 0; returns the answers as they came,
-/// and how the stream ended.
-pub(crate) async fn import(
-    client: &mut Client,
-    policy: ImportConflictPolicy,
-    calls: impl IntoIterator<Item = VoiceCall>,
-) -> (Vec<ImportVoiceCallsResponse>, Result<(), Status>) {
-    let settings = Message::Settings(ImportSettings {
-        conflict_policy: policy.into(),
-    });
-    let records = (0..).zip(calls).map(|(sequence, call)| {
-        Message::Record(ImportRecord {
+/// The first message.
+pub(crate) fn settings(policy: ImportConflictPolicy) -> ImportVoiceCallsRequest {
+    ImportVoiceCallsRequest {
+        message: Some(Message::Settings(ImportSettings {
+            conflict_policy: policy.into(),
+        })),
+    }
+}
+
+pub(crate) fn record(sequence: i64, voice_call: VoiceCall) -> ImportVoiceCallsRequest {
+    ImportVoiceCallsRequest {
+        message: Some(Message::Record(ImportRecord {
             sequence,
-            voice_call: Some(call),
-        })
-    });
-    let messages: Vec<_> = std::iter::once(settings)
-        .chain(records)
-        .map(|message| ImportVoiceCallsRequest {
-            message: Some(message),
-        })
-        .collect();
+            voice_call: Some(voice_call),
+        })),
+    }
+}
+
+/// Sends these messages; returns the answers as they came, and how the stream ended.
+pub(crate) async fn send(
+    client: &mut Client,
+    messages: Vec<ImportVoiceCallsRequest>,
+) -> (Vec<ImportVoiceCallsResponse>, Result<(), Status>) {
     let mut answers = Vec::new();
     let mut stream = match client.import_voice_calls(stream::iter(messages)).await {
         Ok(stream) => stream.into_inner(),
@@ -43,4 +44,18 @@ pub(crate) async fn import(
             Err(status) => return (answers, Err(status)),
         }
     }
+}
+
+/// Imports these calls, the first of which is number 0; returns the answers as they came,
+/// and how the stream ended.
+pub(crate) async fn import(
+    client: &mut Client,
+    policy: ImportConflictPolicy,
+    calls: impl IntoIterator<Item = VoiceCall>,
+) -> (Vec<ImportVoiceCallsResponse>, Result<(), Status>) {
+    let records = (0..)
+        .zip(calls)
+        .map(|(sequence, call)| record(sequence, call));
+    let messages = std::iter::once(settings(policy)).chain(records).collect();
+    send(client, messages).await
 }

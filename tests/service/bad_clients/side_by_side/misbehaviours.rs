@@ -12,15 +12,15 @@ use tokio::{
     time::{interval, sleep, timeout},
 };
 use voicecall::proto::{
-    GetVoiceCallRequest, GetVoiceCallStatsRequest, ImportConflictPolicy, ImportSettings,
-    ImportVoiceCallsRequest, ListVoiceCallsRequest, Live, VoiceCallFilter, WatchVoiceCallsRequest,
-    import_voice_calls_request, watch_voice_calls_request::Start,
+    GetVoiceCallRequest, GetVoiceCallStatsRequest, ImportConflictPolicy, ListVoiceCallsRequest,
+    Live, VoiceCallFilter, WatchVoiceCallsRequest, watch_voice_calls_request::Start,
 };
 
 use super::super::stalled::{Connection, message, never};
 use crate::support::{
     frames,
     frames::{GOAWAY, put_headers, put_request, put_reset},
+    import::settings,
     reference,
     server::client,
     watcher::{from, snapshot},
@@ -33,6 +33,8 @@ pub(super) const LARGE: &str = "large";
 const PAUSE: Duration = Duration::from_secs(1);
 const WINDOW: u32 = 65_535;
 const WIDE_WINDOW: u32 = 1 << 20;
+/// The last stream that one connection is used for: there are twice as many.
+const MAX_STREAM: u32 = 1 << 30;
 
 /// Misbehaves at this endpoint for ever; calls the second when it has begun.
 type Misbehave = fn(String, fn()) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -43,57 +45,51 @@ pub(super) struct Misbehaviour {
     pub(super) run: Misbehave,
 }
 
-pub(super) const MISBEHAVIOURS: [Misbehaviour; 9] = [
-    Misbehaviour {
-        name: "2,000 requests without bodies",
-        run: |endpoint, begun| Box::pin(requests_without_bodies(endpoint, begun)),
-    },
-    Misbehaviour {
-        name: "1,100 connections of one byte",
-        run: |endpoint, begun| Box::pin(connections_of_one_byte(endpoint, begun)),
-    },
-    Misbehaviour {
-        name: "400 unread lists of two megabytes",
-        run: |endpoint, begun| Box::pin(unread_lists(endpoint, begun)),
-    },
-    Misbehaviour {
-        name: "2,000 lists and 400 statistics cancelled",
-        run: |endpoint, begun| Box::pin(cancelled_reads(endpoint, begun)),
-    },
-    Misbehaviour {
-        name: "16 clients of statistics",
-        run: |endpoint, begun| Box::pin(statistics(endpoint, begun)),
-    },
-    Misbehaviour {
-        name: "64 silent imports",
-        run: |endpoint, begun| Box::pin(silent_imports(endpoint, begun)),
-    },
-    Misbehaviour {
-        name: "a flood of requests reset at once",
-        run: |endpoint, begun| Box::pin(flood(endpoint, begun)),
-    },
-    Misbehaviour {
-        name: "fan-outs of 100 cancelled 60 times",
-        run: |endpoint, begun| Box::pin(cancelled_fan_outs(endpoint, begun)),
-    },
-    Misbehaviour {
-        name: "10,000 snapshots at once",
-        run: |endpoint, begun| Box::pin(snapshots(endpoint, begun)),
-    },
-];
+/// The list of misbehaviours: each with its name and its function.
+macro_rules! misbehaviours {
+    ($($name:literal: $run:ident,)*) => {
+        pub(super) const MISBEHAVIOURS: &[Misbehaviour] = &[$(Misbehaviour {
+            name: $name,
+            run: |endpoint, begun| Box::pin($run(endpoint, begun)),
+        }),*];
+    };
+}
+
+misbehaviours! {
+    "2,000 requests without bodies": requests_without_bodies,
+    "1,100 connections of one byte": connections_of_one_byte,
+    "400 unread lists of two megabytes": unread_lists,
+    "2,000 lists and 400 statistics cancelled": cancelled_reads,
+    "16 clients of statistics": statistics,
+    "64 silent imports": silent_imports,
+    "a flood of requests reset at once": flood,
+    "fan-outs of 100 cancelled 60 times": cancelled_fan_outs,
+    "10,000 snapshots at once": snapshots,
+}
+
+/// Opens connections, and has this done on each of them so many times at once.
+async fn on_connections<F: Future<Output = ()> + Send + 'static>(
+    endpoint: &str,
+    window: u32,
+    (connections, times): (usize, usize),
+    misbehave: impl Fn(Connection) -> F,
+) -> JoinSet<()> {
+    let mut open = JoinSet::new();
+    for _ in 0..connections {
+        let connection = Connection::open_with(endpoint, window).await;
+        for _ in 0..times {
+            open.spawn(misbehave(connection.clone()));
+        }
+    }
+    open
+}
 
 /// On two connections; one that is answered is sent again.
 async fn requests_without_bodies(endpoint: String, begun: fn()) {
-    let mut open = JoinSet::new();
-    for _ in 0..2 {
-        let connection = Connection::open_with(&endpoint, WINDOW).await;
-        for _ in 0..1000 {
-            let mut connection = connection.clone();
-            open.spawn(async move {
-                while connection.try_send("GetVoiceCall", never()).await.is_ok() {}
-            });
-        }
-    }
+    let send = |mut connection: Connection| async move {
+        while connection.try_send("GetVoiceCall", never()).await.is_ok() {}
+    };
+    let open = on_connections(&endpoint, WINDOW, (2, 1000), send).await;
     // The first of them are on their way.
     sleep(PAUSE).await;
     begun();
@@ -139,27 +135,24 @@ async fn unread_lists(endpoint: String, begun: fn()) {
         }),
         ..Default::default()
     };
-    let mut open = JoinSet::new();
-    for _ in 0..8 {
-        let connection = Connection::open_with(&endpoint, WINDOW).await;
-        for _ in 0..50 {
-            let (mut connection, list) = (connection.clone(), list.clone());
-            open.spawn(async move {
-                loop {
-                    let sent = connection.try_send("ListVoiceCalls", message(&list));
-                    let Ok(response) = sent.await else {
-                        panic!("the connection was closed");
-                    };
-                    // A refusal is in the headers; what has begun is never read.
-                    if !response.headers().contains_key("grpc-status") {
-                        let _kept = response;
-                        future::pending::<()>().await;
-                    }
-                    sleep(PAUSE).await;
+    let send = |mut connection: Connection| {
+        let list = list.clone();
+        async move {
+            loop {
+                let sent = connection.try_send("ListVoiceCalls", message(&list));
+                let Ok(response) = sent.await else {
+                    panic!("the connection was closed");
+                };
+                // A refusal is in the headers; what has begun is never read.
+                if !response.headers().contains_key("grpc-status") {
+                    let _kept = response;
+                    future::pending::<()>().await;
                 }
-            });
+                sleep(PAUSE).await;
+            }
         }
-    }
+    };
+    let open = on_connections(&endpoint, WINDOW, (8, 50), send).await;
     begun();
     open.join_all().await;
 }
@@ -216,13 +209,7 @@ async fn silent_imports(endpoint: String, begun: fn()) {
         let mut client = client(&endpoint);
         imports.spawn(async move {
             loop {
-                let first = ImportVoiceCallsRequest {
-                    message: Some(import_voice_calls_request::Message::Settings(
-                        ImportSettings {
-                            conflict_policy: ImportConflictPolicy::Skip.into(),
-                        },
-                    )),
-                };
+                let first = settings(ImportConflictPolicy::Skip);
                 let silent = stream::iter([first]).chain(stream::pending());
                 if let Ok(response) = client.import_voice_calls(silent).await {
                     let mut responses = response.into_inner();
@@ -245,7 +232,7 @@ async fn flood(endpoint: String, begun: fn()) {
         let responses = tokio::spawn(async move { while frames.next().await.is_some() {} });
         let mut bytes = Vec::new();
         let mut stream = 1;
-        while stream < 1 << 30 {
+        while stream < MAX_STREAM {
             bytes.clear();
             for _ in 0..5000 {
                 put_headers(&mut bytes, stream);
@@ -285,7 +272,7 @@ async fn cancelled_fan_outs(endpoint: String, begun: fn()) {
         put_request(&mut bytes, 1, "WatchVoiceCalls", &watch.encode_to_vec());
         let mut stream = 1;
         let mut is_open = connection.write_all(&bytes).await.is_ok();
-        while is_open && !responses.is_finished() && stream < 1 << 30 {
+        while is_open && !responses.is_finished() && stream < MAX_STREAM {
             for _ in 0..60 {
                 let (mut requests, mut resets) = (Vec::new(), Vec::new());
                 for _ in 0..100 {
@@ -304,22 +291,15 @@ async fn cancelled_fan_outs(endpoint: String, begun: fn()) {
 
 /// On forty connections, all of which are read.
 async fn snapshots(endpoint: String, begun: fn()) {
-    let mut watches = JoinSet::new();
-    for _ in 0..40 {
-        let connection = Connection::open_with(&endpoint, WIDE_WINDOW).await;
-        for _ in 0..250 {
-            let mut connection = connection.clone();
-            watches.spawn(async move {
-                let request = message(&from(snapshot()));
-                let sent = connection.try_send("WatchVoiceCalls", request).await;
-                let Ok(response) = sent else {
-                    return;
-                };
-                let mut body = response.into_body();
-                while body.frame().await.is_some() {}
-            });
-        }
-    }
+    let watch = |mut connection: Connection| async move {
+        let request = message(&from(snapshot()));
+        let Ok(response) = connection.try_send("WatchVoiceCalls", request).await else {
+            return;
+        };
+        let mut body = response.into_body();
+        while body.frame().await.is_some() {}
+    };
+    let watches = on_connections(&endpoint, WIDE_WINDOW, (40, 250), watch).await;
     begun();
     watches.join_all().await;
     future::pending().await
