@@ -1,12 +1,6 @@
 //! The examples in other languages, run as their README says.
 
-use std::{
-    cell::Cell,
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{cell::Cell, collections::BTreeMap, process::Stdio, time::Duration};
 
 use futures_util::TryStreamExt;
 use serde_json::Value;
@@ -16,10 +10,6 @@ use tokio::{
     time::timeout,
 };
 use voicecall::{
-    auth::{
-        Scope,
-        jwt::issue::{Claims, SigningKey},
-    },
     client::{Client, Settings},
     proto::{
         CreateVoiceCallRequest, GetVoiceCallRequest, ListVoiceCallsRequest, PurgeVoiceCallRequest,
@@ -28,10 +18,10 @@ use voicecall::{
 };
 
 use crate::support::{
+    dir::Dir,
     eventually, inbound,
-    postgres::Cluster,
-    request_id,
-    server::{Process, Restartable},
+    server::Restartable,
+    tokens::{new_key, serve_with_key, token},
     writes::{Write, create_of, delete_of, handle_of, undelete_of, update_of},
 };
 
@@ -77,7 +67,7 @@ impl Language {
     }
 
     /// The calls of the copy that `watch` keeps in a file, by uid.
-    async fn copy(self, file: &Path) -> BTreeMap<String, Value> {
+    async fn copy(self, file: &str) -> BTreeMap<String, Value> {
         let json = match self {
             Self::Python => {
                 const DUMP: &str = "import json, sqlite3, sys
@@ -101,8 +91,7 @@ struct Consumer {
 }
 
 impl Consumer {
-    fn start(language: Language, target: &str, file: &Path) -> Self {
-        let file = file.to_str().expect("text");
+    fn start(language: Language, target: &str, file: &str) -> Self {
         let mut command = language.example("watch", &[target, file]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let mut child = child.expect("`scripts/install interop` has been run");
@@ -125,10 +114,6 @@ impl Consumer {
         let revision = line.split(' ').next().and_then(|word| word.parse().ok());
         revision.unwrap_or_else(|| panic!("no change: {line}"))
     }
-}
-
-fn scratch(language: Language) -> PathBuf {
-    std::env::temp_dir().join(format!("voicecall-{language:?}-{}", request_id()))
 }
 
 fn target(service: &Restartable) -> String {
@@ -221,7 +206,7 @@ async fn table(client: &Client) -> BTreeMap<String, VoiceCall> {
     by_uid.try_collect().await.expect("a list")
 }
 
-async fn assert_copied(language: Language, file: &Path, service: &Restartable) {
+async fn assert_copied(language: Language, file: &str, service: &Restartable) {
     let copy = language.copy(file).await;
     let table = table(&service.client()).await;
     assert!(copy.keys().eq(table.keys()), "{copy:#?} {table:#?}");
@@ -238,7 +223,8 @@ async fn assert_copied(language: Language, file: &Path, service: &Restartable) {
 async fn keeps_a_copy(language: Language) {
     let mut service = Restartable::start().await;
     let target = target(&service);
-    let file = scratch(language);
+    let dir = Dir::new();
+    let file = dir.path("copy");
     for _ in 0..2 {
         send(&service, create_of(inbound())).await;
     }
@@ -283,7 +269,6 @@ async fn keeps_a_copy(language: Language) {
     assert_eq!(line, format!("{} UPDATED {}", updated.revision, kept.uid));
 
     assert_copied(language, &file, &service).await;
-    std::fs::remove_file(file).expect("it is there");
 }
 
 #[tokio::test]
@@ -299,7 +284,8 @@ async fn the_node_consumer_keeps_a_copy_through_kills() {
 /// The place in another database's log is of no use, and what was copied from it
 /// neither.
 async fn starts_over(language: Language) {
-    let file = scratch(language);
+    let dir = Dir::new();
+    let file = dir.path("copy");
     for calls in [3, 2] {
         let service = Restartable::start().await;
         for _ in 0..calls {
@@ -311,7 +297,6 @@ async fn starts_over(language: Language) {
         assert_copied(language, &file, &service).await;
         consumer.child.kill().await.expect("it runs");
     }
-    std::fs::remove_file(file).expect("it is there");
 }
 
 #[tokio::test]
@@ -327,29 +312,9 @@ async fn the_node_consumer_starts_over_on_another_database() {
 /// When its token expires, the consumer goes on with the next one; it stops when the token is not
 /// valid.
 async fn goes_on_with_another_token(language: Language) {
-    let key = SigningKey::generate().expect("there are random numbers");
-    let issue = |seconds: u64| {
-        let claims = Claims {
-            subject: "test".into(),
-            issuer: "tests".into(),
-            audience: "voicecall".into(),
-            scopes: [Scope::Read, Scope::Write].into_iter().collect(),
-            lifetime: Duration::from_secs(seconds),
-            more: Vec::new(),
-        };
-        key.issue(&claims).expect("it can sign")
-    };
-    let (file, keys) = (scratch(language), scratch(language));
-    let (token, next) = (scratch(language), scratch(language));
-    let write = |path: &Path, text: &str| std::fs::write(path, text).expect("it can be written");
-    write(&keys, &key.key_set());
-    let service = Process::start(&[
-        ("DATABASE_URL", &Cluster::shared().await.database().await),
-        ("VOICECALL_AUTH_JWKS", keys.to_str().expect("text")),
-        ("VOICECALL_AUTH_ISSUER", "tests"),
-        ("VOICECALL_AUTH_AUDIENCE", "voicecall"),
-        ("VOICECALL_AUTH_LEEWAY", "0"),
-    ]);
+    let (dir, key) = (Dir::new(), new_key());
+    let issue = |seconds| token(&key, "test", Duration::from_secs(seconds));
+    let service = serve_with_key(&key, &dir).await;
     let client = Client::new(&Settings {
         token: Some(issue(600).into()),
         ..Settings::new(&service.endpoint)
@@ -368,9 +333,8 @@ async fn goes_on_with_another_token(language: Language) {
     };
     let target = service.endpoint.replace("http://", "");
     let start = || {
-        let args = [target.as_str(), file.to_str().expect("text")];
-        let mut command = language.example("watch", &args);
-        command.env("VOICECALL_TOKEN_FILE", &token);
+        let mut command = language.example("watch", &[&target, &dir.path("copy")]);
+        command.env("VOICECALL_TOKEN_FILE", dir.path("token"));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("it is installed");
         let errors = BufReader::new(child.stderr.take().expect("piped")).lines();
@@ -378,14 +342,13 @@ async fn goes_on_with_another_token(language: Language) {
         (Consumer { lines, child }, errors)
     };
 
-    write(&token, &issue(2));
+    dir.write("token", &issue(2));
     let (mut consumer, mut errors) = start();
     let expired = Cell::new(0);
     let renew = async {
         while let Some(error) = errors.next_line().await.expect("text") {
             assert_eq!(error, "UNAUTHENTICATED: TOKEN_EXPIRED");
-            write(&next, &issue(2));
-            std::fs::rename(&next, &token).expect("it is there");
+            dir.write("token", &issue(2));
             expired.set(expired.get() + 1);
         }
     };
@@ -402,15 +365,12 @@ async fn goes_on_with_another_token(language: Language) {
     }
     consumer.child.kill().await.expect("it runs");
 
-    write(&token, "no.valid.token");
+    dir.write("token", "no.valid.token");
     let (mut consumer, _errors) = start();
     let ended = timeout(PATIENCE, consumer.child.wait())
         .await
         .expect("it ends");
     assert!(!ended.expect("it is our child").success());
-    for path in [file, keys, token] {
-        std::fs::remove_file(path).expect("it is there");
-    }
 }
 
 #[tokio::test]

@@ -2,8 +2,7 @@
 
 use std::process::Command;
 
-use super::Dir;
-use crate::support::{postgres::Cluster, secured::make_certificates, server::Process};
+use crate::support::{dir::Dir, postgres::Cluster, secured::make_certificates, server::Process};
 
 /// What the program says when it is to serve on an address that others can reach.
 fn refusal(environment: &[(&str, &str)]) -> String {
@@ -20,15 +19,14 @@ fn refusal(environment: &[(&str, &str)]) -> String {
 
 #[test]
 fn an_address_that_others_reach_needs_tls_and_credentials() {
-    let dir = Dir::new("addresses");
+    let dir = Dir::new();
     make_certificates(dir.as_ref());
-    dir.write("policy.toml", "");
     let (certificate, key) = (dir.path("server.pem"), dir.path("server.key"));
     let tls = [
         ("VOICECALL_TLS_CERT", certificate.as_str()),
         ("VOICECALL_TLS_KEY", key.as_str()),
     ];
-    let policy = dir.path("policy.toml");
+    let policy = dir.write("policy.toml", "");
     let policy = ("VOICECALL_AUTH_POLICY", policy.as_str());
     assert!(refusal(&[]).contains("there is no TLS"));
     assert!(refusal(&[policy]).contains("there is no TLS"));
@@ -58,9 +56,9 @@ async fn doing_without_is_said_in_the_log_at_each_start() {
 
 #[tokio::test]
 async fn the_url_of_the_database_may_stand_in_a_file() {
-    let dir = Dir::new("url");
+    let dir = Dir::new();
     let url = Cluster::shared().await.database().await;
-    dir.write("url", &format!("{url}\n"));
-    let server = Process::start(&[("DATABASE_URL_FILE", &dir.path("url"))]);
+    let file = dir.write("url", &format!("{url}\n"));
+    let server = Process::start(&[("DATABASE_URL_FILE", &file)]);
     assert!(!server.endpoint.is_empty());
 }

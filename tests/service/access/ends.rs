@@ -5,19 +5,21 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
 use voicecall::{
-    auth::{Scope, jwt::issue::SigningKey, policy},
+    auth::{Scope, policy},
     proto::{
         CreateVoiceCallRequest, ListVoiceCallChangesRequest, VoiceCall, WatchVoiceCallsResponse,
         watch_voice_calls_response::Message,
     },
 };
 
-use super::{AUDIENCE, Dir, ISSUER, hang_up, token, with_token};
+use super::{hang_up, with_token};
 use crate::support::{
+    dir::Dir,
     facts, inbound,
     postgres::Cluster,
     request_id,
     server::Process,
+    tokens::{new_key, serve_with_key, token},
     watcher::{from, live},
 };
 
@@ -39,23 +41,11 @@ async fn end_of(stream: &mut Streaming<WatchVoiceCallsResponse>) -> (Option<Mess
     (last, status)
 }
 
-async fn server_with_keys(dir: &Dir, key: &SigningKey) -> Process {
-    dir.write("jwks.json", &key.key_set());
-    let url = Cluster::shared().await.database().await;
-    Process::start(&[
-        ("DATABASE_URL", &url),
-        ("VOICECALL_AUTH_JWKS", &dir.path("jwks.json")),
-        ("VOICECALL_AUTH_ISSUER", ISSUER),
-        ("VOICECALL_AUTH_AUDIENCE", AUDIENCE),
-        ("VOICECALL_AUTH_LEEWAY", "0"),
-    ])
-}
-
 #[tokio::test]
 async fn a_watch_ends_with_a_checkpoint_when_its_token_expires() {
-    let dir = Dir::new("expires");
-    let key = SigningKey::generate().expect("there are random numbers");
-    let server = server_with_keys(&dir, &key).await;
+    let dir = Dir::new();
+    let key = new_key();
+    let server = serve_with_key(&key, &dir).await;
     let lifetime = Duration::from_secs(2);
     let (token, issued_at) = (token(&key, "amy", lifetime), Instant::now());
     let mut client = server.client();
@@ -77,7 +67,7 @@ async fn a_watch_ends_with_a_checkpoint_when_its_token_expires() {
 
 #[tokio::test]
 async fn a_watch_ends_with_a_checkpoint_when_its_principal_leaves_the_policy() {
-    let dir = Dir::new("revoked");
+    let dir = Dir::new();
     let entry = |name| {
         let scopes = Scope::ALL.into_iter().collect();
         let expires_at = std::time::SystemTime::now() + Duration::from_secs(3600);
@@ -115,9 +105,9 @@ async fn a_watch_ends_with_a_checkpoint_when_its_principal_leaves_the_policy() {
 
 #[tokio::test]
 async fn changes_name_their_principal_and_request_ids_are_its_own() {
-    let dir = Dir::new("actors");
-    let key = SigningKey::generate().expect("there are random numbers");
-    let server = server_with_keys(&dir, &key).await;
+    let dir = Dir::new();
+    let key = new_key();
+    let server = serve_with_key(&key, &dir).await;
     let mut client = server.client();
     let request_id = request_id();
     let mut create = async |subject: &str| {

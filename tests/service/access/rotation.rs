@@ -23,11 +23,14 @@ use voicecall::{
     },
 };
 
-use super::{AUDIENCE, Dir, ISSUER, hang_up, token, with_token};
+use super::{hang_up, with_token};
 use crate::support::{
-    Client, eventually, inbound,
+    Client,
+    dir::Dir,
+    eventually, inbound,
     postgres::Cluster,
     server::Process,
+    tokens::{AUDIENCE, ISSUER, new_key, token},
     watcher::{from, live},
 };
 
@@ -163,7 +166,7 @@ async fn shown(address: &str, current: &Current, dir: &Dir) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_rotations_under_load_break_no_request_and_no_stream() {
-    let dir = Dir::new("rotation");
+    let dir = Dir::new();
     let names = format!("subjectAltName=DNS:{NAME}");
     certificate(&dir, "server-ca", None, "keyUsage=keyCertSign");
     certificate(&dir, "authority-0", None, "keyUsage=keyCertSign");
@@ -181,7 +184,7 @@ async fn ten_rotations_under_load_break_no_request_and_no_stream() {
     dir.write("key.pem", &read("server-0.key"));
     dir.write("clients.pem", &read("authority-0.pem"));
     dir.write("policy.toml", entry);
-    let mut signer = SigningKey::generate().expect("there are random numbers");
+    let mut signer = new_key();
     dir.write("jwks.json", &signer.key_set());
     let mut keys = vec![public_key(&signer)];
     let url = Cluster::shared().await.database().await;
@@ -229,7 +232,7 @@ async fn ten_rotations_under_load_break_no_request_and_no_stream() {
         let authorities: Vec<_> = (0..=number)
             .map(|number| read(&format!("authority-{number}.pem")))
             .collect();
-        signer = SigningKey::generate().expect("there are random numbers");
+        signer = new_key();
         keys.push(public_key(&signer));
         let certificate_pem = read(&format!("{host}.pem"));
         dir.write("clients.pem", &authorities.concat());

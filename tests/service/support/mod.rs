@@ -2,6 +2,7 @@
 
 pub(crate) mod bad_values;
 pub(crate) mod clock;
+pub(crate) mod dir;
 pub(crate) mod faults;
 pub(crate) mod frames;
 pub(crate) mod history;
@@ -19,6 +20,7 @@ pub(crate) mod secured;
 pub(crate) mod server;
 pub(crate) mod storm;
 pub(crate) mod tally;
+pub(crate) mod tokens;
 pub(crate) mod told;
 pub(crate) mod watcher;
 pub(crate) mod wire_connection;
