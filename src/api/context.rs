@@ -1,5 +1,6 @@
 //! What a handler knows about a request besides its message: the connection, the deadline, and
-//! what ends a stream from outside.
+//! what ends a stream from outside: a shutdown, the end of its connection, or the expiry of the
+//! caller's credentials (which `auth/principal` waits for).
 
 use std::{
     net::IpAddr,

@@ -6,7 +6,7 @@
 //! - [`jwt`]: tokens of an identity provider, and the provider's keys
 //! - [`policy`]: the file that names principals
 //! - `certificate`: the names in a client certificate
-//! - [`settings`]: what the operator has named, and what keeps it current
+//! - [`settings`]: what the operator has named, and the tasks that read it again when it changes
 //! - `remembered`: principals that were found before
 //!
 //! It deliberately knows nothing of gRPC, and nothing of what an RPC does.

@@ -1,4 +1,5 @@
-//! The records of an import: where they are read from, and which of them are refused.
+//! The records of an import: where they are read from, and which of them are refused. They are
+//! read and parsed on a thread of their own.
 
 use std::{
     fs::File,

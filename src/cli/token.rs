@@ -1,7 +1,8 @@
 //! `voicecall token`: decodes page tokens and resume tokens without a service.
 //!
 //! The formats are those of `api::tokens`, whose parsers this does not use: the command
-//! line knows nothing of the server.
+//! line knows nothing of the server. To all other clients tokens are opaque, and their format may
+//! change.
 
 use std::io::{self, Write};
 

@@ -3,8 +3,13 @@
 //! module), and in `export`, `watch` and `import`.
 //!
 //! Every request is safe to retry: reads and imports are, and the client gives every other write
-//! a request id. So the code decides, and for RESOURCE_EXHAUSTED whether the service gives a
-//! delay. A token that the service refuses is read again, and another one is tried at once.
+//! a request id. So the code decides: UNAVAILABLE is retried, as which a lost connection counts,
+//! whatever the framework calls it, and RESOURCE_EXHAUSTED if the service gives a delay. Backoff is
+//! exponential with jitter, and never shorter than that delay. A token that the service refuses is
+//! read again, and another one is tried at once.
+//!
+//! A stream has no deadline, but each step of it has: the next chunk of an export, the next
+//! response of an import.
 
 use std::time::Duration;
 

@@ -2,7 +2,9 @@
 //! refuses it.
 //!
 //! One read serves all requests that wait for it, and goes on with the next request if they end
-//! before it does.
+//! before it does. If it gives another token than the refused one, a request is sent once more. A
+//! stream that resumes is opened again with it, and after an expiry waits for a few attempts until
+//! there is one.
 
 use std::{
     fmt,

@@ -1,5 +1,9 @@
 //! The window of an import: the records that have been read and may have to be sent again.
 //!
+//! All of them are sent again, in order, when the stream breaks: the answered ones too, because
+//! responses arrive out of order, and with REPLACE the older of two records of one call must not be
+//! written last.
+//!
 //! On the wire records are numbered from 0; the sequences of the caller need not be unique.
 
 use std::collections::VecDeque;

@@ -1,9 +1,12 @@
 //! The calls as they all were at one revision, however slowly they are read.
 //!
 //! Pages are read by short statements of their own, so nothing in the database waits for the
-//! reader. Changes after the first page are undone: the log says which calls matched the
-//! filter before, and the page that covers the key of such a call returns it as it was. A call
-//! that changed only after its page had been read was returned by that page.
+//! reader. The revision is that of the head at the first page, and every page must come from the
+//! log that has it, with its stamp. Changes after it are undone: before each later page the log is
+//! read up to that page's own head. It says which calls that matched the filter have changed for
+//! the first time since, and the page that covers the key of such a call returns it as it was, from
+//! the change's old values. A call that changed only after its page had been read was returned by
+//! that page.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,7 +26,8 @@ use crate::{
 const FIRST_PAGE_LEN: usize = 100;
 const MIN_PAGE_LEN: usize = 10;
 const PAGE_BYTES: usize = 1024 * 1024;
-/// The most changed calls that are remembered until their page is read: 32 bytes each.
+/// The most changed calls that are remembered until their page is read: 32 bytes each. Beyond
+/// that the snapshot is too slow.
 const MAX_CHANGED: usize = 500_000;
 
 const ORDER: Order = Order {

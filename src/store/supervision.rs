@@ -1,10 +1,11 @@
-//! Tasks that live as long as the process. Each is started under the rule that says what its
-//! end means, whether it panics or returns before the process stops:
+//! Tasks that live as long as the process, of the store, the feed and the server. Each is started
+//! under the rule that says what its end means, whether it panics or returns before the process
+//! stops:
 //!
-//! - an essential one ends the process, because the work that it had begun is lost: what
-//!   supervises the process starts it again (`server::run` waits for [`Supervisor::ended`],
-//!   drains, and returns an error);
-//! - one that others do without for a while is restarted.
+//! - an essential one (such as commits, look-ups, pings, the feed, health, accepting) ends the
+//!   process, because the work that it had begun is lost: what supervises the process starts it
+//!   again (`server::run` waits for [`Supervisor::ended`], drains, and returns an error);
+//! - one that others do without for a while (upkeep, erasure, notifications) is restarted.
 //!
 //! Tasks that belong to a request or to a connection end with those, and are none of these.
 

@@ -1,4 +1,5 @@
-//! A request's body, bounded in time and in bytes.
+//! A request's body, bounded in time and in bytes: how long it may take, and how long it, or the
+//! stream of an import, may be silent.
 //!
 //! A response that is sent before its request has arrived costs a reset of the stream, and
 //! HTTP/2 ends a connection with too many of them. So what is refused at once is read to its

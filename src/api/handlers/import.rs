@@ -2,7 +2,10 @@
 //!
 //! Records are collected into chunks, and a few chunks are in progress at once. Nothing more
 //! is read while they are all full, or while responses wait to be read. So the client sends
-//! no faster than the database writes, and memory is bounded.
+//! no faster than the database writes, and memory is bounded. No uid occurs twice in a chunk, and
+//! chunks stay in order, so the records of one call are written in their order.
+//!
+//! An import that has been silent for too long is ended by `admission/request_body`.
 
 use std::{
     collections::{HashSet, VecDeque},

@@ -3,6 +3,9 @@
 //! - [`Policy`]: finds the principal of a token or of a certificate
 //! - `file`: what the file looks like, and what is wrong with it
 //! - `pattern`: which certificates an entry means
+//!
+//! `auth/settings` loads it, and has the task that reads it again when the file has changed
+//! (`reload`).
 
 mod file;
 mod pattern;

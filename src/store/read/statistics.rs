@@ -1,4 +1,5 @@
-//! Counts of calls, in groups: one statement, hence one snapshot.
+//! Counts of calls, in groups: one statement, hence one snapshot. PostgreSQL computes the groups by
+//! time in the requested time zone, so it also takes care of days with 23 and 25 hours.
 
 use std::{collections::HashSet, sync::Arc};
 
