@@ -1,7 +1,7 @@
-//! The columns of a call, in one list: the rows that are read and the arrays that are
-//! committed are made from it, so that they cannot disagree.
+//! The columns of a call, in one list: the rows that are read, the arrays that are committed
+//! and the old values of a change are made from it, so that they cannot disagree.
 
-use crate::domain::{Direction, PendingTime, Status, Timestamp};
+use crate::domain::{Attributes, Call, Direction, PendingCall, PendingTime, Status, Timestamp};
 
 /// Hands the list to the macro `$generate`, with `$Time` for the type of the times.
 ///
@@ -57,6 +57,26 @@ macro_rules! call_columns {
 }
 
 pub(super) use call_columns;
+
+/// A call in the parts that have its fields, by the names that the list has for them.
+pub(super) struct Parts<'a, C, T> {
+    pub(super) call: &'a C,
+    pub(super) attributes: &'a Attributes<T>,
+}
+
+impl<'a> From<&'a Call> for Parts<'a, Call, Timestamp> {
+    fn from(call: &'a Call) -> Self {
+        let attributes = &call.attributes;
+        Self { call, attributes }
+    }
+}
+
+impl<'a> From<&'a PendingCall> for Parts<'a, PendingCall, PendingTime> {
+    fn from(call: &'a PendingCall) -> Self {
+        let attributes = &call.attributes;
+        Self { call, attributes }
+    }
+}
 
 /// A field of a call, as a column that may be null has it.
 pub(super) trait ColumnField: Sized {

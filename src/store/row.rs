@@ -10,8 +10,9 @@ use diesel::{
 use serde_json::{Map, Value};
 
 use super::{
-    columns::{ColumnField, call_columns},
+    columns::{ColumnField, Parts, call_columns},
     schema::{sql_types::VoiceCallChangeKind, voice_call_changes, voice_calls},
+    values::JsonValue,
 };
 use crate::domain::{
     Attributes, Call, Change, ChangeKind, Direction, Field, Identifier, PendingCall, PhoneNumber,
@@ -34,7 +35,7 @@ impl FromSql<VoiceCallChangeKind, Pg> for KindWord {
 macro_rules! rows {
     ($($part:ident.$column:ident: $type:ty => $parameter:literal $sql_type:ty,)*) => {
         /// One row of `voice_calls`.
-        #[derive(Queryable, Selectable)]
+        #[derive(Clone, Queryable, Selectable)]
         #[diesel(table_name = voice_calls, check_for_backend(Pg))]
         pub(super) struct CallRow {
             uid: Uuid,
@@ -50,13 +51,12 @@ macro_rules! rows {
         }
 
         impl StateColumns {
-            fn into_call(self, uid: Uuid, revision: Revision) -> Option<Call> {
-                let row = CallRow {
+            fn into_row(self, uid: Uuid, revision: Revision) -> Option<CallRow> {
+                Some(CallRow {
                     uid,
                     $($column: ColumnField::from_value(self.$column)?,)*
                     revision,
-                };
-                Some(row.into())
+                })
             }
         }
     };
@@ -88,17 +88,17 @@ pub(super) struct ChangeRow {
 impl ChangeRow {
     /// The entry as a change; the states of a purged call are gone.
     pub(super) fn into_change(self) -> Change {
-        let after = self.state.into_call(self.uid, self.revision);
+        let after = self.state.into_row(self.uid, self.revision);
         let before = match (&after, &self.old_values) {
-            (Some(after), Some(old)) => Some(with_old_values(after.clone(), old)),
+            (Some(after), Some(Value::Object(old))) => Some(after.clone().with_old_values(old)),
             _ => None,
         };
         Change {
             revision: self.revision,
             kind: self.kind.0,
             uid: self.uid,
-            before: before.map(Arc::new),
-            after: after.map(Arc::new),
+            before: before.map(|row| Arc::new(row.into())),
+            after: after.map(|row| Arc::new(row.into())),
             actor: self.actor.map(Into::into),
             request_id: self.request_id,
             transaction_end: self.transaction_end,
@@ -154,7 +154,7 @@ impl From<CallRow> for Call {
 }
 
 /// What the fields that differ between `before` and `after` held before: a JSON
-/// object by field name, times in microseconds since 1970.
+/// object by field name.
 pub(super) fn old_values(before: &Call, after: &PendingCall) -> String {
     let fields = after.changed_fields(before);
     let object: Map<String, Value> = fields
@@ -164,71 +164,113 @@ pub(super) fn old_values(before: &Call, after: &PendingCall) -> String {
     Value::Object(object).to_string()
 }
 
-fn old_value(before: &Call, field: Field) -> Value {
-    let a = &before.attributes;
-    let text = |text: Option<&str>| text.map_or(Value::Null, Value::from);
-    let time = |time: Option<Timestamp>| time.map_or(Value::Null, |t| t.micros().into());
-    match field {
-        Field::Uid => before.uid.to_string().into(),
-        Field::Duration => a.duration.map_or(Value::Null, |d| d.get().into()),
-        Field::CreatedAt => time(Some(before.created_at)),
-        Field::UpdatedAt => time(Some(before.updated_at)),
-        Field::Status => a.status.word().into(),
-        Field::Direction => a.direction.word().into(),
-        Field::StaffUid => text(a.staff_uid.as_ref().map(Identifier::as_str)),
-        Field::ClientUid => text(a.client_uid.as_ref().map(Identifier::as_str)),
-        Field::FromNumber => text(a.from_number.as_ref().map(PhoneNumber::as_str)),
-        Field::ToNumber => text(a.to_number.as_ref().map(PhoneNumber::as_str)),
-        Field::RecordingUrl => text(a.recording_url.as_ref().map(Url::as_str)),
-        Field::CallSummary => text(a.call_summary.as_ref().map(Summary::as_str)),
-        Field::ExternalAppUrl => text(a.external_app_url.as_ref().map(Url::as_str)),
-        Field::HandledByStaffUid => text(a.handled_by_staff_uid.as_ref().map(Identifier::as_str)),
-        Field::HandledAt => time(a.handled_at),
-        Field::DeletedAt => time(before.deleted_at),
-        Field::Revision => before.revision.into(),
-    }
-}
+/// Writes and reads the old value of each column.
+macro_rules! old_value {
+    ($($part:ident.$column:ident: $type:ty => $parameter:literal $sql_type:ty,)*) => {
+        fn old_value(before: &Call, field: Field) -> Value {
+            let parts = Parts::from(before);
+            match field.name() {
+                $(stringify!($column) => to_json(parts.$part.$column.value()),)*
+                "revision" => before.revision.into(),
+                // The uid, which no change changes.
+                _ => Value::Null,
+            }
+        }
 
-/// The state before a change: the state after it with the old values put back.
-pub(super) fn with_old_values(after: Call, old_values: &Value) -> Call {
-    let mut call = after;
-    let Some(object) = old_values.as_object() else {
-        return call;
+        impl CallRow {
+            /// The state before a change, of which this is the state after it.
+            fn with_old_values(mut self, old_values: &Map<String, Value>) -> Self {
+                for (name, value) in old_values {
+                    match name.as_str() {
+                        $(stringify!($column) => {
+                            let value = JsonValue::from_json(value);
+                            self.$column = <$type>::from_value(value).unwrap_or(self.$column);
+                        })*
+                        "revision" => self.revision = value.as_i64().unwrap_or(self.revision),
+                        _ => {}
+                    }
+                }
+                self
+            }
+        }
     };
-    for (name, value) in object {
-        if let Some(field) = Field::from_name(name) {
-            put_back(&mut call, field, value);
-        }
-    }
-    call
 }
 
-fn put_back(call: &mut Call, field: Field, value: &Value) {
-    let a = &mut call.attributes;
-    let text = || value.as_str().map(str::to_owned);
-    let time = || value.as_i64().map(Timestamp::clamped);
-    match field {
-        Field::Uid => {}
-        Field::Duration => {
-            let seconds = value
-                .as_i64()
-                .and_then(|seconds| i32::try_from(seconds).ok());
-            a.duration = seconds.and_then(Seconds::new);
+call_columns!(old_value, Timestamp);
+
+fn to_json(value: Option<&impl JsonValue>) -> Value {
+    value.map_or(Value::Null, JsonValue::to_json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::PendingTime;
+
+    fn row(revision: Revision, text: &str) -> CallRow {
+        let text = || text.to_owned();
+        let time = |micros| Timestamp::clamped(revision * 1000 + micros);
+        CallRow {
+            uid: Uuid::nil(),
+            duration: Seconds::new(7),
+            created_at: time(1),
+            updated_at: time(2),
+            status: Status::from_word(&text()),
+            direction: Direction::from_word(&text()),
+            staff_uid: Some(Identifier::assume_valid(text() + "1")),
+            client_uid: Some(Identifier::assume_valid(text() + "2")),
+            from_number: Some(PhoneNumber::assume_valid(text() + "3")),
+            to_number: Some(PhoneNumber::assume_valid(text() + "4")),
+            recording_url: Some(Url::assume_valid(text() + "5")),
+            call_summary: Some(Summary::assume_valid(text() + "6")),
+            external_app_url: Some(Url::assume_valid(text() + "7")),
+            handled_by_staff_uid: Some(Identifier::assume_valid(text() + "8")),
+            handled_at: Some(time(3)),
+            deleted_at: Some(time(4)),
+            revision,
         }
-        Field::CreatedAt => call.created_at = time().unwrap_or(call.created_at),
-        Field::UpdatedAt => call.updated_at = time().unwrap_or(call.updated_at),
-        Field::Status => a.status = Status::from_word(value.as_str().unwrap_or_default()),
-        Field::Direction => a.direction = Direction::from_word(value.as_str().unwrap_or_default()),
-        Field::StaffUid => a.staff_uid = text().map(Identifier::assume_valid),
-        Field::ClientUid => a.client_uid = text().map(Identifier::assume_valid),
-        Field::FromNumber => a.from_number = text().map(PhoneNumber::assume_valid),
-        Field::ToNumber => a.to_number = text().map(PhoneNumber::assume_valid),
-        Field::RecordingUrl => a.recording_url = text().map(Url::assume_valid),
-        Field::CallSummary => a.call_summary = text().map(Summary::assume_valid),
-        Field::ExternalAppUrl => a.external_app_url = text().map(Url::assume_valid),
-        Field::HandledByStaffUid => a.handled_by_staff_uid = text().map(Identifier::assume_valid),
-        Field::HandledAt => a.handled_at = time(),
-        Field::DeletedAt => call.deleted_at = time(),
-        Field::Revision => call.revision = value.as_i64().unwrap_or(call.revision),
+    }
+
+    fn pending(call: Call) -> PendingCall {
+        PendingCall {
+            uid: call.uid,
+            created_at: PendingTime::Known(call.created_at),
+            updated_at: PendingTime::Known(call.updated_at),
+            deleted_at: call.deleted_at.map(PendingTime::Known),
+            attributes: call.attributes.into(),
+        }
+    }
+
+    #[test]
+    fn old_values_make_the_state_before_of_the_state_after() {
+        let full = row(1, "old");
+        let other = CallRow {
+            duration: Seconds::new(8),
+            ..row(2, "new")
+        };
+        let empty = CallRow {
+            duration: None,
+            staff_uid: None,
+            client_uid: None,
+            from_number: None,
+            to_number: None,
+            recording_url: None,
+            call_summary: None,
+            external_app_url: None,
+            handled_by_staff_uid: None,
+            handled_at: None,
+            deleted_at: None,
+            ..row(3, "none")
+        };
+        for (before, after) in [(&full, &other), (&full, &empty), (&empty, &full)] {
+            let before = Call::from(before.clone());
+            let written = old_values(&before, &pending(after.clone().into()));
+            let old: Map<String, Value> = serde_json::from_str(&written).expect("an object");
+            // All fields but the uid.
+            assert_eq!(old.len(), Field::ALL.len() - 1, "{written}");
+            assert_eq!(Call::from(after.clone().with_old_values(&old)), before);
+        }
+        let unchanged = old_values(&full.clone().into(), &pending(full.into()));
+        assert_eq!(unchanged, r#"{"revision":1}"#);
     }
 }

@@ -1,5 +1,5 @@
-//! The domain's values as SQL values. What the database holds was checked on its way in, and
-//! is not checked again.
+//! The domain's values as SQL values, and as JSON for the old values of a change. What the
+//! database holds was checked on its way in, and is not checked again.
 
 use diesel::{
     data_types::PgTimestamp,
@@ -8,6 +8,7 @@ use diesel::{
     serialize::{self, Output, ToSql},
     sql_types::{Integer, Text, Timestamptz},
 };
+use serde_json::Value;
 
 use super::schema::sql_types::{VoiceCallDirection, VoiceCallStatus};
 use crate::domain::{
@@ -56,6 +57,35 @@ impl ToSql<Integer, Pg> for Seconds {
     }
 }
 
+/// A value as the old values of a change have it.
+pub(super) trait JsonValue: Sized {
+    fn to_json(&self) -> Value;
+
+    /// The value; `None` for null.
+    fn from_json(value: &Value) -> Option<Self>;
+}
+
+/// Microseconds since 1970.
+impl JsonValue for Timestamp {
+    fn to_json(&self) -> Value {
+        self.micros().into()
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        value.as_i64().map(Self::clamped)
+    }
+}
+
+impl JsonValue for Seconds {
+    fn to_json(&self) -> Value {
+        self.get().into()
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        i32::try_from(value.as_i64()?).ok().and_then(Self::new)
+    }
+}
+
 /// Enums travel as their words.
 macro_rules! words {
     ($($type:ty: $sql_type:ty),* $(,)?) => {$(
@@ -68,6 +98,16 @@ macro_rules! words {
         impl ToSql<Text, Pg> for $type {
             fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
                 ToSql::<Text, Pg>::to_sql(self.word(), out)
+            }
+        }
+
+        impl JsonValue for $type {
+            fn to_json(&self) -> Value {
+                self.word().into()
+            }
+
+            fn from_json(value: &Value) -> Option<Self> {
+                value.as_str().map(Self::from_word)
             }
         }
     )*};
@@ -90,6 +130,16 @@ macro_rules! texts {
         impl ToSql<Text, Pg> for $type {
             fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
                 ToSql::<Text, Pg>::to_sql(self.as_str(), out)
+            }
+        }
+
+        impl JsonValue for $type {
+            fn to_json(&self) -> Value {
+                self.as_str().into()
+            }
+
+            fn from_json(value: &Value) -> Option<Self> {
+                value.as_str().map(|text| Self::assume_valid(text.to_owned()))
             }
         }
     )*};

@@ -13,12 +13,12 @@ use diesel::{
 use super::planner::{Batch, PlannedOutcome, PlannedWrite};
 use crate::{
     domain::{
-        Attributes, Direction, Identifier, PendingCall, PendingChange, PendingTime, PhoneNumber,
-        Revision, Seconds, Status, Summary, Timestamp, Url, Uuid,
+        Direction, Identifier, PendingCall, PendingChange, PendingTime, PhoneNumber, Revision,
+        Seconds, Status, Summary, Timestamp, Url, Uuid,
     },
     store::{
         change_log::log::Position,
-        columns::{ColumnField, call_columns},
+        columns::{ColumnField, Parts, call_columns},
         database::{Clock, Session},
         row::old_values,
         values::{from_sql_time, to_sql_time},
@@ -131,8 +131,11 @@ macro_rules! call_arrays {
 
         impl<'a> CallArrays<'a> {
             fn push(&mut self, call: Option<&'a PendingCall>) {
-                let parts = call.map(|call| Parts { call, attributes: &call.attributes });
-                $(self.$column.push(parts.and_then(|parts| parts.$part.$column.value()));)*
+                let parts = call.map(Parts::from);
+                $(
+                    let value = parts.as_ref().and_then(|parts| parts.$part.$column.value());
+                    self.$column.push(value);
+                )*
             }
 
             fn bind<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
@@ -147,13 +150,6 @@ macro_rules! call_arrays {
 }
 
 call_columns!(call_arrays, PendingTime);
-
-/// A call in the parts that have its fields.
-#[derive(Clone, Copy)]
-struct Parts<'a> {
-    call: &'a PendingCall,
-    attributes: &'a Attributes<PendingTime>,
-}
 
 impl<'a> CommitBatch<'a> {
     fn new(stamp: i64, clock: &Clock, batch: &'a Batch) -> Self {
