@@ -5,10 +5,12 @@
 //! - [`client`]: the client library, over the messages of [`proto`]; all that there is with the
 //!   feature `client` alone
 //! - [`server`] and [`postgres`]: the service and its embedded PostgreSQL, to run them inside
-//!   another program, such as a test
+//!   another program, such as a test; [`auth`]: who may call it
+//! - [`run`]: the program
 //!
-//! Everything else is the service's own, and may change with any release. From the inside out,
-//! each layer knows those above it in this list and none below:
+//! Everything else is the service's own, and may change with any release; what tests and benchmarks
+//! of this package use of it is public, but not documented here. From the inside out, each layer
+//! knows those above it in this list and none below:
 //!
 //! - `domain`: calls, commands and the state machine; pure
 //! - `store`: calls in PostgreSQL: commits, reads, the change log
@@ -18,8 +20,7 @@
 //! - `auth`: who is calling, which `api` and `server` ask; `reload`: settings in files that
 //!   change
 //! - `cli`: the command line, which knows the client library, the messages and the domain alone;
-//!   `config` and `commands`: the program's
-//!   settings and what it does with them
+//!   `config` and `commands`: the program's settings and what it does with them
 //!
 //! `docs/architecture.md` follows a write, a read and a change through them, with the
 //! invariants that each layer keeps; `docs/decisions` has the reasons.
@@ -28,33 +29,30 @@
 #[doc(hidden)]
 pub mod api;
 #[cfg(feature = "service")]
-#[doc(hidden)]
 pub mod auth;
 #[cfg(feature = "service")]
-#[doc(hidden)]
-pub mod cli;
+mod cli;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "service")]
-#[doc(hidden)]
-pub mod commands;
+mod commands;
 #[cfg(feature = "service")]
-#[doc(hidden)]
-pub mod config;
+mod config;
 #[cfg(feature = "service")]
 #[doc(hidden)]
 pub mod domain;
 #[cfg(feature = "service")]
-#[doc(hidden)]
-pub mod feed;
+mod feed;
 #[cfg(feature = "service")]
 pub mod postgres;
 pub mod proto;
 #[cfg(feature = "service")]
-#[doc(hidden)]
-pub mod reload;
+mod reload;
 #[cfg(feature = "service")]
 pub mod server;
 #[cfg(feature = "service")]
 #[doc(hidden)]
 pub mod store;
+
+#[cfg(feature = "service")]
+pub use commands::run;

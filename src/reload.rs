@@ -32,12 +32,12 @@ struct Version<T> {
 }
 
 /// Replaces a value for all who follow it.
-pub struct Replace<T>(watch::Sender<Version<T>>);
+pub(crate) struct Replace<T>(watch::Sender<Version<T>>);
 
 impl<T> Replace<T> {
     /// Begins without a value.
     #[must_use]
-    pub fn new() -> (Self, Current<T>) {
+    pub(crate) fn new() -> (Self, Current<T>) {
         let sender = watch::Sender::new(Version {
             number: 0,
             value: None,
@@ -47,7 +47,7 @@ impl<T> Replace<T> {
     }
 
     /// Replaces the value.
-    pub fn set(&self, value: T) {
+    pub(crate) fn set(&self, value: T) {
         self.0.send_modify(|version| {
             version.number += 1;
             version.value = Some(Arc::new(value));

@@ -27,6 +27,8 @@ mod middleware;
 mod reflection;
 mod request;
 mod response;
+#[cfg(test)]
+mod tests;
 pub mod tokens;
 pub mod violations;
 

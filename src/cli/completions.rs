@@ -7,7 +7,7 @@ use super::{failure::Failure, output::Output};
 
 /// Write the completion script of a shell to standard output.
 #[derive(Debug, Args)]
-pub struct Completions {
+pub(crate) struct Completions {
     /// The shell.
     shell: Shell,
 }

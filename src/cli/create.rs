@@ -9,7 +9,7 @@ use crate::proto::{CreateVoiceCallRequest, VoiceCallDirection};
 /// Create a call, and show it.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Create {
+pub(crate) struct Create {
     /// Whether the call came in or went out.
     #[arg(long, value_name = "DIRECTION", help_heading = "Fields")]
     direction: VoiceCallDirection,

@@ -8,7 +8,7 @@ use crate::proto::{DeleteVoiceCallRequest, UndeleteVoiceCallRequest};
 /// Delete a call, and show it. It can be undeleted.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Delete {
+pub(crate) struct Delete {
     /// Succeed even if the call is already deleted or does not exist.
     #[arg(long)]
     allow_missing: bool,
@@ -20,7 +20,7 @@ pub struct Delete {
 /// Restore a deleted call, and show it.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Undelete {
+pub(crate) struct Undelete {
     #[command(flatten)]
     target: Target,
 }

@@ -22,7 +22,7 @@ use crate::{
 /// Export calls, oldest first.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Export {
+pub(crate) struct Export {
     /// The file to write. Default: standard output.
     #[arg(long, short, value_name = "FILE", help_heading = None::<&str>)]
     output: Option<PathBuf>,

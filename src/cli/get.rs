@@ -14,7 +14,7 @@ const BATCH: usize = 1000;
 /// Show calls.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Get {
+pub(crate) struct Get {
     /// The uids of the calls. Calls that do not exist are reported on standard error.
     #[arg(required = true, value_name = "UID")]
     uids: Vec<String>,

@@ -9,7 +9,7 @@ use crate::proto::HandleVoiceCallRequest;
 /// Mark a call as handled, and show it.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Handle {
+pub(crate) struct Handle {
     /// The uid of the call.
     #[arg(value_name = "UID")]
     uid: String,

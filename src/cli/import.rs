@@ -31,7 +31,7 @@ const READ_AHEAD: usize = 512;
 /// Import calls as they are, including their times.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Import {
+pub(crate) struct Import {
     /// The file to import. Default, and for "-": standard input.
     #[arg(value_name = "FILE", default_value = "-", hide_default_value = true)]
     file: PathBuf,

@@ -57,7 +57,7 @@ impl Serialize for Rfc3339 {
 ///
 /// # Errors
 /// Those of writing JSON, none of which a call can cause.
-pub fn write(call: &VoiceCall, out: &mut Vec<u8>) -> serde_json::Result<()> {
+pub(crate) fn write(call: &VoiceCall, out: &mut Vec<u8>) -> serde_json::Result<()> {
     let object = Object {
         uid: (!call.uid.is_empty()).then_some(&call.uid),
         created_at: call.created_at.map(Rfc3339),
@@ -95,7 +95,7 @@ fn direction_name(number: i32) -> Option<Name> {
 
 /// Why a line is not a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ParseError {
+pub(crate) enum ParseError {
     /// It is not a JSON object.
     Syntax(String),
     /// It is a JSON object with these invalid keys: each with what is wrong with it.
@@ -124,7 +124,7 @@ impl std::error::Error for ParseError {}
 ///
 /// # Errors
 /// [`ParseError`], with everything that is wrong with the line.
-pub fn parse(line: &str) -> Result<VoiceCall, ParseError> {
+pub(crate) fn parse(line: &str) -> Result<VoiceCall, ParseError> {
     let Members(members) = serde_json::from_str(line).map_err(|error| syntax(&error))?;
     let mut reader = Reader::default();
     for (at, (key, value)) in members.iter().enumerate() {
@@ -247,3 +247,6 @@ fn direction(json: &str) -> Result<i32, String> {
     let direction = direction.ok_or_else(|| format!("must be one of {}", names::directions()))?;
     Ok(direction.into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ const MAX_PAGE: u64 = 1000;
 /// List calls, newest first.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct List {
+pub(crate) struct List {
     #[command(flatten)]
     filter: Filter,
 

@@ -31,7 +31,7 @@ mod get;
 mod groups;
 mod handle;
 mod import;
-pub mod json;
+pub(crate) mod json;
 mod list;
 mod names;
 mod output;
@@ -58,14 +58,14 @@ use tokio::runtime;
 use self::failure::Failure;
 
 /// The meaning of the exit codes, for `--help`.
-pub const EXIT_CODES: &str = "\
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes: 0 success; 1 any other error; 2 wrong usage; 3 not found; 4 refused: a bad \
 field, or the call's state does not allow it; 5 the service is unreachable, overloaded or \
 too slow";
 
 /// The commands that are clients of a running service.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Show calls.
     Get(get::Get),
     /// List calls, newest first.
@@ -129,7 +129,7 @@ pub enum Command {
 /// Runs a command, and reports a failure on standard error. `program` is the whole command
 /// line, from which completions are generated.
 #[must_use]
-pub fn run(command: &Command, program: &mut clap::Command) -> ExitCode {
+pub(crate) fn run(command: &Command, program: &mut clap::Command) -> ExitCode {
     // The commands send one request at a time, which needs no second thread.
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {

@@ -9,7 +9,7 @@ use crate::proto::PurgeVoiceCallRequest;
 /// cannot be used again.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Purge {
+pub(crate) struct Purge {
     /// The uid of the call.
     #[arg(value_name = "UID")]
     uid: String,

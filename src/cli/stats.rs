@@ -24,7 +24,7 @@ const MAX_PAGE: i32 = 1000;
 /// Count calls, by status, staff, time and so on.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Stats {
+pub(crate) struct Stats {
     /// What to group by, separated by commas; at most one of hour, day, week and month.
     #[arg(long, value_name = "GROUP", value_delimiter = ',', help_heading = None::<&str>)]
     by: Vec<By>,

@@ -23,7 +23,7 @@ use super::{
 /// Decode a resume token or a page token.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Token {
+pub(crate) struct Token {
     /// The token.
     #[arg(value_name = "TOKEN", allow_hyphen_values = true)]
     token: String,

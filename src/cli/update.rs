@@ -15,7 +15,7 @@ use crate::proto::{UpdateVoiceCallRequest, VoiceCallDirection};
 /// Update a call, and show it. Only the given fields change.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Update {
+pub(crate) struct Update {
     /// The uid of the call.
     #[arg(value_name = "UID")]
     uid: String,

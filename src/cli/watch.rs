@@ -17,7 +17,7 @@ use crate::{
 /// Watch changes to calls, one line for each change, until interrupted.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Watch {
+pub(crate) struct Watch {
     /// Begin with the calls as they are now.
     #[arg(long, group = "start", help_heading = None::<&str>)]
     snapshot: bool,
@@ -78,7 +78,7 @@ impl Watch {
 /// Show the history of a call, oldest first, one line for each change.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct History {
+pub(crate) struct History {
     /// The uid of the call.
     #[arg(value_name = "UID")]
     uid: String,

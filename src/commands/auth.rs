@@ -31,11 +31,9 @@ const OWNER_ONLY: u32 = 0o600;
 const EVERYBODY: u32 = 0o644;
 const MAX_TOKEN_BYTES: u64 = 64 * 1024;
 
-/// `voicecall auth`.
-///
-/// # Errors
-/// Why it cannot be done, or the credentials are refused, as a message for the operator.
-pub fn auth(command: &Auth) -> Result<(), Box<dyn Error>> {
+/// `voicecall auth`. An error is a message for the operator: why it cannot be done, or why the
+/// credentials are refused.
+pub(super) fn auth(command: &Auth) -> Result<(), Box<dyn Error>> {
     match command {
         Auth::NewToken(settings) => new_token(settings),
         Auth::Check(settings) => super::runtime()?.block_on(check(settings)),

@@ -5,14 +5,14 @@
 mod auth;
 mod security;
 
-pub use auth::auth;
-
 use std::{
     error::Error,
     io::{self, IsTerminal},
     net::SocketAddr,
+    process::ExitCode,
 };
 
+use clap::CommandFactory;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -23,7 +23,8 @@ use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{LogFormat, Migrate, Serve},
+    cli,
+    config::{Cli, Command, LogFormat, Migrate, Serve},
     postgres::{self, Postgres},
     server,
     store::{self, Connector},
@@ -32,11 +33,26 @@ use crate::{
 /// Threads for what would hold up the first one, such as reading files.
 const MAX_BLOCKING_THREADS: usize = 16;
 
-/// `voicecall serve`.
-///
-/// # Errors
-/// Why the service cannot run, as a message for the operator.
-pub fn serve(settings: &Serve) -> Result<(), Box<dyn Error>> {
+/// The `voicecall` program: does what the arguments of this process say.
+#[must_use]
+pub fn run() -> ExitCode {
+    let result = match Cli::of_program().command {
+        Command::Client(command) => return cli::run(&command, &mut Cli::command()),
+        Command::Serve(settings) => serve(&settings),
+        Command::Migrate(settings) => migrate(&settings),
+        Command::Auth(command) => auth::auth(&command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("voicecall: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `voicecall serve`. An error is a message for the operator.
+fn serve(settings: &Serve) -> Result<(), Box<dyn Error>> {
     start_log(settings.log_format, &settings.log)?;
     runtime()?.block_on(serve_until_signal(settings))
 }
@@ -59,7 +75,7 @@ async fn serve_until_signal(settings: &Serve) -> Result<(), Box<dyn Error>> {
         Some(url) => {
             let connector = Connector::new(&url)?;
             let data = connector.describe();
-            run(listener, connector, settings, security, shutdown, data).await?;
+            serve_on(listener, connector, settings, security, shutdown, data).await?;
         }
         None => {
             let postgres = match Postgres::start(settings.database.embedded(), &shutdown).await {
@@ -68,7 +84,7 @@ async fn serve_until_signal(settings: &Serve) -> Result<(), Box<dyn Error>> {
             };
             let connector = Connector::new(postgres.database_url())?;
             let data = postgres.data_dir().display().to_string();
-            let ended = run(listener, connector, settings, security, shutdown, data).await;
+            let ended = serve_on(listener, connector, settings, security, shutdown, data).await;
             postgres.stop().await;
             ended?;
         }
@@ -77,7 +93,7 @@ async fn serve_until_signal(settings: &Serve) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn run(
+async fn serve_on(
     listener: TcpListener,
     connector: Connector,
     settings: &Serve,
@@ -90,11 +106,8 @@ async fn run(
     server::run(listener, connector, settings, security, shutdown, ready).await
 }
 
-/// `voicecall migrate`.
-///
-/// # Errors
-/// Why the database cannot be migrated, as a message for the operator.
-pub fn migrate(settings: &Migrate) -> Result<(), Box<dyn Error>> {
+/// `voicecall migrate`. An error is a message for the operator.
+fn migrate(settings: &Migrate) -> Result<(), Box<dyn Error>> {
     start_log(LogFormat::Human, "info")?;
     let connector = Connector::new(&settings.url()?)?;
     let migrated = runtime()?.block_on(store::migrate(&connector))?;

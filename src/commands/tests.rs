@@ -13,7 +13,6 @@ use tonic::transport::Endpoint;
 
 use super::*;
 use crate::{
-    config::{Cli, Command},
     proto::{
         CreateVoiceCallRequest, VoiceCall, VoiceCallDirection,
         voice_call_service_client::VoiceCallServiceClient,

@@ -11,7 +11,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Tools for credentials.
 #[derive(Debug, Subcommand)]
-pub enum Auth {
+pub(crate) enum Auth {
     /// Make a bearer token, and its entry for the policy file.
     NewToken(NewToken),
     /// Show the principal and the scopes of a token or certificate, or why it is refused.
@@ -24,7 +24,7 @@ pub enum Auth {
 
 /// Settings of `voicecall auth new-token`.
 #[derive(Debug, Args)]
-pub struct NewToken {
+pub(crate) struct NewToken {
     /// Name of the principal.
     #[arg(long, value_name = "NAME")]
     pub name: String,
@@ -45,7 +45,7 @@ pub struct NewToken {
 
 /// Settings of `voicecall auth check`.
 #[derive(Debug, Args)]
-pub struct Check {
+pub(crate) struct Check {
     /// File that holds a bearer token; - for standard input.
     #[arg(long, value_name = "FILE", required_unless_present = "certificate")]
     pub token_file: Option<PathBuf>,
@@ -70,7 +70,7 @@ pub struct Check {
 
 /// Settings of `voicecall auth new-key`.
 #[derive(Debug, Args)]
-pub struct NewKey {
+pub(crate) struct NewKey {
     /// File to write the private key to, which must not exist yet; only its owner may read it.
     #[arg(long, value_name = "FILE")]
     pub key_file: PathBuf,
@@ -83,7 +83,7 @@ pub struct NewKey {
 
 /// Settings of `voicecall auth issue`.
 #[derive(Debug, Args)]
-pub struct Issue {
+pub(crate) struct Issue {
     /// The private key, from `voicecall auth new-key`.
     #[arg(long, value_name = "FILE")]
     pub key_file: PathBuf,

@@ -3,11 +3,11 @@
 //! unit and its default. A new setting of the server is a field of [`Serve`] and a line in
 //! [`Serve::server`]; one about who may connect or call goes to `security`.
 
-pub mod auth;
+pub(crate) mod auth;
 mod security;
 
-pub use auth::Auth;
-pub use security::{ClientAuth, Credentials, Security};
+pub(crate) use auth::Auth;
+pub(crate) use security::Security;
 
 use std::{fs, net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
@@ -27,7 +27,7 @@ const CONNECTION_GRACE: Duration = Duration::from_secs(30);
 /// The command line; its `--help` begins with the package's description.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100, after_help = cli::EXIT_CODES)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Profile of the configuration file, for commands that use a running service.
     #[arg(long, value_name = "NAME", global = true)]
     pub profile: Option<String>,
@@ -43,7 +43,7 @@ pub struct Cli {
 
 /// The commands of the program.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run the service.
     Serve(Box<Serve>),
     /// Migrate the database to this release's schema, and exit.
@@ -59,7 +59,7 @@ pub enum Command {
 impl Cli {
     /// Parses the arguments of the program, and exits with a message if they are wrong.
     #[must_use]
-    pub fn of_program() -> Self {
+    pub(crate) fn of_program() -> Self {
         let this = Self::parse();
         let has_profile = this.profile.is_some() || this.config.is_some();
         if has_profile && !matches!(this.command, Command::Client(_)) {
@@ -73,7 +73,7 @@ impl Cli {
 
 /// Settings of `voicecall serve`.
 #[derive(Debug, Args)]
-pub struct Serve {
+pub(crate) struct Serve {
     /// Address to listen on. Any address but a loopback one needs TLS and a way to authenticate
     /// clients, or the --insecure flags, which allow running without them.
     #[arg(
@@ -270,7 +270,7 @@ pub struct Serve {
 
 /// Settings of `voicecall migrate`.
 #[derive(Debug, Args)]
-pub struct Migrate {
+pub(crate) struct Migrate {
     /// URL of the database, as for `serve`.
     #[arg(
         long,
@@ -293,7 +293,7 @@ pub struct Migrate {
 
 /// The database that holds the calls.
 #[derive(Debug, Args)]
-pub struct Database {
+pub(crate) struct Database {
     /// PostgreSQL to use, version 14 or later: postgres://user:password@host/database.
     /// Several hosts may be named (host1,host2): the primary among them is used.
     /// With ?sslmode=verify-full&sslrootcert=FILE the connection is encrypted and the server
@@ -323,7 +323,7 @@ pub struct Database {
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Text for people.
     Human,
     /// JSON Lines.
@@ -335,7 +335,7 @@ impl Database {
     ///
     /// # Errors
     /// The file cannot be read; a message for the operator.
-    pub fn url(&self) -> Result<Option<String>, String> {
+    pub(crate) fn url(&self) -> Result<Option<String>, String> {
         url(
             self.database_url.as_deref(),
             self.database_url_file.as_ref(),
@@ -344,7 +344,7 @@ impl Database {
 
     /// The settings of the embedded PostgreSQL.
     #[must_use]
-    pub fn embedded(&self) -> postgres::Settings {
+    pub(crate) fn embedded(&self) -> postgres::Settings {
         postgres::Settings {
             data_dir: self.data_dir.clone(),
             bin_dir: self.postgres_bin_dir.clone(),
@@ -358,7 +358,7 @@ impl Migrate {
     ///
     /// # Errors
     /// The file cannot be read; a message for the operator.
-    pub fn url(&self) -> Result<String, String> {
+    pub(crate) fn url(&self) -> Result<String, String> {
         let url = url(
             self.database_url.as_deref(),
             self.database_url_file.as_ref(),
@@ -379,7 +379,7 @@ fn url(url: Option<&str>, file: Option<&PathBuf>) -> Result<Option<String>, Stri
 impl Serve {
     /// The server's settings.
     #[must_use]
-    pub fn server(&self) -> server::Settings {
+    pub(crate) fn server(&self) -> server::Settings {
         server::Settings {
             api: api::Limits {
                 max_request_bytes: self.max_request_bytes,

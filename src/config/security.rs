@@ -9,7 +9,7 @@ use crate::{auth, server};
 /// TLS and credentials.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Security")]
-pub struct Security {
+pub(crate) struct Security {
     /// Certificate of the server, in PEM, followed by any intermediate certificates. With it,
     /// clients must speak TLS 1.2 or 1.3. Files are reloaded within two seconds of a change to
     /// their content, and on SIGHUP; open connections stay.
@@ -71,7 +71,7 @@ pub struct Security {
 
 /// How callers prove who they are, besides client certificates.
 #[derive(Debug, Args)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     /// Public keys of an identity provider (a JSON Web Key Set), as a file or a URL that begins
     /// with https://. Bearer tokens that it has signed authenticate callers. A URL is fetched every
     /// 5 minutes, and when a token names an unknown key.
@@ -121,7 +121,7 @@ pub struct Credentials {
 
 /// Whether clients need a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ClientAuth {
+pub(crate) enum ClientAuth {
     /// Every client must present one.
     Required,
     /// Clients may use tokens instead.
@@ -131,7 +131,7 @@ pub enum ClientAuth {
 impl Security {
     /// Where the files of TLS are.
     #[must_use]
-    pub fn tls(&self) -> Option<server::TlsPaths> {
+    pub(crate) fn tls(&self) -> Option<server::TlsPaths> {
         Some(server::TlsPaths {
             certificate: self.tls_cert.clone()?,
             key: self.tls_key.clone()?,
@@ -142,7 +142,7 @@ impl Security {
 
     /// How callers prove who they are.
     #[must_use]
-    pub fn credentials(&self) -> auth::Settings {
+    pub(crate) fn credentials(&self) -> auth::Settings {
         auth::Settings {
             accepts_certificates: self.tls_client_ca.is_some(),
             ..self.credentials.settings()
@@ -153,7 +153,7 @@ impl Security {
     ///
     /// # Errors
     /// Other machines can reach it, and TLS or authentication is neither configured nor waived.
-    pub fn warnings(&self, address: IpAddr) -> Result<Vec<&'static str>, String> {
+    pub(crate) fn warnings(&self, address: IpAddr) -> Result<Vec<&'static str>, String> {
         let (has_tls, has_credentials) = (self.tls().is_some(), !self.credentials().is_empty());
         let mut warnings = Vec::new();
         if address.is_loopback() {
@@ -185,7 +185,7 @@ impl Security {
 impl Credentials {
     /// How callers prove who they are.
     #[must_use]
-    pub fn settings(&self) -> auth::Settings {
+    pub(crate) fn settings(&self) -> auth::Settings {
         let named = (&self.auth_jwks, &self.auth_issuer, &self.auth_audience);
         let jwt = match named {
             (Some(keys), Some(issuer), Some(audience)) => Some(auth::JwtSettings {

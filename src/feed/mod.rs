@@ -36,14 +36,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use cursor::{Cursor, Point};
-pub use entry::Entry;
-pub use log_reader::LogReader;
-pub use purges::UnsentCalls;
-pub use read_ahead::ReadAhead;
-pub use shared_batch::SharedBatch;
-pub use snapshot::{Snapshot, SnapshotError, SnapshotPage};
-pub use snapshot_queue::QueuedSnapshot;
+pub(crate) use cursor::{Cursor, Point};
+pub(crate) use entry::Entry;
+pub(crate) use log_reader::LogReader;
+pub(crate) use purges::UnsentCalls;
+pub(crate) use read_ahead::ReadAhead;
+pub(crate) use shared_batch::SharedBatch;
+pub(crate) use snapshot::{Snapshot, SnapshotError};
+pub(crate) use snapshot_queue::QueuedSnapshot;
 
 use self::{follower::Follower, hub::Hub, snapshot_queue::SnapshotQueue};
 use crate::{

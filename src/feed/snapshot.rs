@@ -47,7 +47,7 @@ pub enum SnapshotError {
 }
 
 /// A snapshot in progress; see the module.
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     feed: Feed,
     filter: Arc<Filter>,
     /// What the first page must have reached.
@@ -102,7 +102,7 @@ impl Snapshot {
 
     /// The position of the snapshot; `None` before the first page.
     #[must_use]
-    pub fn position(&self) -> Option<Position> {
+    pub(crate) fn position(&self) -> Option<Position> {
         self.baseline.as_ref().map(|baseline| baseline.position)
     }
 
@@ -110,7 +110,10 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`SnapshotError`].
-    pub async fn next(&mut self, deadline: Instant) -> Result<Option<SnapshotPage>, SnapshotError> {
+    pub(crate) async fn next(
+        &mut self,
+        deadline: Instant,
+    ) -> Result<Option<SnapshotPage>, SnapshotError> {
         if self.complete {
             return Ok(None);
         }

@@ -25,6 +25,13 @@ pub use security::Security;
 pub use tls::{Tls, TlsPaths, verify_client_certificate};
 pub use write_coalescing::WriteCoalescer;
 
+#[doc(inline)]
+pub use crate::{
+    api::Limits as ApiLimits,
+    feed::Limits as FeedLimits,
+    store::{Connector, Limits as StoreLimits, OpenError, ReadLimits, Retention},
+};
+
 use std::{io, net::SocketAddr, num::NonZeroUsize, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
@@ -40,9 +47,9 @@ use self::{connection::Serving, connections::Connections, workers::Workers};
 use crate::{
     api,
     auth::Authenticator,
-    feed::{self, Feed},
+    feed::Feed,
     proto,
-    store::{Connector, OpenError, Store, StoreTasks, Supervisor, TaskEnded},
+    store::{Store, StoreTasks, Supervisor, TaskEnded},
 };
 
 /// The pause after a connection could not be accepted, for want of file descriptors for
@@ -60,11 +67,11 @@ const LIVENESS: &str = "liveness";
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// Limits of the API.
-    pub api: api::Limits,
+    pub api: ApiLimits,
     /// Limits of the store.
-    pub store: crate::store::Limits,
+    pub store: StoreLimits,
     /// Limits of the feed.
-    pub feed: feed::Limits,
+    pub feed: FeedLimits,
     /// Threads that serve the connections.
     pub workers: NonZeroUsize,
     /// Limits of client connections.

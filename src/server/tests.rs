@@ -19,27 +19,27 @@ const TASKS: [&str; 6] = [
 
 fn settings() -> Settings {
     Settings {
-        api: api::Limits {
+        api: ApiLimits {
             max_request_bytes: 1024,
             max_concurrent_requests: 1,
             max_watches: 1,
             max_transfers: 1,
             compress_responses: false,
         },
-        store: store::Limits {
+        store: StoreLimits {
             write_queue: 1,
-            reads: store::ReadLimits {
+            reads: ReadLimits {
                 lookup_queue: 1,
                 list_connections: 1,
                 statistics_connections: 1,
                 planned_once_from: store::PLANNED_ONCE_FROM,
             },
-            retention: store::Retention {
+            retention: Retention {
                 keep: Duration::from_secs(3600),
                 partition_len: 1000,
             },
         },
-        feed: feed::Limits {
+        feed: FeedLimits {
             memory_bytes: 1024,
             max_snapshots: 1,
         },

@@ -5,9 +5,9 @@ use voicecall::proto::CreateVoiceCallRequest;
 
 use crate::{
     gate::Gate,
-    json::EXAMPLE,
     program::{command, run, run_with},
     support::{Server, create, inbound, reference, request_id},
+    transfers::EXAMPLE,
 };
 
 /// The flags that make the reference's example.

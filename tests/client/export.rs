@@ -5,10 +5,9 @@ use std::io::Read;
 use voicecall::proto::{VoiceCall, VoiceCallStatus};
 
 use crate::{
-    json::EXAMPLE,
     program::{run, run_in_terminal},
     support::{Server, secured::free_port},
-    transfers::{Scratch, call, lines, run_with_input, summary},
+    transfers::{EXAMPLE, Scratch, call, lines, run_with_input, summary},
 };
 
 #[tokio::test]

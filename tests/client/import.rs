@@ -7,10 +7,9 @@ use voicecall::{
 };
 
 use crate::{
-    json::EXAMPLE,
     program::{command, run},
     support::{Server, eventually, secured::free_port},
-    transfers::{Scratch, call, client, count, lines, run_with_input, summary},
+    transfers::{EXAMPLE, Scratch, call, client, count, lines, run_with_input, summary},
 };
 
 #[tokio::test]

@@ -17,13 +17,13 @@ mod export;
 mod gate;
 mod import;
 mod import_stream;
-mod json;
 mod list;
 mod program;
 mod retries;
 mod stats;
 #[allow(
     dead_code,
+    unused_imports,
     reason = "shared with the service's tests, which use all of it"
 )]
 #[path = "../service/support/mod.rs"]

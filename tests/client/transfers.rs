@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use prost_types::Timestamp;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use voicecall::{
-    cli::json,
     client::{Client, Settings},
     proto::{GetVoiceCallStatsRequest, VoiceCall, VoiceCallDirection, VoiceCallStatus},
 };
@@ -14,6 +14,9 @@ use crate::{
     program::{Ran, command},
     support::{Server, request_id},
 };
+
+/// The reference's own example, on one line.
+pub(crate) const EXAMPLE: &str = include_str!("../../src/cli/json/example.json").trim_ascii();
 
 /// A file that goes with the test.
 pub(crate) struct Scratch(pub(crate) PathBuf);
@@ -95,14 +98,46 @@ pub(crate) fn call(n: u128) -> VoiceCall {
     }
 }
 
-/// The calls as JSON Lines.
+/// The calls as JSON Lines, with the keys of the voice call object in their order.
 pub(crate) fn lines(calls: impl Iterator<Item = VoiceCall>) -> String {
-    let mut text = Vec::new();
-    for call in calls {
-        json::write(&call, &mut text).expect("it can be written");
-        text.push(b'\n');
-    }
-    String::from_utf8(text).expect("text")
+    calls.map(|call| line(&call)).collect()
+}
+
+fn line(call: &VoiceCall) -> String {
+    let time = |time: Option<Timestamp>| {
+        let time = time.map(|time| jiff::Timestamp::from_second(time.seconds).expect("a time"));
+        json!(time.map(|time| time.strftime("%Y-%m-%dT%H:%M:%S.000Z").to_string()))
+    };
+    let status = match call.status() {
+        VoiceCallStatus::AnsweredByStaff => "answered by staff",
+        VoiceCallStatus::Missed => "missed",
+        other => panic!("{other:?}"),
+    };
+    let direction = match call.direction() {
+        VoiceCallDirection::Inbound => json!("inbound"),
+        VoiceCallDirection::Outbound => json!("outbound"),
+        VoiceCallDirection::Unspecified => Value::Null,
+    };
+    let fields = [
+        ("uid", json!(call.uid)),
+        ("created_at", time(call.created_at)),
+        ("updated_at", time(call.updated_at)),
+        ("duration", json!(call.duration)),
+        ("status", json!(status)),
+        ("direction", direction),
+        ("staff_uid", json!(call.staff_uid)),
+        ("client_uid", json!(call.client_uid)),
+        ("from_number", json!(call.from_number)),
+        ("to_number", json!(call.to_number)),
+        ("recording_url", json!(call.recording_url)),
+        ("call_summary", json!(call.call_summary)),
+        ("external_app_url", json!(call.external_app_url)),
+        ("handled_by_staff_uid", json!(call.handled_by_staff_uid)),
+        ("handled_at", time(call.handled_at)),
+        ("deleted_at", time(call.deleted_at)),
+    ];
+    let fields = fields.map(|(name, value)| format!("\"{name}\":{value}"));
+    format!("{{{}}}\n", fields.join(","))
 }
 
 pub(crate) fn client(server: &Server) -> Client {

@@ -1,15 +1,8 @@
 //! The table of errors: each condition has its code, its reason, its metadata
 //! and, where a retry helps, a delay before it.
 
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Code;
-use tower::{Service, ServiceExt};
-use voicecall::{
-    api,
-    feed::Feed,
-    proto,
-    store::{Connector, Store, Supervisor},
-};
+use voicecall::proto;
 
 use crate::support::{
     Server, assert_refused, create, delete, eventually, get, handle, inbound, metadata,
@@ -181,53 +174,6 @@ async fn more_writes_than_the_queue_holds_are_overload_and_the_others_are_done()
     }
     assert!(created > 0);
     assert_eq!(contents(&looker).await.calls, created);
-}
-
-#[tokio::test]
-async fn a_server_that_drains_sends_clients_elsewhere() {
-    let connector = Connector::new("host=/nowhere user=nobody").expect("valid");
-    let supervisor = Supervisor::default();
-    let (store, following, _tasks) = Store::new(
-        connector,
-        settings().store,
-        &[tokio::runtime::Handle::current()],
-        &supervisor,
-    );
-    let draining = CancellationToken::new();
-    let tasks = TaskTracker::new();
-    let stop = draining.clone();
-    let feed = Feed::start(
-        store.clone(),
-        following,
-        settings().feed,
-        &tasks,
-        stop,
-        &supervisor,
-    );
-    let limits = settings().api;
-    let (mut api, ..) = api::api(
-        store,
-        feed,
-        limits,
-        api::Access::default(),
-        draining.clone(),
-    )
-    .expect("it is built");
-    let mut post = async || {
-        let request = http::Request::post("/voicecall.v1.VoiceCallService/GetVoiceCall")
-            .header("content-type", "application/grpc")
-            .body(tonic::body::Body::empty())
-            .expect("valid");
-        let response = api.ready().await.expect("ready").call(request).await;
-        let response = response.expect("an answer");
-        tonic::Status::from_header_map(response.headers()).expect("a status")
-    };
-    assert_eq!(post().await.code(), Code::InvalidArgument);
-    draining.cancel();
-    let status = post().await;
-    assert!(retry_after(&status).is_some());
-    let result: Result<(), _> = Err(status);
-    assert_refused(result, Code::Unavailable, "DRAINING", &[]);
 }
 
 #[tokio::test]

@@ -19,8 +19,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use voicecall::{
-    api, feed, proto::voice_call_service_client::VoiceCallServiceClient, server, server::Settings,
-    store, store::Connector,
+    proto::voice_call_service_client::VoiceCallServiceClient,
+    server::{
+        self, ApiLimits, Connector, FeedLimits, ReadLimits, Retention, Settings, StoreLimits,
+    },
+    store,
 };
 
 use super::postgres::Cluster;
@@ -33,27 +36,27 @@ pub(crate) type Client = VoiceCallServiceClient<Channel>;
 /// The default settings.
 pub(crate) fn settings() -> Settings {
     Settings {
-        api: api::Limits {
+        api: ApiLimits {
             max_request_bytes: 4 * 1024 * 1024,
             compress_responses: false,
             max_concurrent_requests: 4096,
             max_watches: 4096,
             max_transfers: 16,
         },
-        store: store::Limits {
+        store: StoreLimits {
             write_queue: 4096,
-            reads: store::ReadLimits {
+            reads: ReadLimits {
                 lookup_queue: 4096,
                 list_connections: 4,
                 statistics_connections: 2,
                 planned_once_from: store::PLANNED_ONCE_FROM,
             },
-            retention: store::Retention {
+            retention: Retention {
                 keep: Duration::from_secs(7 * 24 * 3600),
                 partition_len: 1_000_000,
             },
         },
-        feed: feed::Limits {
+        feed: FeedLimits {
             memory_bytes: 64 * 1024 * 1024,
             max_snapshots: 16,
         },
