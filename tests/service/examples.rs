@@ -223,7 +223,7 @@ async fn assert_copied(language: Language, file: &str, service: &Restartable) {
 async fn keeps_a_copy(language: Language) {
     let mut service = Restartable::start().await;
     let target = target(&service);
-    let dir = Dir::new();
+    let dir = Dir::new("examples");
     let file = dir.path("copy");
     for _ in 0..2 {
         send(&service, create_of(inbound())).await;
@@ -284,7 +284,7 @@ async fn the_node_consumer_keeps_a_copy_through_kills() {
 /// The place in another database's log is of no use, and what was copied from it
 /// neither.
 async fn starts_over(language: Language) {
-    let dir = Dir::new();
+    let dir = Dir::new("examples");
     let file = dir.path("copy");
     for calls in [3, 2] {
         let service = Restartable::start().await;
@@ -312,7 +312,7 @@ async fn the_node_consumer_starts_over_on_another_database() {
 /// When its token expires, the consumer goes on with the next one; it stops when the token is not
 /// valid.
 async fn goes_on_with_another_token(language: Language) {
-    let (dir, key) = (Dir::new(), new_key());
+    let (dir, key) = (Dir::new("examples"), new_key());
     let issue = |seconds| token(&key, "test", Duration::from_secs(seconds));
     let service = serve_with_key(&key, &dir).await;
     let client = Client::new(&Settings {

@@ -37,7 +37,7 @@ async fn with_policy(dir: &Dir, expires_at: &str) -> Process {
 
 #[tokio::test]
 async fn the_command_line_reads_tokens_from_files_and_commands() {
-    let dir = Dir::new();
+    let dir = Dir::new("credentials");
     let service = with_policy(&dir, "2100-01-01T00:00:00Z").await;
     let token = dir.write("token", &format!("{TOKEN}\n"));
     let command = format!("cat '{token}'");
@@ -91,7 +91,7 @@ async fn the_command_line_reads_tokens_from_files_and_commands() {
 async fn a_profile_says_how_to_reach_a_service() {
     let server = Server::start().await;
     let gate = Gate::start(&server.endpoint, []).await;
-    let dir = Dir::new();
+    let dir = Dir::new("credentials");
     dir.write("token", "from-file");
     std::fs::create_dir(dir.path("voicecall")).expect("it is new");
     let config = dir.write(
@@ -183,7 +183,7 @@ async fn a_profile_says_how_to_reach_a_service() {
 
 #[tokio::test]
 async fn an_endpoint_with_the_wrong_scheme_is_said_in_one_line() {
-    let dir = Dir::new();
+    let dir = Dir::new("credentials");
     make_certificates(dir.as_ref());
     let secured = Process::start(&[
         ("DATABASE_URL", &Cluster::shared().await.database().await),

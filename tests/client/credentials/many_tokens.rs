@@ -43,7 +43,7 @@ struct ShortLived {
 
 impl ShortLived {
     async fn start() -> Self {
-        let (dir, key) = (Dir::new(), new_key());
+        let (dir, key) = (Dir::new("credentials"), new_key());
         dir.write("key", &key.to_pem());
         let service = serve_with_key(&key, &dir).await;
         Self { dir, service }

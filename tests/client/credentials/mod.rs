@@ -57,7 +57,7 @@ fn tokens(gate: &Gate) -> Vec<String> {
 async fn a_file_is_looked_at_again_and_keeps_its_token_while_it_is_unreadable() {
     let server = Server::start().await;
     let gate = Gate::start(&server.endpoint, []).await;
-    let dir = Dir::new();
+    let dir = Dir::new("credentials");
     dir.write("token", "one\n");
     let client = client(&gate.endpoint, file(&dir));
     let last = async || {

@@ -37,7 +37,7 @@ fn counting(dir: &Dir) -> TokenSource {
 #[tokio::test]
 async fn a_refused_token_is_read_again_and_another_one_is_tried_once() {
     for reason in ["TOKEN_EXPIRED", "CREDENTIALS_INVALID"] {
-        let dir = Dir::new();
+        let dir = Dir::new("credentials");
         let gate = Gate::alone([refusal(reason), refusal(reason)]).await;
         let client = client(&gate.endpoint, counting(&dir));
         let page = client.list_page(ListVoiceCallsRequest::default()).await;
@@ -50,7 +50,7 @@ async fn a_refused_token_is_read_again_and_another_one_is_tried_once() {
     }
     // An export is started again before its first page.
     let server = Server::start().await;
-    let dir = Dir::new();
+    let dir = Dir::new("credentials");
     let gate = Gate::start(&server.endpoint, [refusal("TOKEN_EXPIRED")]).await;
     let client = client(&gate.endpoint, counting(&dir));
     let chunks = client.export_chunks(ExportVoiceCallsRequest::default());
@@ -63,7 +63,7 @@ async fn a_refused_token_is_read_again_and_another_one_is_tried_once() {
 
 #[tokio::test]
 async fn the_same_token_is_not_sent_again_and_the_error_says_where_it_is() {
-    let dir = Dir::new();
+    let dir = Dir::new("credentials");
     let path = dir.write("token", "hunter2");
     for (source, note) in [
         (
@@ -106,7 +106,7 @@ impl WithArgument for TokenSource {
 #[tokio::test]
 async fn requests_that_are_refused_together_share_one_reading() {
     const REQUESTS: usize = 50;
-    let dir = Dir::new();
+    let dir = Dir::new("credentials");
     let refusals = (0..2 * REQUESTS).map(|_| refusal("TOKEN_EXPIRED"));
     let gate = Gate::alone(refusals).await;
     let client = client(&gate.endpoint, counting(&dir));
@@ -121,7 +121,7 @@ async fn requests_that_are_refused_together_share_one_reading() {
 
 #[tokio::test]
 async fn a_watch_without_another_token_ends_after_a_few_tries() {
-    let dir = Dir::new();
+    let dir = Dir::new("credentials");
     let path = dir.write("token", "one");
     for (reason, source, times, note) in [
         (
@@ -139,7 +139,7 @@ async fn a_watch_without_another_token_ends_after_a_few_tries() {
         ),
         (
             "CREDENTIALS_INVALID",
-            counting(&Dir::new()),
+            counting(&Dir::new("credentials")),
             2,
             String::new(),
         ),

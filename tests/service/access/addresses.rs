@@ -19,7 +19,7 @@ fn refusal(environment: &[(&str, &str)]) -> String {
 
 #[test]
 fn an_address_that_others_reach_needs_tls_and_credentials() {
-    let dir = Dir::new();
+    let dir = Dir::new("addresses");
     make_certificates(dir.as_ref());
     let (certificate, key) = (dir.path("server.pem"), dir.path("server.key"));
     let tls = [
@@ -56,7 +56,7 @@ async fn doing_without_is_said_in_the_log_at_each_start() {
 
 #[tokio::test]
 async fn the_url_of_the_database_may_stand_in_a_file() {
-    let dir = Dir::new();
+    let dir = Dir::new("url");
     let url = Cluster::shared().await.database().await;
     let file = dir.write("url", &format!("{url}\n"));
     let server = Process::start(&[("DATABASE_URL_FILE", &file)]);

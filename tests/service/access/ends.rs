@@ -43,7 +43,7 @@ async fn end_of(stream: &mut Streaming<WatchVoiceCallsResponse>) -> (Option<Mess
 
 #[tokio::test]
 async fn a_watch_ends_with_a_checkpoint_when_its_token_expires() {
-    let dir = Dir::new();
+    let dir = Dir::new("expires");
     let key = new_key();
     let server = serve_with_key(&key, &dir).await;
     let lifetime = Duration::from_secs(2);
@@ -67,7 +67,7 @@ async fn a_watch_ends_with_a_checkpoint_when_its_token_expires() {
 
 #[tokio::test]
 async fn a_watch_ends_with_a_checkpoint_when_its_principal_leaves_the_policy() {
-    let dir = Dir::new();
+    let dir = Dir::new("revoked");
     let entry = |name| {
         let scopes = Scope::ALL.into_iter().collect();
         let expires_at = std::time::SystemTime::now() + Duration::from_secs(3600);
@@ -105,7 +105,7 @@ async fn a_watch_ends_with_a_checkpoint_when_its_principal_leaves_the_policy() {
 
 #[tokio::test]
 async fn changes_name_their_principal_and_request_ids_are_its_own() {
-    let dir = Dir::new();
+    let dir = Dir::new("actors");
     let key = new_key();
     let server = serve_with_key(&key, &dir).await;
     let mut client = server.client();

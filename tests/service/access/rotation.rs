@@ -166,7 +166,7 @@ async fn shown(address: &str, current: &Current, dir: &Dir) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_rotations_under_load_break_no_request_and_no_stream() {
-    let dir = Dir::new();
+    let dir = Dir::new("rotation");
     let names = format!("subjectAltName=DNS:{NAME}");
     certificate(&dir, "server-ca", None, "keyUsage=keyCertSign");
     certificate(&dir, "authority-0", None, "keyUsage=keyCertSign");

@@ -11,8 +11,9 @@ use super::request_id;
 pub(crate) struct Dir(PathBuf);
 
 impl Dir {
-    pub(crate) fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("voicecall-{}", request_id()));
+    /// A new directory; `name` says what for.
+    pub(crate) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("voicecall-{name}-{}", request_id()));
         fs::create_dir(&path).expect("it is new");
         Self(path)
     }
