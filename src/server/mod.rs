@@ -11,6 +11,7 @@
 
 mod connection;
 mod connections;
+mod control_frames;
 mod handshake;
 mod read_turns;
 mod security;

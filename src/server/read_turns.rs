@@ -5,7 +5,8 @@
 //! among it that have been cancelled already count against a limit of their own, which ends
 //! the connection. Without this, a client that cancels many requests at once loses its
 //! connection whenever the server is a little behind, and a client that floods the server has
-//! a megabyte of frames handled in one go, while all the others on its thread wait.
+//! a megabyte of frames handled in one go, while all the others on its thread wait. A flood of
+//! frames that carry nothing is read at a rate (`control_frames`).
 
 use std::{
     future::poll_fn,
@@ -15,10 +16,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::control_frames::ControlFrames;
 
 /// A turn ends with the read that reaches this: HTTP/2's default of the largest frame.
 const TURN_BYTES: usize = 16 * 1024;
@@ -49,6 +55,8 @@ impl ReadTurns {
             left: Arc::clone(&self.left),
             moved: Arc::clone(&self.moved),
             is_full: Arc::clone(&self.is_full),
+            control_frames: ControlFrames::new(),
+            pause: None,
         }
     }
 
@@ -96,6 +104,9 @@ pub(super) struct LimitedReads<S> {
     left: Arc<AtomicUsize>,
     moved: Arc<AtomicUsize>,
     is_full: Arc<AtomicBool>,
+    control_frames: ControlFrames,
+    /// Nothing is read until it is over.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for LimitedReads<S> {
@@ -110,9 +121,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedReads<S> {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.socket).poll_read(context, buffer);
         let read = buffer.filled().len() - before;
+        let until = self
+            .control_frames
+            .count(&buffer.filled()[before..], Instant::now());
+        self.pause = until.map(|until| Box::pin(sleep_until(until)));
         self.left
             .store(left.saturating_sub(read), Ordering::Relaxed);
         self.moved.fetch_add(read, Ordering::Relaxed);

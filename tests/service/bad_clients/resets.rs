@@ -2,15 +2,7 @@
 //! when it has what it wanted, and loses nothing; one that does nothing else is served in
 //! turns with all others.
 
-use std::{
-    collections::HashSet,
-    num::NonZeroUsize,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashSet, num::NonZeroUsize, time::Duration};
 
 use prost::Message;
 use tokio::{io::AsyncWriteExt, time::timeout};
@@ -165,37 +157,23 @@ async fn a_flood_of_cancelled_requests_is_served_in_turns_with_all_others() {
     let server = Server::start_with(single).await;
     create(&mut server.client(), reference()).await;
     let (mut connection, mut frames) = frames::connect(&server.endpoint).await;
-    let is_over = Arc::new(AtomicBool::new(false));
-    // The stream of a request that is not cancelled, at the end.
-    let last = Arc::new(AtomicU32::new(0));
-    let flood = tokio::spawn({
-        let (is_over, last) = (Arc::clone(&is_over), Arc::clone(&last));
-        async move {
-            let mut stream = 1;
-            let mut bytes = Vec::new();
-            while !is_over.load(Ordering::Relaxed) {
-                bytes.clear();
-                for _ in 0..5000 {
-                    put_headers(&mut bytes, stream);
-                    put_reset(&mut bytes, stream);
-                    stream += 2;
-                }
-                connection.write_all(&bytes).await.expect("it takes them");
-            }
-            last.store(stream, Ordering::Relaxed);
+    let flood = tokio::spawn(async move {
+        let mut stream = 1;
+        let mut bytes = Vec::new();
+        loop {
             bytes.clear();
-            put_request(&mut bytes, stream, "GetVoiceCall", &look_up());
-            connection.write_all(&bytes).await.expect("it takes it");
-            connection
+            for _ in 0..5000 {
+                put_headers(&mut bytes, stream);
+                put_reset(&mut bytes, stream);
+                stream += 2;
+            }
+            connection.write_all(&bytes).await.expect("it takes them");
         }
     });
     let responses = tokio::spawn(async move {
         loop {
             let frame = frames.next().await.expect("the connection lives");
             assert_ne!(frame.kind, GOAWAY, "{frame:?}");
-            if frame.kind == HEADERS && frame.stream == last.load(Ordering::Relaxed) {
-                return;
-            }
         }
     });
     let mut client = server.client();
@@ -203,9 +181,5 @@ async fn a_flood_of_cancelled_requests_is_served_in_turns_with_all_others() {
         let read = timeout(SOON, get(&mut client, &reference().uid)).await;
         read.expect("it has its turn").expect("it is served");
     }
-    is_over.store(true, Ordering::Relaxed);
-    let connection = timeout(SOON, flood).await.expect("it ends");
-    let responded = timeout(SOON, responses).await.expect("it has its turn");
-    responded.expect("the connection lives");
-    drop(connection.expect("the connection lives"));
+    assert!(!flood.is_finished() && !responses.is_finished());
 }
