@@ -83,10 +83,10 @@ fn state_machine(criterion: &mut Criterion) -> Result<()> {
         when_missing: WhenMissing::Refuse,
     };
     criterion.bench_function("state machine: create", |bencher| {
-        bencher.iter(|| machine::apply(None, black_box(&create)));
+        bencher.iter(|| machine::apply(None, black_box(&create), None));
     });
     criterion.bench_function("state machine: update of status", |bencher| {
-        bencher.iter(|| machine::apply(Some(black_box(&call)), black_box(&update)));
+        bencher.iter(|| machine::apply(Some(black_box(&call)), black_box(&update), None));
     });
     Ok(())
 }

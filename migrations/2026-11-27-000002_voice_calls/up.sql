@@ -38,6 +38,9 @@ CREATE INDEX voice_calls_by_update ON voice_calls (updated_at, uid);
 -- calls of the very same time are ordered by sorting.
 CREATE INDEX voice_calls_by_staff ON voice_calls (hashtextextended(staff_uid, 0), created_at)
     WHERE staff_uid IS NOT NULL;
+CREATE INDEX voice_calls_by_handler
+    ON voice_calls (hashtextextended(handled_by_staff_uid, 0), created_at)
+    WHERE handled_by_staff_uid IS NOT NULL;
 CREATE INDEX voice_calls_by_client ON voice_calls (hashtextextended(client_uid, 0), created_at)
     WHERE client_uid IS NOT NULL;
 CREATE INDEX voice_calls_by_from_number
@@ -51,6 +54,11 @@ CREATE INDEX voice_calls_by_to_number
 -- four is missed.
 CREATE INDEX voice_calls_to_handle ON voice_calls (created_at, uid)
     WHERE status = 'missed' AND handled_at IS NULL AND deleted_at IS NULL;
+
+-- What a member of staff may see besides their own calls: those that nobody has answered or
+-- handled yet.
+CREATE INDEX voice_calls_unassigned ON voice_calls (created_at, uid)
+    WHERE staff_uid IS NULL AND handled_by_staff_uid IS NULL AND handled_at IS NULL;
 
 -- The hashes of several texts, for a look-up of any of them.
 CREATE FUNCTION text_keys(texts text[]) RETURNS bigint[]

@@ -1,4 +1,5 @@
-//! Who may call what: the credentials that a request needs, and the scope for each RPC.
+//! Who may call what: the credentials that a request needs, and the scope for each RPC. Which calls
+//! a caller may see and change, the handlers ask of its narrowing.
 
 use std::sync::Arc;
 
@@ -51,6 +52,9 @@ impl Access {
             if !principal.scopes().has(scope) {
                 return Err(Error::ScopeMissing(scope));
             }
+            if principal.narrowing().is_some() && !may_be_narrowed(rpc) {
+                return Err(Error::OutOfScope);
+            }
         }
         Ok(Some(principal))
     }
@@ -88,6 +92,12 @@ fn scope_of(rpc: &str) -> Option<Scope> {
         "PurgeVoiceCall" => Scope::Purge,
         _ => return None,
     })
+}
+
+/// Whether a caller who is narrowed to some calls may use the RPC. An import chooses the uids of its
+/// calls, and a purge tells whether there was one.
+fn may_be_narrowed(rpc: &str) -> bool {
+    !matches!(rpc, "ImportVoiceCalls" | "PurgeVoiceCall")
 }
 
 #[cfg(test)]

@@ -18,10 +18,13 @@ use tokio_util::{
 };
 
 use super::{
-    admission::{ConnectionBytes, Place},
+    admission::{ConnectionBytes, Count, Place},
     error::Error,
 };
-use crate::auth::{Certificate, Principal};
+use crate::{
+    auth::{Certificate, Principal},
+    domain::Narrowing,
+};
 
 /// Health checks and reflection streams that a connection may have at once.
 const OTHER_SHARE: usize = 64;
@@ -221,6 +224,9 @@ pub(super) struct Context {
     pub(super) principal: Option<Arc<Principal>>,
     /// The request's place.
     pub(super) place: Option<Place>,
+    /// What a watch or a transfer counts as, for as long as it lives, if its principal has a limit
+    /// on them.
+    pub(super) counted: Option<Arc<Count>>,
 }
 
 impl Context {
@@ -241,6 +247,12 @@ impl Context {
         if let Some(place) = &self.place {
             place.give_back();
         }
+    }
+
+    /// The calls that the caller may see and change; `None`: all.
+    pub(super) fn narrowing(&self) -> Option<Arc<Narrowing>> {
+        let principal = self.principal.as_ref()?;
+        principal.narrowing().cloned()
     }
 
     /// The name of who is calling.

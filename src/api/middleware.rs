@@ -1,6 +1,7 @@
 //! What every request and response passes through: the limit on metadata, the client's
-//! deadline, the limit on concurrent requests, an `x-request-id` on each response, and the
-//! same form of error for what the framework refuses as for what the handlers refuse.
+//! deadline, the limit on concurrent requests and those of the caller, an `x-request-id` on each
+//! response, and the same form of error for what the framework refuses as for what the handlers
+//! refuse.
 
 use std::{
     convert::Infallible,
@@ -25,8 +26,9 @@ use tower::Service;
 use tracing::{debug, error};
 
 use super::{
+    Limits,
     access::{Access, CALL_SERVICE, names_unknown_key},
-    admission::{self, Admission, Place, RequestBody, Responses},
+    admission::{self, Admission, Count, Place, RequestBody, Responses},
     context::{Connection, Context},
     ending_body,
     error::{Error, TooLarge},
@@ -68,7 +70,7 @@ impl<C, R> Middleware<C, R> {
     pub(super) fn new(
         calls: C,
         rest: R,
-        max_concurrent: usize,
+        limits: &Limits,
         responses: Responses,
         access: Access,
         draining: CancellationToken,
@@ -77,7 +79,7 @@ impl<C, R> Middleware<C, R> {
             calls,
             rest,
             shared: Arc::new(Shared {
-                admission: Admission::new(max_concurrent, responses),
+                admission: Admission::new(limits, responses),
                 access,
                 draining,
                 request_ids: RequestIds::new(),
@@ -171,12 +173,17 @@ where
         let shared = Arc::clone(&self.shared);
         match held {
             Held::Call(place) => {
+                let counted = match self.shared.count(principal.as_ref(), &request, &place) {
+                    Ok(counted) => counted,
+                    Err(error) => return self.shared.refusal(request, error, request_id),
+                };
                 let timeout = grpc_timeout(request.headers());
                 let deadline = timeout.map(|timeout| Instant::now() + timeout);
                 request.extensions_mut().insert(Context {
                     deadline,
                     principal,
                     place: Some(place.clone()),
+                    counted,
                 });
                 let response = self.calls.call(Admission::bound_request(request, &place));
                 let response = Admission::run(&place, response);
@@ -211,6 +218,22 @@ impl Shared {
             return Err(Error::Draining);
         }
         self.admission.admit(connection).map(Held::Call)
+    }
+
+    /// Counts the request against the limits of its principal.
+    fn count(
+        &self,
+        principal: Option<&Arc<Principal>>,
+        request: &Request,
+        place: &Place,
+    ) -> Result<Option<Arc<Count>>, Error> {
+        let Some(principal) = principal else {
+            return Ok(None);
+        };
+        let path = request.uri().path();
+        let rpc = path.strip_prefix(CALL_SERVICE).unwrap_or_default();
+        let counted = self.admission.count(principal, rpc, place)?;
+        Ok(counted.map(Arc::new))
     }
 
     fn refusal(&self, request: Request, error: Error, request_id: HeaderValue) -> ResponseFuture {

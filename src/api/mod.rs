@@ -46,7 +46,7 @@ use self::{
     reflection::{ProtoFiles, Reflection, V1Alpha},
 };
 use crate::{
-    feed::Feed, proto, proto::voice_call_service_server::VoiceCallServiceServer, store::Store,
+    auth, feed::Feed, proto, proto::voice_call_service_server::VoiceCallServiceServer, store::Store,
 };
 
 /// The most bytes in a request of the other services, which is a name.
@@ -68,6 +68,8 @@ pub struct Limits {
     pub max_watches: usize,
     /// Concurrent imports, exports and requests for statistics; more are refused.
     pub max_transfers: usize,
+    /// The limits of each principal that has none of its own.
+    pub principal: auth::Limits,
 }
 
 impl Limits {
@@ -114,15 +116,7 @@ pub fn api(
         .add_service(reflection)
         .prepare();
     let responses = Responses::default();
-    let max_concurrent = limits.max_concurrent_requests;
-    let middleware = Middleware::new(
-        service,
-        rest,
-        max_concurrent,
-        responses.clone(),
-        access,
-        draining,
-    );
+    let middleware = Middleware::new(service, rest, &limits, responses.clone(), access, draining);
     let api = BoxCloneSyncService::new(middleware);
     Ok((api, health_reporter, responses))
 }

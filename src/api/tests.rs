@@ -10,7 +10,7 @@ use tower::{Service, ServiceExt};
 
 use super::*;
 use crate::{
-    feed,
+    auth, feed,
     store::{self, Connector, PLANNED_ONCE_FROM, ReadLimits, Retention, Supervisor},
 };
 
@@ -45,6 +45,7 @@ fn api_without_database(draining: &CancellationToken) -> Api {
         max_concurrent_requests: 16,
         max_watches: 1,
         max_transfers: 1,
+        principal: auth::Limits::default(),
     };
     let api = api(store, feed, limits, Access::default(), draining.clone());
     api.expect("it is built").0

@@ -13,7 +13,11 @@ use x509_cert::{
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
-use super::{Principal, Refusal, Scope, principal::is_name, remembered};
+use super::{
+    Principal, Refusal, Scope,
+    principal::{Rights, is_name},
+    remembered,
+};
 
 /// As long as SPIFFE allows.
 const MAX_NAME_BYTES: usize = 2048;
@@ -90,8 +94,8 @@ impl Certificate {
         self.common_name.as_deref()
     }
 
-    /// A principal with all scopes, named by the first URI, DNS name or common name that there
-    /// is.
+    /// A principal with all scopes and for all calls, named by the first URI, DNS name or common
+    /// name that there is.
     pub(super) fn principal(&self, now: SystemTime) -> Result<Principal, Refusal> {
         if self.expires_at <= now {
             return Err(Refusal::Expired);
@@ -102,7 +106,10 @@ impl Certificate {
         let name = name.ok_or(Refusal::Invalid("the certificate has no name"))?;
         Ok(Principal::new(
             principal_name(name)?,
-            Scope::ALL.into_iter().collect(),
+            Rights {
+                scopes: Scope::ALL.into_iter().collect(),
+                ..Rights::default()
+            },
             Some(self.expires_at),
             CancellationToken::new(),
         ))

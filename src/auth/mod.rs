@@ -2,23 +2,26 @@
 //!
 //! - [`Authenticator`]: finds the principal of a request, by a bearer JWT, a bearer token of
 //!   the policy file, or a client certificate, in this order
-//! - [`principal`]: who that is, what it may do, and until when
+//! - [`principal`]: who that is, what it may do, and until when; [`limits`]: how much of it at once
 //! - [`jwt`]: tokens of an identity provider, and the provider's keys
 //! - [`policy`]: the file that names principals
 //! - `certificate`: the names in a client certificate
 //! - [`settings`]: what the operator has named, and the tasks that read it again when it changes
 //! - `remembered`: principals that were found before
 //!
-//! It deliberately knows nothing of gRPC, and nothing of what an RPC does.
+//! It deliberately knows nothing of gRPC, and nothing of what an RPC does. Of the domain it knows
+//! only how a caller is narrowed to some calls.
 
 mod certificate;
 pub mod jwt;
+pub mod limits;
 pub mod policy;
 pub mod principal;
 mod remembered;
 pub mod settings;
 
 pub use certificate::{Certificate, CertificateError};
+pub use limits::{Limits, Rate};
 pub use principal::{Principal, Scope, Scopes};
 pub use settings::{JwtSettings, Settings, Sources};
 

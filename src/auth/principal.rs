@@ -9,7 +9,8 @@ use std::{
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::Refusal;
+use super::{Limits, Refusal};
+use crate::domain::Narrowing;
 
 /// The longest wait for an expiry before the clock is read again, which may have been set
 /// meanwhile.
@@ -92,11 +93,20 @@ pub(super) fn is_name(name: &str, max_bytes: usize) -> bool {
     !name.is_empty() && name.len() <= max_bytes && name.trim() == name && !name.contains(is_hidden)
 }
 
+/// What a principal may do, with which calls, and how much at once.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Rights {
+    pub(super) scopes: Scopes,
+    pub(super) narrowing: Option<Arc<Narrowing>>,
+    /// Exceptions to the limits that all principals have.
+    pub(super) limits: Limits,
+}
+
 /// A caller whose credentials are good.
 #[derive(Debug)]
 pub struct Principal {
     name: Arc<str>,
-    scopes: Scopes,
+    rights: Rights,
     expires_at: Option<SystemTime>,
     /// Cancelled when the policy file no longer names it as it was.
     revoked: CancellationToken,
@@ -105,13 +115,13 @@ pub struct Principal {
 impl Principal {
     pub(super) fn new(
         name: String,
-        scopes: Scopes,
+        rights: Rights,
         expires_at: Option<SystemTime>,
         revoked: CancellationToken,
     ) -> Self {
         Self {
             name: name.into(),
-            scopes,
+            rights,
             expires_at,
             revoked,
         }
@@ -127,7 +137,19 @@ impl Principal {
     /// What it may do.
     #[must_use]
     pub fn scopes(&self) -> Scopes {
-        self.scopes
+        self.rights.scopes
+    }
+
+    /// Whose calls it may see and change; `None`: all.
+    #[must_use]
+    pub fn narrowing(&self) -> Option<&Arc<Narrowing>> {
+        self.rights.narrowing.as_ref()
+    }
+
+    /// How much it may have at once, where that is not what every principal may.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.rights.limits
     }
 
     /// When its credentials expire, leeway included.

@@ -67,11 +67,11 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::auth::Scopes;
+    use crate::auth::principal::Rights;
 
     fn principal(expires_at: SystemTime) -> Principal {
         let revoked = CancellationToken::new();
-        Principal::new("jwt:a".into(), Scopes::default(), Some(expires_at), revoked)
+        Principal::new("jwt:a".into(), Rights::default(), Some(expires_at), revoked)
     }
 
     #[test]

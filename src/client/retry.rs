@@ -65,17 +65,18 @@ pub(super) fn reopen_delay(error: &Error, failures: u32) -> Option<Duration> {
 /// The delay before a watch is resumed after this many failures in a row; `None` if it is
 /// not.
 pub(super) fn resume_delay(error: &Error, failures: u32) -> Option<Duration> {
+    let requested = error.details.retry_after;
     let is_transient = match error.code {
         Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => true,
         // A server that has too many watches says when to retry.
-        Code::ResourceExhausted => error.details.retry_after.is_some(),
+        Code::ResourceExhausted => requested.is_some(),
         _ => false,
     };
     is_transient.then_some(())?;
     let backoff = FIRST_BACKOFF
         .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
         .min(MAX_RESUME_BACKOFF);
-    Some(backoff.mul_f64(rand::random()))
+    Some(requested.unwrap_or_default() + backoff.mul_f64(rand::random()))
 }
 
 /// The delay before a stream is opened again after its token was refused this many times
@@ -123,6 +124,8 @@ mod tests {
         let asked = Duration::from_secs(3);
         for code in [Code::Unavailable, Code::ResourceExhausted] {
             let delay = delay(&error(code, Some(asked)), 1).expect("it is retried");
+            assert!((asked..asked + FIRST_BACKOFF).contains(&delay), "{delay:?}");
+            let delay = resume_delay(&error(code, Some(asked)), 1).expect("it is resumed");
             assert!((asked..asked + FIRST_BACKOFF).contains(&delay), "{delay:?}");
         }
     }

@@ -15,13 +15,17 @@ use tokio::time::{Duration, timeout};
 use crate::{
     auth::{
         Certificate, Credentials, Principal,
-        jwt::issue::{Claims, SigningKey},
+        jwt::{
+            NarrowingClaims,
+            issue::{Claims, SigningKey},
+        },
         policy,
     },
     config::{
         Auth, LogFormat,
         auth::{Check, Issue, NewKey, NewToken},
     },
+    domain::Narrowing,
     server,
 };
 
@@ -45,7 +49,8 @@ pub(super) fn auth(command: &Auth) -> Result<(), Box<dyn Error>> {
 fn new_token(settings: &NewToken) -> Result<(), Box<dyn Error>> {
     let scopes = settings.scopes.iter().copied().collect();
     let expires_at = SystemTime::now() + settings.expires;
-    let (token, entry) = policy::new_token(&settings.name, scopes, expires_at)?;
+    let narrowing = settings.narrowing.narrowing();
+    let (token, entry) = policy::new_token(&settings.name, scopes, narrowing.as_ref(), expires_at)?;
     let mut out = io::stdout().lock();
     match &settings.token_file {
         Some(path) => write_secret(path, &format!("{token}\n"))?,
@@ -102,11 +107,39 @@ fn print(principal: &Principal) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "principal: {}", principal.name())?;
     writeln!(out, "scopes:    {}", principal.scopes())?;
+    let narrowing = principal.narrowing().map(|narrowing| narrowing.as_ref());
+    writeln!(out, "calls:     {}", which_calls(narrowing))?;
+    match principal.limits() {
+        limits if limits.is_empty() => writeln!(out, "limits:    those of all principals")?,
+        limits => writeln!(
+            out,
+            "limits:    {limits}; otherwise those of all principals"
+        )?,
+    }
     let expires_at = principal.expires_at().map(jiff::Timestamp::try_from);
     match expires_at {
         Some(Ok(at)) => writeln!(out, "expires:   {at:.0}"),
         _ => writeln!(out, "expires:   never"),
     }
+}
+
+/// Which calls a principal may see and change, in words.
+fn which_calls(narrowing: Option<&Narrowing>) -> String {
+    let Some(narrowing) = narrowing else {
+        return "all".to_owned();
+    };
+    let mut words = "only those".to_owned();
+    if let Some(client_uid) = narrowing.client_uid() {
+        words += &format!(" of client_uid {}", client_uid.as_str());
+    }
+    if let Some(staff) = narrowing.staff() {
+        let staff_uid = staff.staff_uid.as_str();
+        words += &format!(" that staff_uid {staff_uid} answered or handled");
+        if staff.unassigned {
+            words += ", or that nobody has yet";
+        }
+    }
+    words
 }
 
 fn new_key(settings: &NewKey) -> Result<(), Box<dyn Error>> {
@@ -121,21 +154,15 @@ fn new_key(settings: &NewKey) -> Result<(), Box<dyn Error>> {
 
 fn issue(settings: &Issue) -> Result<(), Box<dyn Error>> {
     let key = SigningKey::from_pem(&read(&settings.key_file)?)?;
-    let claim = |name: &str, value: &Option<String>| {
-        let value = value.clone()?;
-        Some((name.to_owned(), value))
-    };
-    let more = [
-        claim("staff_uid", &settings.staff_uid),
-        claim("client_uid", &settings.client_uid),
-    ];
+    let narrowing = settings.narrowing.narrowing();
+    let more = narrowing.map(|narrowing| NarrowingClaims::default().of(&narrowing));
     let token = key.issue(&Claims {
         subject: settings.sub.clone(),
         issuer: settings.issuer.clone(),
         audience: settings.audience.clone(),
         scopes: settings.scopes.iter().copied().collect(),
         lifetime: settings.expires,
-        more: more.into_iter().flatten().collect(),
+        more: more.unwrap_or_default(),
     })?;
     writeln!(io::stdout().lock(), "{token}")?;
     Ok(())

@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Subcommand};
 
 use super::security::Credentials;
-use crate::auth::Scope;
+use crate::{
+    auth::Scope,
+    domain::{Identifier, Narrowing, StaffNarrowing, text::TextError},
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -32,6 +35,10 @@ pub(crate) struct NewToken {
     /// What the principal may do: calls:read, calls:write or calls:purge; may be repeated.
     #[arg(long = "scope", value_name = "SCOPE", required = true, value_parser = scope)]
     pub scopes: Vec<Scope>,
+
+    /// Whose calls they are.
+    #[command(flatten)]
+    pub narrowing: NarrowTo,
 
     /// How long the token is valid, such as 12h or 90d.
     #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = duration)]
@@ -104,17 +111,45 @@ pub(crate) struct Issue {
     #[arg(long = "scope", value_name = "SCOPE", value_parser = scope)]
     pub scopes: Vec<Scope>,
 
-    /// The staff_uid claim.
-    #[arg(long, value_name = "UID")]
-    pub staff_uid: Option<String>,
-
-    /// The client_uid claim.
-    #[arg(long, value_name = "UID")]
-    pub client_uid: Option<String>,
+    /// Whose calls they are.
+    #[command(flatten)]
+    pub narrowing: NarrowTo,
 
     /// How long the token is valid, such as 30m or 1h.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub expires: Duration,
+}
+
+/// Whose calls a token is for. By default it is for all.
+#[derive(Debug, Args)]
+pub(crate) struct NarrowTo {
+    /// Only calls that this member of staff answered or handled (staff_uid).
+    #[arg(long, value_name = "UID", value_parser = identifier)]
+    pub staff_uid: Option<Identifier>,
+
+    /// With --staff-uid: also calls that nobody has answered or handled yet (unassigned).
+    #[arg(long, requires = "staff_uid")]
+    pub unassigned: bool,
+
+    /// Only calls of this client (client_uid).
+    #[arg(long, value_name = "UID", value_parser = identifier)]
+    pub client_uid: Option<Identifier>,
+}
+
+impl NarrowTo {
+    /// The narrowing; `None` to all calls.
+    #[must_use]
+    pub(crate) fn narrowing(&self) -> Option<Narrowing> {
+        let staff = self.staff_uid.clone().map(|staff_uid| StaffNarrowing {
+            staff_uid,
+            unassigned: self.unassigned,
+        });
+        Narrowing::new(staff, self.client_uid.clone())
+    }
+}
+
+fn identifier(text: &str) -> Result<Identifier, TextError> {
+    Identifier::new(text.to_owned())
 }
 
 fn scope(name: &str) -> Result<Scope, String> {

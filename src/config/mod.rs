@@ -1,12 +1,15 @@
 //! The command line: the commands of the program ([`Command`]; those of clients are in `cli`), and
 //! every setting of `serve`, `migrate` and `auth`, with its flag, its environment variable, its
 //! unit and its default. A new setting of the server is a field of [`Serve`] and a line in
-//! [`Serve::server`]; one about who may connect or call goes to `security`.
+//! [`Serve::server`]; one about who may connect or call goes to `security`, and one about how much
+//! of it to `principal`.
 
 pub(crate) mod auth;
+mod principal;
 mod security;
 
 pub(crate) use auth::Auth;
+pub(crate) use principal::PrincipalLimits;
 pub(crate) use security::Security;
 
 use std::{fs, net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
@@ -257,6 +260,10 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub security: Security,
 
+    /// The limits of each principal.
+    #[command(flatten)]
+    pub principal: PrincipalLimits,
+
     /// What to log: a level (error, warn, info, debug or trace), also per module
     /// (`info,voicecall::store=debug`).
     #[arg(
@@ -387,6 +394,7 @@ impl Serve {
                 max_concurrent_requests: self.max_concurrent_requests,
                 max_watches: self.max_watches,
                 max_transfers: self.max_transfers,
+                principal: self.principal.limits(),
             },
             feed: feed::Limits {
                 memory_bytes: self.feed_memory,

@@ -113,6 +113,40 @@ pub(crate) struct Credentials {
     )]
     pub auth_leeway: u64,
 
+    /// Claim of a token that narrows it to the calls of one member of staff: those that this
+    /// staff_uid answered or handled. A token without it and without the claim of a client is for
+    /// all calls. A claim with an invalid value makes the token invalid.
+    #[arg(
+        long,
+        env = "VOICECALL_AUTH_STAFF_CLAIM",
+        value_name = "NAME",
+        default_value = "staff_uid",
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    pub auth_staff_claim: String,
+
+    /// Claim of a token that narrows it to the calls of one client_uid. With both claims it is for
+    /// the calls that are of both.
+    #[arg(
+        long,
+        env = "VOICECALL_AUTH_CLIENT_CLAIM",
+        value_name = "NAME",
+        default_value = "client_uid",
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    pub auth_client_claim: String,
+
+    /// Claim of a token that is narrowed to a member of staff which, if true, adds the calls that
+    /// nobody has answered or handled yet.
+    #[arg(
+        long,
+        env = "VOICECALL_AUTH_UNASSIGNED_CLAIM",
+        value_name = "NAME",
+        default_value = "unassigned",
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    pub auth_unassigned_claim: String,
+
     /// TOML file that names principals, each with its scopes and with a bearer token or a pattern
     /// for client certificates. See docs/security.md.
     #[arg(long, env = "VOICECALL_AUTH_POLICY", value_name = "FILE")]
@@ -194,6 +228,11 @@ impl Credentials {
                     issuer: issuer.clone(),
                     audience: audience.clone(),
                     leeway: Duration::from_secs(self.auth_leeway),
+                    narrowing: auth::jwt::NarrowingClaims {
+                        staff_uid: self.auth_staff_claim.clone(),
+                        client_uid: self.auth_client_claim.clone(),
+                        unassigned: self.auth_unassigned_claim.clone(),
+                    },
                 },
             }),
             _ => None,

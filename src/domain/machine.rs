@@ -4,10 +4,13 @@
 //! Checks come in one order for every command, so that the first thing that is
 //! wrong is always the same: does the call exist, is it at the expected
 //! revision, does its state allow the command.
+//!
+//! For a caller who is narrowed to some calls, there are no others: a call that is not one of
+//! theirs, or was purged, does not exist, and none may be made or changed into such a one.
 
 use super::{
-    Attributes, Call, ChangeKind, Command, ConflictPolicy, Draft, Identifier, Patch, PendingCall,
-    PendingTime, Record, Revision, Status, Uuid,
+    Attributes, Call, ChangeKind, Command, ConflictPolicy, Draft, Identifier, Narrowing, Patch,
+    PendingCall, PendingTime, Record, Revision, Status, Uuid,
     command::{RecordTimes, WhenMissing},
 };
 
@@ -119,6 +122,9 @@ pub enum Rejection {
         /// Where it is; 0 when there is no call.
         current_revision: Revision,
     },
+    /// The caller is narrowed to some calls, and this would go beyond them.
+    #[error("the credentials are narrowed to the calls of one person, and do not allow this write")]
+    OutOfScope,
     /// The call is missing, and cannot be created without a direction.
     #[error("call {uid} does not exist; to create it, set direction")]
     DirectionRequired {
@@ -127,13 +133,57 @@ pub enum Rejection {
     },
 }
 
-/// What `command` makes of the call's present `state`.
+/// What `command` of a caller with this narrowing makes of the call's present `state`.
 ///
 /// # Errors
-/// [`Rejection`]: the command does not fit the state.
-pub fn apply<'a>(state: impl Into<CallState<'a>>, command: &Command) -> Result<Step, Rejection> {
+/// [`Rejection`]: the command does not fit the state, or goes beyond the narrowing.
+pub fn apply<'a>(
+    state: impl Into<CallState<'a>>,
+    command: &Command,
+    narrowing: Option<&Narrowing>,
+) -> Result<Step, Rejection> {
+    match narrowing {
+        None => apply_to_any(state.into(), command),
+        Some(narrowing) => apply_to_theirs(state.into(), command, narrowing),
+    }
+}
+
+/// For a caller who is narrowed. What is refused whatever the state is, is refused first, so that
+/// the refusal tells nothing of it.
+fn apply_to_theirs(
+    state: CallState<'_>,
+    command: &Command,
+    narrowing: &Narrowing,
+) -> Result<Step, Rejection> {
+    let is_allowed = match command {
+        Command::Create(_) | Command::Purge { .. } => false,
+        Command::Handle {
+            handled_by_staff_uid: by,
+            ..
+        } => narrowing.staff().is_none_or(|staff| staff.staff_uid == *by),
+        Command::Update { .. } | Command::Delete { .. } | Command::Undelete { .. } => true,
+    };
+    if !is_allowed {
+        return Err(Rejection::OutOfScope);
+    }
+    let before = match state {
+        CallState::Call(call) if narrowing.covers(&call.attributes) => state,
+        CallState::Call(_) | CallState::Absent | CallState::Purged => CallState::Absent,
+    };
+    let step = apply_to_any(before, command)?;
+    match (before, &step) {
+        // The uid of a new call would be the caller's choice.
+        (CallState::Absent, Step::Change(..)) => Err(Rejection::OutOfScope),
+        (_, Step::Change(_, after)) if !narrowing.covers(&after.attributes) => {
+            Err(Rejection::OutOfScope)
+        }
+        _ => Ok(step),
+    }
+}
+
+fn apply_to_any(state: CallState<'_>, command: &Command) -> Result<Step, Rejection> {
     let uid = command.uid();
-    let call = match state.into() {
+    let call = match state {
         CallState::Absent => return apply_to_missing(uid, command),
         CallState::Purged => return apply_to_purged(uid, command),
         CallState::Call(call) => call,
@@ -227,12 +277,21 @@ fn apply_to_missing(uid: Uuid, command: &Command) -> Result<Step, Rejection> {
         | Command::Undelete { .. }
         | Command::Purge { .. } => return Err(Rejection::NotFound { uid }),
     };
-    Ok(Step::Change(ChangeKind::Created, create(draft)))
+    Ok(Step::Change(ChangeKind::Created, created(draft)))
 }
 
-/// The call that a draft becomes.
-#[must_use]
-pub fn create(draft: &Draft) -> PendingCall {
+/// The call that a draft becomes whose uid no other call has.
+///
+/// # Errors
+/// [`Rejection::OutOfScope`]: it is not one that a caller with this narrowing may make.
+pub fn create(draft: &Draft, narrowing: Option<&Narrowing>) -> Result<PendingCall, Rejection> {
+    let is_theirs = narrowing.is_none_or(|narrowing| narrowing.covers(&draft.attributes));
+    is_theirs
+        .then(|| created(draft))
+        .ok_or(Rejection::OutOfScope)
+}
+
+fn created(draft: &Draft) -> PendingCall {
     PendingCall {
         uid: draft.uid,
         created_at: draft.created_at,

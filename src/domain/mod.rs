@@ -38,6 +38,7 @@ pub use pending::{PendingCall, PendingChange};
 pub use text::{Identifier, PhoneNumber, Summary, Url};
 pub use time::{PendingTime, Timestamp};
 pub use uuid::Uuid;
+pub use view::View;
 
 /// A position in the change log: changes are numbered 1, 2, 3 and so on without
 /// a gap, in commit order. 0 is before the first change.

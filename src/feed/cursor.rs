@@ -1,6 +1,6 @@
 //! One watcher's position in the feed.
 //!
-//! A watcher whose filter names calls, staff or clients has a queue, and sleeps until an entry
+//! A watcher whose view names calls, staff or clients has a queue, and sleeps until an entry
 //! is put into it. Every other watcher reads the ring whenever the head moves. Both read the
 //! log when they have fallen behind the ring.
 //!
@@ -21,7 +21,7 @@ use super::{
     subscriptions::{Subscriptions, WatcherQueue},
 };
 use crate::{
-    domain::{Filter, Revision, Timestamp, view::EventType},
+    domain::{Revision, Timestamp, View, view::Event},
     store::{LogError, Position},
 };
 
@@ -47,7 +47,7 @@ pub struct Point {
 /// A watcher's position in the feed; see the module.
 pub struct Cursor {
     hub: Arc<Hub>,
-    filter: Arc<Filter>,
+    view: Arc<View>,
     reader: LogReader,
     head: watch::Receiver<FeedHead>,
     /// The log that the position is in; `None` until the feed follows a log.
@@ -58,7 +58,7 @@ pub struct Cursor {
     /// The head of the log when the watch began. While the feed is behind it, its memory may
     /// still hold the content of calls that have been purged.
     head_at_start: Revision,
-    /// Receives the changes that may match, if the filter names calls, staff or clients.
+    /// Receives the changes that may match, if the view names calls, staff or clients.
     queue: Option<Arc<WatcherQueue>>,
     /// Changes up to here are not in the queue, and are read from the ring or the log.
     read_until: Revision,
@@ -73,20 +73,20 @@ impl Cursor {
     pub(super) fn new(
         hub: Arc<Hub>,
         reader: LogReader,
-        filter: Arc<Filter>,
+        view: Arc<View>,
         read_time: Timestamp,
         head_at_start: Revision,
         interval: Duration,
     ) -> Self {
         hub.add_interval(interval);
         let head = hub.subscribe();
-        let queue = Subscriptions::supports(&filter).then(Arc::<WatcherQueue>::default);
+        let queue = Subscriptions::supports(&view).then(Arc::<WatcherQueue>::default);
         let read_until = queue
             .as_ref()
-            .map_or(0, |queue| hub.register(&filter, queue).position.revision);
+            .map_or(0, |queue| hub.register(&view, queue).position.revision);
         Self {
             hub,
-            filter,
+            view,
             reader,
             head,
             log_count: None,
@@ -205,19 +205,19 @@ impl Cursor {
     }
 
     /// The batch of these events up to the reader's position; `None` if there are none.
-    fn batch(&self, events: Vec<(EventType, Arc<Entry>)>) -> Option<Arc<SharedBatch>> {
+    fn batch(&self, events: Vec<(Event, Arc<Entry>)>) -> Option<Arc<SharedBatch>> {
         let position = self.reader.position();
         (!events.is_empty()).then(|| Arc::new(SharedBatch::new(events, position)))
     }
 
     /// The next batch, read by this watcher, or by another one that was at the same position
-    /// with the same filter.
+    /// with the same view.
     async fn next_shared(&mut self, until: Revision) -> Result<Option<Arc<SharedBatch>>, LogError> {
         let from = self.reader.position();
         if from.revision >= until {
             return Ok(None);
         }
-        let generation = match self.hub.latest().get(&self.filter, from) {
+        let generation = match self.hub.latest().get(&self.view, from) {
             Ok(KeyedBatch { batch, time, .. }) => {
                 self.reader.skip_to(batch.position, time);
                 return Ok(Some(batch));
@@ -228,7 +228,7 @@ impl Cursor {
         let batch = self.batch(events);
         if let Some(batch) = &batch {
             let shared = KeyedBatch {
-                filter: Arc::clone(&self.filter),
+                view: Arc::clone(&self.view),
                 from,
                 batch: Arc::clone(batch),
                 time: self.reader.time(),
@@ -240,16 +240,13 @@ impl Cursor {
 
     /// The next events from the ring or the log. There may be none although more follow
     /// behind the entries that were read.
-    async fn read_events(
-        &mut self,
-        until: Revision,
-    ) -> Result<Vec<(EventType, Arc<Entry>)>, LogError> {
-        let filter = Arc::clone(&self.filter);
+    async fn read_events(&mut self, until: Revision) -> Result<Vec<(Event, Arc<Entry>)>, LogError> {
+        let view = Arc::clone(&self.view);
         let (mut bytes, mut events) = (0, Vec::new());
         let entries = self
             .reader
             .read_next(until, |entry| {
-                let event = filter.event(entry.change());
+                let event = view.event(entry.change());
                 let size = event.map_or(0, |_| entry.size());
                 let fits = bytes == 0 || bytes + size <= BATCH_BYTES;
                 if fits {
@@ -266,7 +263,7 @@ impl Cursor {
     }
 
     /// The events in the queue; `None` after it overflowed: then the entries have to be read.
-    fn dequeue(&mut self, queue: &WatcherQueue) -> Option<Vec<(EventType, Arc<Entry>)>> {
+    fn dequeue(&mut self, queue: &WatcherQueue) -> Option<Vec<(Event, Arc<Entry>)>> {
         let Some(entries) = queue.dequeue(BATCH_EVENTS) else {
             self.read_until = self.hub.rearm(queue).position.revision;
             return None;
@@ -277,7 +274,7 @@ impl Cursor {
                 continue;
             }
             self.reader.skip_past(&entry);
-            if let Some(event) = self.filter.event(entry.change()) {
+            if let Some(event) = self.view.event(entry.change()) {
                 events.push((event, entry));
             }
         }
@@ -302,7 +299,7 @@ impl Drop for Cursor {
     fn drop(&mut self) {
         self.hub.remove_interval(self.interval);
         if let Some(queue) = &self.queue {
-            self.hub.unregister(&self.filter, queue);
+            self.hub.unregister(&self.view, queue);
         }
     }
 }

@@ -24,7 +24,7 @@ use super::{
     subscriptions::{Subscriptions, WatcherQueue},
 };
 use crate::{
-    domain::{ChangeKind, Filter, Timestamp},
+    domain::{ChangeKind, Timestamp, View},
     store::Position,
 };
 
@@ -176,9 +176,9 @@ impl Hub {
     }
 
     /// Registers a queue, and returns the head after which it receives entries.
-    pub(super) fn register(&self, filter: &Filter, queue: &Arc<WatcherQueue>) -> FeedHead {
+    pub(super) fn register(&self, view: &View, queue: &Arc<WatcherQueue>) -> FeedHead {
         let mut state = self.write();
-        state.subscriptions.insert(filter, queue);
+        state.subscriptions.insert(view, queue);
         self.head()
     }
 
@@ -192,8 +192,8 @@ impl Hub {
         head
     }
 
-    pub(super) fn unregister(&self, filter: &Filter, queue: &Arc<WatcherQueue>) {
-        self.write().subscriptions.remove(filter, queue);
+    pub(super) fn unregister(&self, view: &View, queue: &Arc<WatcherQueue>) {
+        self.write().subscriptions.remove(view, queue);
     }
 
     /// Adds a watcher that needs the head confirmed at this interval.

@@ -5,10 +5,10 @@
 //! - `follower` keeps it at the head of the log: batches of this process come from memory,
 //!   everything else from the log
 //! - `hub` is what the follower and the cursors share: a `ring` of the last entries, the head,
-//!   and the `subscriptions`, queues of watchers whose filter names calls, staff or clients
+//!   and the `subscriptions`, queues of watchers whose view names calls, staff or clients
 //! - [`Cursor`] is one watcher's position; [`LogReader`] reads on from any position, from the
 //!   ring or the log; a [`SharedBatch`] is what comes next, shared by watchers at the same
-//!   position with the same filter
+//!   position with the same view
 //! - `purges` are the calls purged lately, to leave them out of pages that were read before;
 //!   `hub` erases what the feed holds of them
 //! - [`Snapshot`] reads the calls as they all were at one revision; [`ReadAhead`] reads a page
@@ -47,7 +47,7 @@ pub(crate) use snapshot_queue::QueuedSnapshot;
 
 use self::{follower::Follower, hub::Hub, snapshot_queue::SnapshotQueue};
 use crate::{
-    domain::{Filter, Revision, Timestamp},
+    domain::{Revision, Timestamp, View},
     store::{Following, LogError, Position, Store, Supervisor, Tail},
 };
 
@@ -110,7 +110,7 @@ impl Feed {
     #[must_use]
     pub fn cursor(
         &self,
-        filter: Arc<Filter>,
+        view: Arc<View>,
         position: Position,
         tail: &Tail,
         interval: Duration,
@@ -122,7 +122,7 @@ impl Feed {
             Timestamp::MIN
         };
         let hub = Arc::clone(&self.hub);
-        Cursor::new(hub, reader, filter, read_time, tail.head.revision, interval)
+        Cursor::new(hub, reader, view, read_time, tail.head.revision, interval)
     }
 
     /// A reader from `position`, which was checked after the log had reached `head`. It does
@@ -133,16 +133,16 @@ impl Feed {
         LogReader::new(hub, log, position, head.revision)
     }
 
-    /// The calls that the filter matches, as they are now, at `min_revision` or later,
+    /// The calls in the view, as they are now, at `min_revision` or later,
     /// read in pages of at most `page_len`.
-    fn snapshot(&self, filter: Arc<Filter>, min_revision: Revision, page_len: usize) -> Snapshot {
-        Snapshot::new(self.clone(), filter, min_revision, page_len)
+    fn snapshot(&self, view: Arc<View>, min_revision: Revision, page_len: usize) -> Snapshot {
+        Snapshot::new(self.clone(), view, min_revision, page_len)
     }
 
-    /// A snapshot of the calls that the filter matches that waits in line for its turn.
+    /// A snapshot of the calls in the view that waits in line for its turn.
     #[must_use]
-    pub fn queued_snapshot(&self, filter: Arc<Filter>, page_len: usize) -> QueuedSnapshot {
-        let snapshot = self.snapshot(filter, 0, page_len);
+    pub fn queued_snapshot(&self, view: Arc<View>, page_len: usize) -> QueuedSnapshot {
+        let snapshot = self.snapshot(view, 0, page_len);
         let (queued, task) = QueuedSnapshot::new(snapshot, self.snapshots.clone());
         self.tasks.spawn(task);
         queued
@@ -152,11 +152,11 @@ impl Feed {
     #[must_use]
     pub fn snapshot_ahead(
         &self,
-        filter: Arc<Filter>,
+        view: Arc<View>,
         min_revision: Revision,
         page_len: usize,
     ) -> ReadAhead {
-        let (ahead, task) = ReadAhead::new(self.snapshot(filter, min_revision, page_len));
+        let (ahead, task) = ReadAhead::new(self.snapshot(view, min_revision, page_len));
         self.tasks.spawn(task);
         ahead
     }

@@ -1,5 +1,5 @@
 //! The next events of a watcher, collected and encoded once for all watchers at the same
-//! position with the same filter.
+//! position with the same view.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Entry, encoded::Encoded};
 use crate::{
-    domain::{Filter, Timestamp, view::EventType},
+    domain::{Timestamp, View, view::Event},
     store::Position,
 };
 
@@ -15,14 +15,14 @@ use crate::{
 #[derive(Debug)]
 pub struct SharedBatch {
     /// The events; at least one.
-    pub events: Vec<(EventType, Arc<Entry>)>,
+    pub events: Vec<(Event, Arc<Entry>)>,
     /// With these events, everything in view up to here has been delivered.
     pub position: Position,
     encoded: Encoded,
 }
 
 impl SharedBatch {
-    pub(super) fn new(events: Vec<(EventType, Arc<Entry>)>, position: Position) -> Self {
+    pub(super) fn new(events: Vec<(Event, Arc<Entry>)>, position: Position) -> Self {
         Self {
             events,
             position,
@@ -50,10 +50,10 @@ struct LatestState {
     shared: Option<KeyedBatch>,
 }
 
-/// A batch, and the filter and position that it is for.
+/// A batch, and the view and position that it is for.
 #[derive(Debug, Clone)]
 pub(super) struct KeyedBatch {
-    pub(super) filter: Arc<Filter>,
+    pub(super) view: Arc<View>,
     /// The position that the batch follows.
     pub(super) from: Position,
     pub(super) batch: Arc<SharedBatch>,
@@ -62,12 +62,12 @@ pub(super) struct KeyedBatch {
 }
 
 impl LatestBatch {
-    /// The batch for this filter behind this position, or the generation to pass to
+    /// The batch for this view behind this position, or the generation to pass to
     /// [`LatestBatch::put`] with a batch that is collected from now on.
-    pub(super) fn get(&self, filter: &Filter, from: Position) -> Result<KeyedBatch, u64> {
+    pub(super) fn get(&self, view: &View, from: Position) -> Result<KeyedBatch, u64> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &state.shared {
-            Some(shared) if shared.from == from && *shared.filter == *filter => Ok(shared.clone()),
+            Some(shared) if shared.from == from && *shared.view == *view => Ok(shared.clone()),
             _ => Err(state.generation),
         }
     }

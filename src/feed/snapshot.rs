@@ -3,7 +3,7 @@
 //! Pages are read by short statements of their own, so nothing in the database waits for the
 //! reader. The revision is that of the head at the first page, and every page must come from the
 //! log that has it, with its stamp. Changes after it are undone: before each later page the log is
-//! read up to that page's own head. It says which calls that matched the filter have changed for
+//! read up to that page's own head. It says which calls that were in the view have changed for
 //! the first time since, and the page that covers the key of such a call returns it as it was, from
 //! the change's old values. A call that changed only after its page had been read was returned by
 //! that page.
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Feed, LogReader, UnsentCalls};
 use crate::{
     domain::{
-        Call, Filter, Revision,
+        Call, Revision, View,
         list::{Order, OrderField, PageKey},
     },
     store::{LogError, PageQuery, Position},
@@ -49,7 +49,7 @@ pub enum SnapshotError {
 /// A snapshot in progress; see the module.
 pub(crate) struct Snapshot {
     feed: Feed,
-    filter: Arc<Filter>,
+    view: Arc<View>,
     /// What the first page must have reached.
     min_revision: Revision,
     /// The calls in the next page.
@@ -76,7 +76,7 @@ struct Baseline {
     position: Position,
     /// Reads the changes since.
     reader: LogReader,
-    /// Calls that matched the filter, have changed since, and have not been returned yet: by
+    /// Calls that were in the view, have changed since, and have not been returned yet: by
     /// their key then, the revision of their first change.
     changed: BTreeMap<PageKey, Revision>,
 }
@@ -84,13 +84,13 @@ struct Baseline {
 impl Snapshot {
     pub(super) fn new(
         feed: Feed,
-        filter: Arc<Filter>,
+        view: Arc<View>,
         min_revision: Revision,
         max_page_len: usize,
     ) -> Self {
         Self {
             feed,
-            filter,
+            view,
             min_revision,
             page_len: max_page_len.min(FIRST_PAGE_LEN),
             max_page_len,
@@ -118,7 +118,7 @@ impl Snapshot {
             return Ok(None);
         }
         let query = PageQuery {
-            filter: Filter::clone(&self.filter),
+            view: View::clone(&self.view),
             order: ORDER,
             after: self.after,
             limit: self.page_len,
@@ -209,7 +209,7 @@ impl Snapshot {
                     continue;
                 };
                 let key = ORDER.key(before);
-                if Some(key) > self.after && self.filter.matches(before) {
+                if Some(key) > self.after && self.view.matches(before) {
                     baseline.changed.insert(key, change.revision);
                 }
             }

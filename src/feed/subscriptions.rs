@@ -1,7 +1,8 @@
-//! The queues of watchers whose filter names calls, staff or clients, indexed by those names,
-//! so that the cost of a change depends on the watchers that may receive it, not on all.
+//! The queues of watchers whose view names calls, staff or clients, by its filter or because the
+//! caller is narrowed to them. They are indexed by those names, so that the cost of a change
+//! depends on the watchers that may receive it, not on all.
 //!
-//! A queue may receive changes that its filter does not match, but misses none that it does,
+//! A queue may receive changes that its view does not match, but misses none that it does,
 //! unless it overflows, which its owner sees.
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::Entry;
-use crate::domain::{Call, Filter, Identifier, Uuid};
+use crate::domain::{Call, Identifier, Narrowing, Uuid, View, narrowing};
 
 /// The most that a queue holds; beyond that its owner reads the ring or the log.
 const MAX_ENTRIES: usize = 1024;
@@ -22,10 +23,13 @@ const MAX_BYTES: usize = 256 * 1024;
 enum Key {
     Uid(Uuid),
     Staff(Identifier),
+    HandledBy(Identifier),
     Client(Identifier),
+    /// A call that nobody has answered or handled yet.
+    Unassigned,
 }
 
-/// The changes that may match one watcher's filter, and are not dequeued yet.
+/// The changes that may match one watcher's view, and are not dequeued yet.
 #[derive(Debug, Default)]
 pub(super) struct WatcherQueue {
     contents: Mutex<Contents>,
@@ -107,26 +111,26 @@ impl WatcherQueue {
     }
 }
 
-/// The queues, by the calls, staff and clients that their filters name.
+/// The queues, by the calls, staff and clients that their views name.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     by_key: HashMap<Key, Vec<Arc<WatcherQueue>>>,
 }
 
 impl Subscriptions {
-    /// Whether the filter names calls, staff or clients.
-    pub(super) fn supports(filter: &Filter) -> bool {
-        !keys(filter).is_empty()
+    /// Whether the view names calls, staff or clients.
+    pub(super) fn supports(view: &View) -> bool {
+        !keys(view).is_empty()
     }
 
-    pub(super) fn insert(&mut self, filter: &Filter, queue: &Arc<WatcherQueue>) {
-        for key in keys(filter) {
+    pub(super) fn insert(&mut self, view: &View, queue: &Arc<WatcherQueue>) {
+        for key in keys(view) {
             self.by_key.entry(key).or_default().push(Arc::clone(queue));
         }
     }
 
-    pub(super) fn remove(&mut self, filter: &Filter, queue: &Arc<WatcherQueue>) {
-        for key in keys(filter) {
+    pub(super) fn remove(&mut self, view: &View, queue: &Arc<WatcherQueue>) {
+        for key in keys(view) {
             if let Some(queues) = self.by_key.get_mut(&key) {
                 queues.retain(|one| !Arc::ptr_eq(one, queue));
                 if queues.is_empty() {
@@ -136,11 +140,11 @@ impl Subscriptions {
         }
     }
 
-    /// Puts the entry into all queues whose filter may match it.
+    /// Puts the entry into all queues whose view may match it.
     pub(super) fn push(&self, entry: &Arc<Entry>) {
         let change = entry.change();
         if change.after.is_none() {
-            // The call was purged, so nothing says whose filters it matched: all queues receive
+            // The call was purged, so nothing says whose views it matched: all queues receive
             // the entry.
             self.each(|queue| queue.push(entry));
             return;
@@ -155,8 +159,14 @@ impl Subscriptions {
             if let Some(staff) = &attributes.staff_uid {
                 self.push_to(&Key::Staff(staff.clone()), entry);
             }
+            if let Some(staff) = &attributes.handled_by_staff_uid {
+                self.push_to(&Key::HandledBy(staff.clone()), entry);
+            }
             if let Some(client) = &attributes.client_uid {
                 self.push_to(&Key::Client(client.clone()), entry);
+            }
+            if narrowing::is_unassigned(attributes) {
+                self.push_to(&Key::Unassigned, entry);
             }
         }
     }
@@ -184,18 +194,34 @@ impl Subscriptions {
     }
 }
 
-/// The keys of a filter: the most selective of the fields that it names.
-fn keys(filter: &Filter) -> Vec<Key> {
+/// The keys of a view: the most selective of the fields that its filter names, or else the names
+/// that the caller is narrowed to.
+fn keys(view: &View) -> Vec<Key> {
+    let filter = &view.filter;
+    let named =
+        |uids: &[Identifier], key: fn(Identifier) -> Key| uids.iter().cloned().map(key).collect();
     if !filter.uids.is_empty() {
         filter.uids.iter().copied().map(Key::Uid).collect()
     } else if !filter.staff_uids.is_empty() {
-        filter.staff_uids.iter().cloned().map(Key::Staff).collect()
+        named(&filter.staff_uids, Key::Staff)
+    } else if !filter.handled_by_staff_uids.is_empty() {
+        named(&filter.handled_by_staff_uids, Key::HandledBy)
+    } else if !filter.client_uids.is_empty() {
+        named(&filter.client_uids, Key::Client)
     } else {
-        filter
-            .client_uids
-            .iter()
-            .cloned()
-            .map(Key::Client)
-            .collect()
+        view.narrowing.as_deref().map(keys_of).unwrap_or_default()
+    }
+}
+
+fn keys_of(narrowing: &Narrowing) -> Vec<Key> {
+    match (narrowing.client_uid(), narrowing.staff()) {
+        (Some(client_uid), _) => vec![Key::Client(client_uid.clone())],
+        (None, None) => Vec::new(),
+        (None, Some(staff)) => {
+            let uid = &staff.staff_uid;
+            let mut keys = vec![Key::Staff(uid.clone()), Key::HandledBy(uid.clone())];
+            keys.extend(staff.unassigned.then_some(Key::Unassigned));
+            keys
+        }
     }
 }

@@ -24,6 +24,7 @@ fn settings() -> Settings {
             max_concurrent_requests: 1,
             max_watches: 1,
             max_transfers: 1,
+            principal: crate::auth::Limits::default(),
             compress_responses: false,
         },
         store: StoreLimits {

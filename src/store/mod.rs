@@ -11,7 +11,7 @@
 //! - `database`: sessions, the only home of the driver; hosts, pools, clocks, migrations
 //! - `schema`, `columns`, `values` and `row`: tables, and rows to calls and back
 //!
-//! It deliberately knows nothing of gRPC, of where deadlines come from, or of permissions.
+//! It deliberately knows nothing of gRPC, of where deadlines come from, or of who is calling.
 
 mod change_log;
 mod columns;
@@ -66,7 +66,7 @@ use self::{
     tasks::Tasks,
 };
 use crate::domain::{
-    Call, Command, ConflictPolicy, Record, Revision, Timestamp, Uuid, machine,
+    Call, ChangeKind, ConflictPolicy, Narrowing, Record, Revision, Timestamp, Uuid, machine,
     machine::{CallState, Step},
 };
 
@@ -206,6 +206,7 @@ impl Store {
             action: Action::Import(records, policy),
             request: None,
             principal,
+            narrowing: None,
         };
         Ok(self.writer.submit_when_room(write).await?.imported)
     }
@@ -222,21 +223,29 @@ impl Store {
     /// # Errors
     /// [`WriteError`], as its variants say.
     pub async fn preview(&self, write: Write, deadline: Instant) -> Result<Preview, WriteError> {
-        let command = match write.action {
-            Action::One(command) => command,
-            Action::CreateFresh(draft) => Command::Create(draft),
+        let narrowing = write.narrowing;
+        let uid = match &write.action {
+            Action::One(command) => command.uid(),
+            Action::CreateFresh(draft) => draft.uid,
             Action::CreateAll(_) | Action::Import(..) | Action::ConfirmTime => {
                 return Err(WriteError::Internal);
             }
         };
-        let uid = command.uid();
-        let call = self.get(vec![uid], 0, deadline).await?.pop();
+        let calls = self.get(vec![uid], narrowing.clone(), 0, deadline);
+        let call = calls.await?.pop();
         let state = match call.as_deref() {
             Some(call) => CallState::Call(call),
             None if self.is_purged(uid, deadline).await? => CallState::Purged,
             None => CallState::Absent,
         };
-        let step = machine::apply(state, &command);
+        let step = match &write.action {
+            Action::One(command) => machine::apply(state, command, narrowing.as_deref()),
+            Action::CreateFresh(draft) => machine::create(draft, narrowing.as_deref())
+                .map(|call| Step::Change(ChangeKind::Created, call)),
+            Action::CreateAll(_) | Action::Import(..) | Action::ConfirmTime => {
+                return Err(WriteError::Internal);
+            }
+        };
         let step = step.map_err(|rejection| WriteError::Rejected {
             place: 0,
             rejection,
@@ -248,24 +257,27 @@ impl Store {
         })
     }
 
-    /// Looks up calls, no uid twice; those that exist come back in the order of
-    /// `uids`, deleted ones included, as of `min_revision` or later.
+    /// Looks up calls, no uid twice; those that exist and that a caller with this narrowing may
+    /// see come back in the order of `uids`, deleted ones included, as of `min_revision` or
+    /// later.
     ///
     /// # Errors
     /// [`ReadError`], as its variants say.
     pub async fn get(
         &self,
         uids: Vec<Uuid>,
+        narrowing: Option<Arc<Narrowing>>,
         min_revision: Revision,
         deadline: Instant,
     ) -> Result<Vec<Arc<Call>>, ReadError> {
         let lookups = &self.workers.here().lookups;
         if min_revision == 0 {
-            return lookups.get(uids, 0).await;
+            return lookups.get(uids, narrowing, 0).await;
         }
         let give_up = give_up(deadline);
         loop {
-            match lookups.get(uids.clone(), min_revision).await {
+            let found = lookups.get(uids.clone(), narrowing.clone(), min_revision);
+            match found.await {
                 Err(ReadError::RevisionNotReached { current_revision }) => {
                     let current = current_revision;
                     self.reach(min_revision, current, give_up, deadline).await?;
@@ -413,7 +425,8 @@ impl Store {
             }
             sleep(LOOK_FOR_REVISION_EVERY).await;
             // One query serves all that wait on this thread.
-            let look = self.workers.here().lookups.get(Vec::new(), revision);
+            let lookups = &self.workers.here().lookups;
+            let look = lookups.get(Vec::new(), None, revision);
             match timeout_at(deadline, look).await {
                 Ok(Err(ReadError::RevisionNotReached { current_revision })) => {
                     current = current_revision;

@@ -189,10 +189,11 @@ mod tests {
             action: Action::ConfirmTime,
             request: None,
             principal: None,
+            narrowing: None,
         };
         assert_eq!(store.write(write).await.err(), Some(WriteError::Stopping));
         let (uid, deadline) = (Uuid::new_v4(), Instant::now() + Duration::from_secs(60));
-        let read = store.get(vec![uid], 0, deadline).await;
+        let read = store.get(vec![uid], None, 0, deadline).await;
         assert_eq!(read, Err(ReadError::Stopping));
         let purged = store.is_purged(uid, deadline).await;
         assert_eq!(purged, Err(ReadError::Stopping));

@@ -6,6 +6,7 @@
 //! - `response_body`: a response goes out in small frames, at the client's pace
 //! - `responses`: all that have not been written; one that its client does not read is given up,
 //!   with everything that it holds
+//! - `principals`: what each caller with limits has in progress, and how fast its requests come
 //! - `budget`: bytes of large requests and large responses, all of them together, and those of
 //!   one connection
 //!
@@ -15,9 +16,11 @@
 //! Health checks and reflection have no places, because they must work under load. Each connection
 //! may have a few of them, and their bodies are bounded in the same way.
 //!
-//! It deliberately knows nothing of who is calling, or of what a request does.
+//! It deliberately knows nothing of what a request does, and of its caller only the name and the
+//! limits.
 
 mod budget;
+mod principals;
 mod request_body;
 mod response_body;
 mod responses;
@@ -29,11 +32,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body};
 
 pub(super) use self::budget::Budget;
+pub(super) use self::principals::Count;
 pub(super) use self::request_body::{RequestBody, read_rest};
 pub use self::responses::Responses;
-use self::{budget::Claim, response_body::ResponseBody};
-use super::{context::Connection, error::Error};
-use crate::proto::request_size::{HELD_BYTES, HeldBytes};
+use self::{budget::Claim, principals::Principals, response_body::ResponseBody};
+use super::{Limits, context::Connection, error::Error};
+use crate::{
+    auth::Principal,
+    proto::request_size::{HELD_BYTES, HeldBytes},
+};
 
 /// Bytes of large requests in memory, as they arrived and as they were decoded: thirty-two of the
 /// largest at the default limit.
@@ -67,6 +74,7 @@ pub(super) struct HasOwnPlace;
 /// The places of requests, and what they share.
 pub(super) struct Admission {
     places: Arc<Semaphore>,
+    principals: Principals,
     request_bytes: Budget,
     response_bytes: Budget,
     responses: Responses,
@@ -78,19 +86,32 @@ pub(super) struct Place(Arc<Held>);
 
 struct Held {
     request_bytes: Mutex<Claim>,
-    /// Of its connection's share, and of all; `None` when they were given back.
+    /// Of its connection's share, of all, and of its principal's if that has a limit; `None` when
+    /// they were given back.
     permits: Mutex<Option<Permits>>,
     /// Whose share of the bytes its response counts against.
     connection: Option<Arc<Connection>>,
 }
 
-type Permits = (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit);
+type Permits = (
+    Option<OwnedSemaphorePermit>,
+    OwnedSemaphorePermit,
+    Option<Count>,
+);
 
 impl Place {
     /// Lets another request have the place.
     pub(super) fn give_back(&self) {
         let permits = self.0.permits.lock();
         drop(permits.unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Counts against its principal's limit for as long as it has its place.
+    fn hold(&self, count: Option<Count>) {
+        let permits = self.0.permits.lock();
+        if let Some(permits) = &mut *permits.unwrap_or_else(PoisonError::into_inner) {
+            permits.2 = count;
+        }
     }
 
     /// Counts bytes of the request; false: there is no room for them.
@@ -113,9 +134,10 @@ impl HeldBytes for Held {
 }
 
 impl Admission {
-    pub(super) fn new(max_concurrent: usize, responses: Responses) -> Self {
+    pub(super) fn new(limits: &Limits, responses: Responses) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(max_concurrent)),
+            places: Arc::new(Semaphore::new(limits.max_concurrent_requests)),
+            principals: Principals::new(limits.principal),
             request_bytes: Budget::new(REQUEST_BYTES),
             response_bytes: Budget::new(RESPONSE_BYTES),
             responses,
@@ -133,9 +155,26 @@ impl Admission {
                 self.request_bytes
                     .claim(connection.map(|connection| &connection.bytes().requests)),
             ),
-            permits: Mutex::new(Some((share, permit.map_err(|_| Error::Overloaded)?))),
+            permits: Mutex::new(Some((share, permit.map_err(|_| Error::Overloaded)?, None))),
             connection: connection.cloned(),
         })))
+    }
+
+    /// Counts a request that has a place against the limits of its principal. What it counts as
+    /// besides a request, such as a watch, is returned, for its handler to hold.
+    pub(super) fn count(
+        &self,
+        principal: &Principal,
+        rpc: &str,
+        place: &Place,
+    ) -> Result<Option<Count>, Error> {
+        let counted = self
+            .principals
+            .count(principal.name(), principal.limits(), rpc)?;
+        if counted.request.is_some() {
+            place.hold(counted.request);
+        }
+        Ok(counted.watch_or_transfer)
     }
 
     /// The request, with its body bounded.

@@ -1,8 +1,12 @@
-//! Every error that leaves the service. `status` says what clients are told of each.
+//! Every error that leaves the service. `status` says what clients are told of each, and `caller`
+//! of those that depend on who is calling.
 
+mod caller;
 mod status;
 
 pub(super) use status::to_import_error;
+
+use std::{num::NonZeroU32, time::Duration};
 
 use super::violations::Violations;
 use crate::{
@@ -55,6 +59,10 @@ pub enum Error {
     Unauthenticated(Refusal),
     /// The caller lacks this scope.
     ScopeMissing(Scope),
+    /// The caller is narrowed to some calls, and this would go beyond them.
+    OutOfScope,
+    /// The caller has reached a limit of its own.
+    RateLimited(ReachedLimit),
     /// There is no such method.
     UnknownMethod,
     /// The request is compressed in an unknown way.
@@ -70,6 +78,24 @@ pub enum TooLarge {
     Metadata,
     /// The response to it.
     Response,
+}
+
+/// Which limit of a principal is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReachedLimit {
+    /// It has these requests in progress.
+    Requests(NonZeroU32),
+    /// It has these watches.
+    Watches(NonZeroU32),
+    /// It has these imports, exports and requests for statistics.
+    Transfers(NonZeroU32),
+    /// Its requests come too fast.
+    Rate {
+        /// How many may come in a second.
+        per_second: NonZeroU32,
+        /// When the next one is accepted.
+        retry_after: Duration,
+    },
 }
 
 impl From<Violations> for Error {

@@ -9,25 +9,27 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{Error, TooLarge};
+use super::{
+    Error, TooLarge,
+    caller::{rate_limited, scope_missing, unauthenticated},
+};
 use crate::{
     api::violations::Violations,
-    auth::{Refusal, Scope},
     domain::{Revision, machine::Rejection},
     proto::{self, ERROR_DOMAIN, ErrorReason},
     store::{LogError, ReadError, WriteError},
 };
 
 /// How long a client should wait before it retries, by cause.
-const RETRY_OVERLOAD: Duration = Duration::from_millis(100);
-const RETRY_DATABASE: Duration = Duration::from_secs(1);
+pub(super) const RETRY_OVERLOAD: Duration = Duration::from_millis(100);
+pub(super) const RETRY_DATABASE: Duration = Duration::from_secs(1);
 const RETRY_ELSEWHERE: Duration = Duration::from_millis(10);
 
 /// Details are sent in a header, and clients accept 8 KiB of headers by default.
 const MAX_VIOLATION_BYTES: usize = 4096;
 
 /// The parts of a status besides the violations.
-struct Parts {
+pub(super) struct Parts {
     code: Code,
     reason: ErrorReason,
     message: String,
@@ -36,7 +38,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
+    pub(super) fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
         Self {
             code,
             reason,
@@ -46,12 +48,12 @@ impl Parts {
         }
     }
 
-    fn with(mut self, key: &str, value: impl ToString) -> Self {
+    pub(super) fn with(mut self, key: &str, value: impl ToString) -> Self {
         self.metadata.insert(key.into(), value.to_string());
         self
     }
 
-    fn retry_after(mut self, delay: Duration) -> Self {
+    pub(super) fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
         self
     }
@@ -150,6 +152,8 @@ fn parts(error: Error) -> Parts {
         Error::DeadlineExceeded => deadline_exceeded(),
         Error::Unauthenticated(refusal) => unauthenticated(refusal),
         Error::ScopeMissing(scope) => scope_missing(scope),
+        Error::OutOfScope => rejection(Rejection::OutOfScope),
+        Error::RateLimited(limit) => rate_limited(limit),
         Error::UnknownMethod => Parts::new(
             Code::Unimplemented,
             ErrorReason::UnknownMethod,
@@ -161,42 +165,6 @@ fn parts(error: Error) -> Parts {
             "this server accepts only requests that are uncompressed or compressed with gzip",
         ),
     }
-}
-
-/// Never says which part of the credentials was wrong: a caller with valid ones need not know, and
-/// `voicecall auth check` tells the operator.
-fn unauthenticated(refusal: Refusal) -> Parts {
-    let parts = |reason, message| Parts::new(Code::Unauthenticated, reason, message);
-    match refusal {
-        Refusal::Missing => parts(
-            ErrorReason::CredentialsMissing,
-            "the request has no credentials: send a bearer token in the authorization header, or \
-             use a client certificate",
-        ),
-        Refusal::Expired => parts(
-            ErrorReason::TokenExpired,
-            "the credentials have expired; get new ones, then retry or resume",
-        ),
-        Refusal::Invalid(_) | Refusal::UnknownKey => parts(
-            ErrorReason::CredentialsInvalid,
-            "the credentials are not valid here",
-        ),
-        Refusal::NoKeys => Parts::new(
-            Code::Unavailable,
-            ErrorReason::AuthenticationUnavailable,
-            "this server has not fetched the keys of the identity provider yet; nothing was done",
-        )
-        .retry_after(RETRY_DATABASE),
-    }
-}
-
-fn scope_missing(scope: Scope) -> Parts {
-    Parts::new(
-        Code::PermissionDenied,
-        ErrorReason::ScopeMissing,
-        format!("the caller lacks the scope {}", scope.name()),
-    )
-    .with("scope", scope.name())
 }
 
 fn too_large(which: TooLarge) -> Parts {
@@ -325,37 +293,44 @@ fn read(error: ReadError) -> Parts {
 
 fn rejection(rejection: Rejection) -> Parts {
     let message = rejection.to_string();
-    let parts = |code, reason, uid: uuid::Uuid| Parts::new(code, reason, message).with("uid", uid);
+    let parts = |code, reason| Parts::new(code, reason, message);
     match rejection {
-        Rejection::NotFound { uid } => parts(Code::NotFound, ErrorReason::CallNotFound, uid),
-        Rejection::Purged { uid } => parts(Code::NotFound, ErrorReason::CallPurged, uid),
-        Rejection::UidPurged { uid } => parts(Code::AlreadyExists, ErrorReason::CallPurged, uid),
+        Rejection::NotFound { uid } => {
+            parts(Code::NotFound, ErrorReason::CallNotFound).with("uid", uid)
+        }
+        Rejection::Purged { uid } => {
+            parts(Code::NotFound, ErrorReason::CallPurged).with("uid", uid)
+        }
+        Rejection::UidPurged { uid } => {
+            parts(Code::AlreadyExists, ErrorReason::CallPurged).with("uid", uid)
+        }
         Rejection::AlreadyExists { uid } => {
-            parts(Code::AlreadyExists, ErrorReason::CallAlreadyExists, uid)
+            parts(Code::AlreadyExists, ErrorReason::CallAlreadyExists).with("uid", uid)
         }
         Rejection::NotDeleted { uid } => {
-            parts(Code::AlreadyExists, ErrorReason::CallNotDeleted, uid)
+            parts(Code::AlreadyExists, ErrorReason::CallNotDeleted).with("uid", uid)
         }
         Rejection::Deleted { uid } => {
-            parts(Code::FailedPrecondition, ErrorReason::CallDeleted, uid)
+            parts(Code::FailedPrecondition, ErrorReason::CallDeleted).with("uid", uid)
         }
-        Rejection::IllegalStatusChange { uid, status } => parts(
-            Code::FailedPrecondition,
-            ErrorReason::IllegalStatusChange,
-            uid,
-        )
-        .with("status", status.word()),
+        Rejection::IllegalStatusChange { uid, status } => {
+            parts(Code::FailedPrecondition, ErrorReason::IllegalStatusChange)
+                .with("uid", uid)
+                .with("status", status.word())
+        }
         Rejection::AlreadyHandled { uid } => {
-            parts(Code::FailedPrecondition, ErrorReason::AlreadyHandled, uid)
+            parts(Code::FailedPrecondition, ErrorReason::AlreadyHandled).with("uid", uid)
         }
         Rejection::RevisionMismatch {
             uid,
             current_revision,
-        } => parts(Code::Aborted, ErrorReason::RevisionMismatch, uid)
+        } => parts(Code::Aborted, ErrorReason::RevisionMismatch)
+            .with("uid", uid)
             .with("current_revision", current_revision),
         Rejection::DirectionRequired { uid } => {
-            parts(Code::InvalidArgument, ErrorReason::InvalidField, uid)
+            parts(Code::InvalidArgument, ErrorReason::InvalidField).with("uid", uid)
         }
+        Rejection::OutOfScope => parts(Code::PermissionDenied, ErrorReason::OutOfScope),
     }
 }
 

@@ -1,5 +1,7 @@
 //! ListVoiceCallChanges: pages of the change log, and the history of calls.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::resume::resume;
@@ -11,7 +13,7 @@ use crate::{
         tokens::resume_token::ResumeToken,
         violations::Violations,
     },
-    domain::{Change, Filter, Revision},
+    domain::{Change, Narrowing, Revision, View},
     feed::Feed,
     proto,
     proto::list_voice_call_changes_request::Start,
@@ -24,15 +26,16 @@ const MAX_READ: usize = 10_000;
 /// A validated request for changes.
 #[derive(Debug)]
 pub(crate) struct ChangesQuery {
-    filter: Filter,
+    view: View,
     start: Option<Start>,
     page_size: usize,
     min_revision: Revision,
 }
 
-/// Validates the request.
+/// Validates the request of a caller with this narrowing.
 pub(crate) fn parse(
     request: proto::ListVoiceCallChangesRequest,
+    narrowing: Option<Arc<Narrowing>>,
 ) -> Result<ChangesQuery, Violations> {
     let mut violations = Violations::default();
     let filter = filter::filter(request.filter, &mut violations);
@@ -42,7 +45,10 @@ pub(crate) fn parse(
     }
     let min_revision = commands::min_revision(request.min_revision, &mut violations);
     Ok(ChangesQuery {
-        filter: violations.or(Some(filter))?,
+        view: View {
+            filter: violations.or(Some(filter))?,
+            narrowing,
+        },
         start: request.start,
         page_size,
         min_revision,
@@ -68,7 +74,7 @@ pub(crate) async fn list(
         left: query.page_size,
         events: Vec::new(),
     };
-    let position = if query.filter.uids.is_empty() {
+    let position = if query.view.filter.uids.is_empty() {
         read_log(feed, &query, start, tail.head, &mut page).await?
     } else {
         history(store, &query, start, &tail, &mut page, deadline).await?
@@ -92,15 +98,15 @@ struct ChangePage {
 }
 
 impl ChangePage {
-    /// Adds the change if it is an event for this filter. Returns false if the page is full
+    /// Adds the change if it is an event for this view. Returns false if the page is full
     /// and the change is not in it.
-    fn add(&mut self, filter: &Filter, change: &Change) -> bool {
-        let Some(event) = filter.event(change) else {
+    fn add(&mut self, view: &View, change: &Change) -> bool {
+        let Some(event) = view.event(change) else {
             return true;
         };
         let event = proto::VoiceCallEvent {
-            r#type: changes::event_type(event).into(),
-            change: Some(changes::change(change, false)),
+            r#type: changes::event_type(event.event_type).into(),
+            change: Some(changes::change(change, event.disclosure, false)),
         };
         if self.left == 0 || !self.budget.reserve(&event) {
             return false;
@@ -125,7 +131,7 @@ async fn read_log(
     let mut is_full = false;
     while !is_full && read < MAX_READ && reader.position().revision < end {
         let entries = reader.read_next(end, |entry| {
-            is_full = !page.add(&query.filter, entry.change());
+            is_full = !page.add(&query.view, entry.change());
             !is_full
         });
         let count = entries.await?.len();
@@ -147,20 +153,24 @@ async fn history(
     page: &mut ChangePage,
     deadline: Instant,
 ) -> Result<Position, Error> {
-    let limit = i64::try_from(query.page_size + 1).unwrap_or(i64::MAX);
+    let limit = query.page_size + 1;
+    let View { filter, narrowing } = &query.view;
+    let narrowing = narrowing.as_deref();
     let mut last = start.revision;
     loop {
-        let uids = &query.filter.uids;
-        let changes = store.log().of_calls(uids, last, tail.head, limit, deadline);
+        let uids = &filter.uids;
+        let changes = store
+            .log()
+            .of_calls(uids, narrowing, last, tail.head, limit, deadline);
         let changes = changes.await?;
-        if changes.is_empty() {
-            return Ok(tail.head);
-        }
         for change in &changes {
-            if !page.add(&query.filter, change) {
+            if !page.add(&query.view, change) {
                 return Ok(store.log().position(last, deadline).await?);
             }
             last = change.revision;
+        }
+        if changes.len() < limit {
+            return Ok(tail.head);
         }
     }
 }

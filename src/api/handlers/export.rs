@@ -14,7 +14,7 @@ use crate::{
         response::chunk::next_chunk,
         violations::Violations,
     },
-    domain::{Filter, Revision},
+    domain::{Narrowing, Revision, View},
     feed::{Feed, ReadAhead, UnsentCalls},
     proto,
 };
@@ -24,17 +24,23 @@ const MAX_PAGE_LEN: usize = 2000;
 
 /// A validated request for an export.
 pub(crate) struct ExportQuery {
-    filter: Filter,
+    view: View,
     pub(crate) min_revision: Revision,
 }
 
-/// Validates the request.
-pub(crate) fn parse(request: proto::ExportVoiceCallsRequest) -> Result<ExportQuery, Violations> {
+/// Validates the request of a caller with this narrowing.
+pub(crate) fn parse(
+    request: proto::ExportVoiceCallsRequest,
+    narrowing: Option<Arc<Narrowing>>,
+) -> Result<ExportQuery, Violations> {
     let mut violations = Violations::default();
     let filter = filter::filter(request.filter, &mut violations);
     let min_revision = commands::min_revision(request.min_revision, &mut violations);
     Ok(ExportQuery {
-        filter: violations.or(Some(filter))?,
+        view: View {
+            filter: violations.or(Some(filter))?,
+            narrowing,
+        },
         min_revision,
     })
 }
@@ -46,7 +52,7 @@ pub(crate) fn run(
     stop: StopSignals,
 ) -> impl Stream<Item = Result<proto::ExportVoiceCallsResponse, Status>> + use<> {
     let export = Export {
-        pages: feed.snapshot_ahead(Arc::new(query.filter), query.min_revision, MAX_PAGE_LEN),
+        pages: feed.snapshot_ahead(Arc::new(query.view), query.min_revision, MAX_PAGE_LEN),
         unsent: UnsentCalls::default(),
         revision: None,
         stop,

@@ -4,6 +4,7 @@
 mod changes;
 mod export;
 mod import;
+mod narrowed;
 mod resume;
 pub(super) mod service;
 mod statistics;

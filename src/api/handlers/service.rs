@@ -11,7 +11,7 @@ use tokio::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{changes, export, import, statistics, watch};
+use super::{changes, export, import, narrowed, statistics, watch};
 use crate::{
     api::{
         Limits,
@@ -23,7 +23,7 @@ use crate::{
         tokens::{page_token, page_token::ListKey},
         violations::Violations,
     },
-    domain::{Revision, Uuid},
+    domain::{Narrowing, Revision, Uuid, View},
     feed::Feed,
     proto,
     proto::voice_call_service_server::VoiceCallService,
@@ -70,7 +70,12 @@ impl Service {
     async fn write(&self, mut parsed: Parsed, context: &Context) -> Result<Written, Error> {
         let has_request_id = parsed.write.request.is_some();
         parsed.write.principal = context.actor();
-        let written = self.store.write(parsed.write).await;
+        let narrowing = narrowed::of_write(&parsed, context)?;
+        parsed.write.narrowing.clone_from(&narrowing);
+        let mut written = self.store.write(parsed.write).await;
+        if let Some(narrowing) = narrowing {
+            written = narrowed::result(written, &narrowing);
+        }
         written.map_err(|error| Error::Write {
             error,
             has_request_id,
@@ -80,10 +85,11 @@ impl Service {
     /// The call as the write would leave it.
     async fn preview(
         &self,
-        parsed: Parsed,
+        mut parsed: Parsed,
         context: &Context,
     ) -> Result<Option<proto::VoiceCall>, Error> {
         let has_request_id = parsed.write.request.is_some();
+        parsed.write.narrowing = narrowed::of_write(&parsed, context)?;
         let (now, deadline) = (self.store.now(), context.read_deadline());
         let preview = self.store.preview(parsed.write, deadline).await;
         let preview = preview.map_err(|error| Error::Write {
@@ -113,6 +119,7 @@ impl Service {
     async fn batch_get(
         &self,
         uids: &[Uuid],
+        narrowing: Option<&Arc<Narrowing>>,
         min_revision: Revision,
         deadline: Instant,
     ) -> Result<proto::BatchGetVoiceCallsResponse, Error> {
@@ -122,7 +129,9 @@ impl Service {
         while !uids.as_slice().is_empty() {
             let chunk = uids.as_slice().iter().take(LOOKUP_CHUNK).copied().collect();
             // In the order of the chunk, without those that do not exist.
-            let calls = self.store.get(chunk, min_revision, deadline).await?;
+            let narrowing = narrowing.cloned();
+            let calls = self.store.get(chunk, narrowing, min_revision, deadline);
+            let calls = calls.await?;
             let mut calls = calls.into_iter().peekable();
             for _ in 0..LOOKUP_CHUNK {
                 let rest = uids.as_slice();
@@ -190,10 +199,17 @@ impl VoiceCallService for Service {
         let min_revision = commands::min_revision(request.min_revision, &mut violations);
         let uid = violations.or(uid).map_err(Error::from)?;
         let deadline = context.read_deadline();
-        let calls = self.store.get(vec![uid], min_revision, deadline).await;
+        let narrowing = context.narrowing();
+        let is_narrowed = narrowing.is_some();
+        let uids = vec![uid];
+        let calls = self
+            .store
+            .get(uids, narrowing, min_revision, deadline)
+            .await;
         let Some(call) = calls.map_err(Error::from)?.into_iter().next() else {
+            // Who is narrowed is not told, and not by the time that it takes either.
             let purged = self.store.is_purged(uid, deadline).await;
-            return Err(match purged.map_err(Error::from)? {
+            return Err(match purged.map_err(Error::from)? && !is_narrowed {
                 true => Error::Purged(uid).into(),
                 false => Error::NotFound(uid).into(),
             });
@@ -214,7 +230,9 @@ impl VoiceCallService for Service {
         let min_revision = commands::min_revision(request.min_revision, &mut violations);
         let uids = violations.or(Some(uids)).map_err(Error::from)?;
         let deadline = context.read_deadline();
-        let response = self.batch_get(&uids, min_revision, deadline).await?;
+        let narrowing = context.narrowing();
+        let response = self.batch_get(&uids, narrowing.as_ref(), min_revision, deadline);
+        let response = response.await?;
         Ok(Response::new(response))
     }
 
@@ -224,7 +242,7 @@ impl VoiceCallService for Service {
     ) -> Result<Response<proto::ListVoiceCallsResponse>, Status> {
         let context = Context::of(&request);
         let request = request.into_inner();
-        let (list, query, min_revision) = page_query(request)?;
+        let (list, query, min_revision) = page_query(request, context.narrowing())?;
         let deadline = context.read_deadline();
         let page = self.store.page(&query, min_revision, deadline).await;
         let page = page.map_err(Error::from)?;
@@ -311,8 +329,10 @@ impl VoiceCallService for Service {
         &self,
         request: Request<proto::ListVoiceCallChangesRequest>,
     ) -> Result<Response<proto::ListVoiceCallChangesResponse>, Status> {
-        let deadline = Context::of(&request).read_deadline();
-        let query = changes::parse(request.into_inner()).map_err(Error::from)?;
+        let context = Context::of(&request);
+        let query = changes::parse(request.into_inner(), context.narrowing());
+        let query = query.map_err(Error::from)?;
+        let deadline = context.read_deadline();
         let page = changes::list(&self.store, &self.feed, query, deadline).await?;
         Ok(Response::new(page))
     }
@@ -330,7 +350,8 @@ impl VoiceCallService for Service {
         if !filter.add(filter_bytes) {
             return Err(Error::Overloaded.into());
         }
-        let query = watch::parse(request.into_inner()).map_err(Error::from)?;
+        let query = watch::parse(request.into_inner(), context.narrowing());
+        let query = query.map_err(Error::from)?;
         // Ten thousand that start at once are a queue, and leave the places to other requests.
         context.give_back_place();
         let deadline = context.read_deadline();
@@ -338,7 +359,7 @@ impl VoiceCallService for Service {
         let turn = turn.map_err(|_| Error::DeadlineExceeded)?;
         let stream = watch::start(self.store.log(), &self.feed, query, stop, deadline).await?;
         drop(turn);
-        Ok(stream_response((permit, filter), stream))
+        Ok(stream_response((permit, filter, context.counted), stream))
     }
 
     async fn get_voice_call_stats(
@@ -361,7 +382,7 @@ impl VoiceCallService for Service {
         let permit = admit_transfer(&self.transfers, &request)?;
         let records = request.into_inner();
         let stream = import::run(self.store.clone(), records, context.actor(), stop);
-        Ok(stream_response(permit, stream))
+        Ok(stream_response((permit, context.counted), stream))
     }
 
     type ExportVoiceCallsStream = ResponseStream<proto::ExportVoiceCallsResponse>;
@@ -372,12 +393,13 @@ impl VoiceCallService for Service {
     ) -> Result<Response<Self::ExportVoiceCallsStream>, Status> {
         let (context, stop) = (Context::of(&request), StopSignals::of(&request));
         let permit = admit_transfer(&self.transfers, &request)?;
-        let query = export::parse(request.into_inner()).map_err(Error::from)?;
+        let query = export::parse(request.into_inner(), context.narrowing());
+        let query = query.map_err(Error::from)?;
         let deadline = context.read_deadline();
         let reached = self.store.tail(query.min_revision, deadline).await;
         reached.map_err(Error::from)?;
         let stream = export::run(&self.feed, query, stop);
-        Ok(stream_response(permit, stream))
+        Ok(stream_response((permit, context.counted), stream))
     }
 }
 
@@ -413,9 +435,11 @@ fn stream_response<T>(
     response
 }
 
-/// Validates the request: the key of its list, the query, and its min_revision.
+/// Validates the request of a caller with this narrowing: the key of its list, the query, and its
+/// min_revision.
 fn page_query(
     request: proto::ListVoiceCallsRequest,
+    narrowing: Option<Arc<Narrowing>>,
 ) -> Result<(ListKey, PageQuery, Revision), Error> {
     let mut violations = Violations::default();
     let order = filter::order(&request.order_by, &mut violations);
@@ -429,7 +453,7 @@ fn page_query(
         token => Some(page_token::decode(list, token)?),
     };
     let query = PageQuery {
-        filter,
+        view: View { filter, narrowing },
         order,
         after,
         limit,

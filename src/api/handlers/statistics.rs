@@ -10,7 +10,7 @@ use crate::{
         violations::Violations,
     },
     domain::{
-        Identifier,
+        Identifier, View,
         stats::{Bucket, Group, Groups},
     },
     proto,
@@ -49,7 +49,10 @@ pub(crate) async fn get(
         token => Some(page_token::decode_group(key, token)?),
     };
     let query = StatsQuery {
-        filter,
+        view: View {
+            filter,
+            narrowing: context.narrowing(),
+        },
         groups,
         time_zone: time_zone.into(),
         after,

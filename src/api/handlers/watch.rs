@@ -20,7 +20,7 @@ use crate::{
         tokens::resume_token::ResumeToken,
         violations::Violations,
     },
-    domain::{Filter, Timestamp},
+    domain::{Change, Narrowing, Timestamp, View, view::Disclosure},
     feed::{Cursor, Feed, Point, QueuedSnapshot, SharedBatch},
     proto::{
         self, EventBatch, put_event, watch_voice_calls_request::Start,
@@ -44,14 +44,17 @@ const SNAPSHOT_PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A validated request for a watch.
 #[derive(Debug)]
 pub(crate) struct WatchQuery {
-    filter: Arc<Filter>,
+    view: Arc<View>,
     start: Start,
     interval: Duration,
     include_previous: bool,
 }
 
-/// Validates the request.
-pub(crate) fn parse(request: proto::WatchVoiceCallsRequest) -> Result<WatchQuery, Violations> {
+/// Validates the request of a caller with this narrowing.
+pub(crate) fn parse(
+    request: proto::WatchVoiceCallsRequest,
+    narrowing: Option<Arc<Narrowing>>,
+) -> Result<WatchQuery, Violations> {
     let mut violations = Violations::default();
     let filter = filter::filter(request.filter, &mut violations);
     let interval = interval(request.checkpoint_interval, &mut violations);
@@ -66,7 +69,7 @@ pub(crate) fn parse(request: proto::WatchVoiceCallsRequest) -> Result<WatchQuery
     }
     let (start, filter) = violations.or(request.start.map(|start| (start, filter)))?;
     Ok(WatchQuery {
-        filter: Arc::new(filter),
+        view: Arc::new(View { filter, narrowing }),
         start,
         interval,
         include_previous: request.include_previous,
@@ -99,7 +102,7 @@ pub(crate) async fn start(
     let tail = log.tail(deadline).await?;
     let phase = match query.start {
         Start::Snapshot(_) => Phase::Snapshot(Box::new(SnapshotReader(
-            feed.queued_snapshot(Arc::clone(&query.filter), SNAPSHOT_PAGE),
+            feed.queued_snapshot(Arc::clone(&query.view), SNAPSHOT_PAGE),
         ))),
         Start::Live(_) => Phase::live(feed, &query, tail.head, &tail),
         Start::AfterRevision(revision) => {
@@ -136,7 +139,7 @@ enum Phase {
 impl Phase {
     fn live(feed: &Feed, query: &WatchQuery, position: Position, tail: &Tail) -> Self {
         Self::Live(Box::new(feed.cursor(
-            Arc::clone(&query.filter),
+            Arc::clone(&query.view),
             position,
             tail,
             query.interval,
@@ -323,10 +326,22 @@ async fn next_live(
 fn encode_events(batch: &SharedBatch, with_previous: bool) -> Bytes {
     let mut encoded = Vec::with_capacity(batch.events.len() * 512);
     for (event, entry) in &batch.events {
-        let change = entry.encoded(with_previous, |change| {
-            changes::encode_change(change, with_previous)
-        });
-        put_event(&mut encoded, changes::event_type(*event).into(), change);
+        let event_type = changes::event_type(event.event_type).into();
+        let encode =
+            |change: &Change| changes::encode_change(change, event.disclosure, with_previous);
+        // What is told to few is not kept.
+        match event.disclosure {
+            Disclosure::Whole => {
+                put_event(
+                    &mut encoded,
+                    event_type,
+                    entry.encoded(with_previous, encode),
+                );
+            }
+            Disclosure::After | Disclosure::CallAndTime => {
+                put_event(&mut encoded, event_type, &encode(entry.change()));
+            }
+        }
     }
     encoded.into()
 }

@@ -27,6 +27,8 @@ const MAX_PAGE_SIZE: usize = 1000;
 pub(crate) struct Parsed {
     pub(crate) write: Write,
     pub(crate) validate_only: bool,
+    /// Whether the client chose the uid of a new call.
+    pub(crate) chooses_uid: bool,
 }
 
 impl Parsed {
@@ -36,8 +38,10 @@ impl Parsed {
                 action,
                 request,
                 principal: None,
+                narrowing: None,
             },
             validate_only: false,
+            chooses_uid: false,
         }
     }
 }
@@ -58,6 +62,7 @@ pub(crate) fn create(
     };
     Ok(Parsed {
         validate_only: request.validate_only,
+        chooses_uid: !fresh,
         ..Parsed::new(action, key)
     })
 }
@@ -76,9 +81,11 @@ pub(crate) fn batch_create(
     );
     check_batch_len("voice_calls", request.voice_calls.len(), &mut violations);
     let mut drafts = Vec::with_capacity(request.voice_calls.len().min(MAX_BATCH));
+    let mut chooses_uid = false;
     for (index, call) in request.voice_calls.into_iter().take(MAX_BATCH).enumerate() {
         let path = format!("voice_calls[{index}]");
-        if let Some((draft, _)) = draft(Some(call), &path, now, &mut violations) {
+        if let Some((draft, fresh)) = draft(Some(call), &path, now, &mut violations) {
+            chooses_uid |= !fresh;
             drafts.push((index, draft));
         }
     }
@@ -89,7 +96,10 @@ pub(crate) fn batch_create(
     );
     let drafts = drafts.into_iter().map(|(_, draft)| draft).collect();
     let action = violations.or(Some(Action::CreateAll(drafts)))?;
-    Ok(Parsed::new(action, key))
+    Ok(Parsed {
+        chooses_uid,
+        ..Parsed::new(action, key)
+    })
 }
 
 pub(crate) fn update(

@@ -5,13 +5,17 @@ use prost::Message;
 
 use super::calls;
 use crate::{
-    domain::{Change, ChangeKind, Field, view::EventType},
+    domain::{
+        Change, ChangeKind, Field,
+        view::{Disclosure, EventType},
+    },
     proto,
 };
 
-/// The encoded message of a change.
-pub(crate) fn encode_change(change: &Change, with_previous: bool) -> Bytes {
-    self::change(change, with_previous).encode_to_vec().into()
+/// The encoded message of what may be told of a change.
+pub(crate) fn encode_change(change: &Change, disclosure: Disclosure, with_previous: bool) -> Bytes {
+    let change = self::change(change, disclosure, with_previous);
+    change.encode_to_vec().into()
 }
 
 pub(crate) fn event_type(event: EventType) -> proto::VoiceCallEventType {
@@ -24,7 +28,35 @@ pub(crate) fn event_type(event: EventType) -> proto::VoiceCallEventType {
     }
 }
 
-pub(crate) fn change(change: &Change, with_previous: bool) -> proto::VoiceCallChange {
+/// What may be told of a change.
+pub(crate) fn change(
+    change: &Change,
+    disclosure: Disclosure,
+    with_previous: bool,
+) -> proto::VoiceCallChange {
+    let whole = whole_change(change, with_previous);
+    match disclosure {
+        Disclosure::Whole => whole,
+        Disclosure::After => proto::VoiceCallChange {
+            previous: None,
+            changed_fields: None,
+            ..whole
+        },
+        Disclosure::CallAndTime => proto::VoiceCallChange {
+            revision: whole.revision,
+            uid: whole.uid,
+            changed_at: whole.changed_at,
+            // That it is one says the event too.
+            kind: match change.kind {
+                Some(ChangeKind::Purged) => whole.kind,
+                _ => proto::VoiceCallChangeKind::Unspecified.into(),
+            },
+            ..Default::default()
+        },
+    }
+}
+
+fn whole_change(change: &Change, with_previous: bool) -> proto::VoiceCallChange {
     let call = |call: &std::sync::Arc<crate::domain::Call>| calls::call((**call).clone());
     let changed_fields = match (&change.before, &change.after) {
         (Some(before), Some(after)) => {

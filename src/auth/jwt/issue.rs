@@ -40,7 +40,7 @@ pub struct Claims {
     /// How long it is valid.
     pub lifetime: Duration,
     /// Further claims.
-    pub more: Vec<(String, String)>,
+    pub more: Vec<(String, Value)>,
 }
 
 /// The key cannot be made or read.
@@ -164,7 +164,7 @@ impl SigningKey {
             add("scope", claims.scopes.to_string().into());
         }
         for (name, value) in &claims.more {
-            add(name, value.clone().into());
+            add(name, value.clone());
         }
         let mut header = Header::new(Algorithm::ES256);
         header.kid = Some(self.id());

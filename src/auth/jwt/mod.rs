@@ -2,28 +2,33 @@
 //!
 //! - [`Jwt`]: what a token must contain, and the check that it does: its claims, its times, and the
 //!   algorithm of its key
+//! - `claims`: who they name, what its bearer may do, and with which calls
 //! - [`keys`]: the provider's public keys, each pinned to one algorithm
 //! - [`source`]: where they come from, and when they are read again
 //! - [`issue`]: tokens of our own, for trying
 //! - `fetch`: https; `crypto`: the cryptography of tokens
 
+mod claims;
 mod crypto;
 mod fetch;
 pub mod issue;
 pub mod keys;
 pub mod source;
 
+pub use claims::NarrowingClaims;
 pub use fetch::InvalidUrl;
 pub use keys::{InvalidKeySet, KeySet};
 
 use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, errors::ErrorKind};
-use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use self::source::Keys;
-use super::{Principal, Refusal, Scope, Scopes, principal::is_name};
+use self::{claims::AllClaims, source::Keys};
+use super::{
+    Principal, Refusal,
+    principal::{Rights, is_name},
+};
 
 /// Expiries beyond this are no times: the year 9999 ends before it.
 const MAX_TIME: f64 = 253_402_300_800.0;
@@ -39,6 +44,8 @@ pub struct Settings {
     pub audience: String,
     /// How far the clocks of the issuer and of this machine may differ.
     pub leeway: Duration,
+    /// The claims that narrow a token to some calls.
+    pub narrowing: NarrowingClaims,
 }
 
 /// Verifies tokens.
@@ -47,43 +54,6 @@ pub struct Jwt {
     settings: Settings,
     validation: Validation,
     keys: Keys,
-}
-
-/// The claims that are of use; those that are checked by the library have their JSON types
-/// here, because it lets other types pass.
-#[derive(Deserialize)]
-struct Claims {
-    sub: String,
-    exp: f64,
-    #[serde(rename = "iss")]
-    _issuer: String,
-    #[serde(rename = "aud")]
-    _audience: Words,
-    #[serde(rename = "nbf")]
-    _not_before: Option<f64>,
-    scope: Option<Words>,
-    scp: Option<Words>,
-    permissions: Option<Words>,
-}
-
-/// Words in one string or in an array.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Words {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl Words {
-    fn iter(&self) -> impl Iterator<Item = &str> {
-        let words = match self {
-            Self::One(words) => std::slice::from_ref(words),
-            Self::Many(words) => words,
-        };
-        words
-            .iter()
-            .flat_map(|words| words.split_ascii_whitespace())
-    }
 }
 
 impl Jwt {
@@ -133,8 +103,9 @@ impl Jwt {
         }
         let mut validation = self.validation.clone();
         validation.algorithms = vec![key.algorithm];
-        let claims = decode::<Claims>(token, &key.public, &validation);
-        let claims = claims.map_err(|error| refusal(error.kind()))?.claims;
+        let all = decode::<AllClaims>(token, &key.public, &validation);
+        let all = all.map_err(|error| refusal(error.kind()))?.claims;
+        let claims = all.known()?;
         if !is_name(&claims.sub, MAX_SUBJECT_BYTES) {
             return Err(Refusal::Invalid(
                 "the subject is empty, longer than 256 bytes, or has control characters",
@@ -147,20 +118,16 @@ impl Jwt {
         let expires_at = expires_at + self.settings.leeway;
         let principal = Principal::new(
             format!("jwt:{}", claims.sub),
-            claims.scopes(),
+            Rights {
+                scopes: claims.scopes(),
+                narrowing: self.settings.narrowing.read(&all)?,
+                ..Rights::default()
+            },
             Some(expires_at),
             CancellationToken::new(),
         );
         principal.check(now)?;
         Ok(principal)
-    }
-}
-
-impl Claims {
-    fn scopes(&self) -> Scopes {
-        let claims = [&self.scope, &self.scp, &self.permissions];
-        let words = claims.into_iter().flatten().flat_map(Words::iter);
-        words.filter_map(Scope::parse).collect()
     }
 }
 
@@ -203,7 +170,7 @@ mod tests {
         issue::{Claims as Issued, SigningKey},
         *,
     };
-    use crate::reload::Replace;
+    use crate::{auth::Scope, domain::Identifier, reload::Replace};
 
     const LEEWAY: Duration = Duration::from_secs(30);
 
@@ -221,6 +188,7 @@ mod tests {
                 issuer: "https://login".into(),
                 audience: "voicecall".into(),
                 leeway: LEEWAY,
+                narrowing: NarrowingClaims::default(),
             };
             let jwt = Jwt::new(settings, Keys::of_file(current));
             Self { key, jwt }
@@ -266,6 +234,7 @@ mod tests {
         let principal = provider.verify(&provider.token()).expect("it is good");
         assert_eq!(&**principal.name(), "jwt:amy");
         assert!(principal.scopes().has(Scope::Read) && !principal.scopes().has(Scope::Write));
+        assert_eq!(principal.narrowing(), None);
         for change in [
             |claims: &mut Value| claims["aud"] = json!(["other", "voicecall"]),
             |claims: &mut Value| claims["nbf"] = json!(1),
@@ -290,6 +259,17 @@ mod tests {
     }
 
     #[test]
+    fn a_token_may_be_for_some_calls() {
+        let provider = Provider::new();
+        let token = provider.changed(|_, claims| claims["client_uid"] = json!("c"));
+        let principal = provider.verify(&token).expect("it is good");
+        let narrowing = principal.narrowing().expect("it is narrowed");
+        let client_uid = narrowing.client_uid().map(Identifier::as_str);
+        assert_eq!(client_uid, Some("c"));
+        assert_eq!(narrowing.staff(), None);
+    }
+
+    #[test]
     #[expect(
         clippy::too_many_lines,
         reason = "a table of cases is as long as it has cases"
@@ -301,7 +281,7 @@ mod tests {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
             now.expect("it is later").as_secs()
         };
-        let invalid: [(&str, Change); 26] = [
+        let invalid: [(&str, Change); 29] = [
             ("alg none", |header, _| header["alg"] = json!("none")),
             ("alg HS256", |header, _| header["alg"] = json!("HS256")),
             ("alg ES384", |header, _| header["alg"] = json!("ES384")),
@@ -342,6 +322,15 @@ mod tests {
             }),
             ("scope is a number", |_, claims| claims["scope"] = json!(1)),
             ("scp of numbers", |_, claims| claims["scp"] = json!([1])),
+            ("staff_uid is null", |_, claims| {
+                claims["staff_uid"] = Value::Null
+            }),
+            ("empty client_uid", |_, claims| {
+                claims["client_uid"] = json!("")
+            }),
+            ("unassigned of nobody", |_, claims| {
+                claims["unassigned"] = json!(true)
+            }),
         ];
         for (case, change) in invalid {
             let refusal = provider.verify(&provider.changed(change)).err();

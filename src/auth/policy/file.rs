@@ -11,6 +11,16 @@
 //! name = "telephony"
 //! scopes = ["calls:write"]
 //! certificate_uri = "spiffe://prod.example.com/ns/telephony/sa/*"
+//!
+//! [[principal]]
+//! name = "dashboard-of-amy"
+//! scopes = ["calls:read"]
+//! staff_uid = "5ya4gbwm2c3qic8"
+//! unassigned = true
+//! client_uid = "kk3vmw0b1d"
+//! limits = { requests = 64, watches = 10, transfers = 2, rate = 100, burst = 200 }
+//! token_sha256 = "b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c"
+//! expires_at = 2027-03-01T00:00:00Z
 //! ```
 //!
 //! Errors name the line and the column, and repeat nothing of the file but names: a token may
@@ -29,8 +39,9 @@ use toml::{Spanned, value::Datetime};
 use super::{
     Credential, TOKEN_PREFIX, Written,
     pattern::{Kind, Pattern},
+    rights,
 };
-use crate::auth::{Scope, Scopes, principal::is_name};
+use crate::auth::principal::{Rights, is_name};
 
 const MAX_NAME_BYTES: usize = 128;
 
@@ -46,6 +57,10 @@ struct File {
 struct Table {
     name: Spanned<String>,
     scopes: Vec<Spanned<String>>,
+    staff_uid: Option<Spanned<String>>,
+    unassigned: Option<Spanned<bool>>,
+    client_uid: Option<Spanned<String>>,
+    limits: Option<rights::LimitsTable>,
     token_sha256: Option<Spanned<String>>,
     expires_at: Option<Spanned<Datetime>>,
     certificate_uri: Option<Spanned<String>>,
@@ -54,9 +69,9 @@ struct Table {
 }
 
 /// What is wrong, and where.
-struct Mistake(Range<usize>, String);
+pub(super) struct Mistake(Range<usize>, String);
 
-fn mistake<T>(at: Range<usize>, what: impl Into<String>) -> Result<T, Mistake> {
+pub(super) fn mistake<T>(at: Range<usize>, what: impl Into<String>) -> Result<T, Mistake> {
     Err(Mistake(at, what.into()))
 }
 
@@ -67,22 +82,6 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Written>, String> {
         let (line, column) = position(text, at.start);
         format!("the policy file has an error at line {line}, column {column}: {what}")
     })
-}
-
-/// The entry of a principal with a token.
-pub(super) fn entry(name: &str, scopes: Scopes, sha256: &[u8], expires_at: SystemTime) -> String {
-    let scopes = Scope::ALL.into_iter().filter(|scope| scopes.has(*scope));
-    let scopes: Vec<_> = scopes
-        .map(|scope| format!("\"{}\"", scope.name()))
-        .collect();
-    let expires_at = jiff::Timestamp::try_from(expires_at).unwrap_or(jiff::Timestamp::MAX);
-    format!(
-        "[[principal]]\nname = {}\nscopes = [{}]\ntoken_sha256 = \"{}\"\nexpires_at = {expires_at:.0}\n",
-        // A string of JSON is one of TOML.
-        serde_json::Value::from(name),
-        scopes.join(", "),
-        HEXLOWER_PERMISSIVE.encode(sha256),
-    )
 }
 
 fn read(text: &str) -> Result<Vec<Written>, Mistake> {
@@ -126,7 +125,11 @@ impl Table {
                 "a name must have 1 to 128 bytes and no control characters",
             );
         }
-        let scopes = scopes(&self.scopes)?;
+        let rights = Rights {
+            scopes: rights::scopes(&self.scopes)?,
+            narrowing: rights::narrowing(self.staff_uid, self.unassigned, self.client_uid)?,
+            limits: rights::limits(self.limits)?,
+        };
         let certificates = [
             (Kind::Uri, self.certificate_uri),
             (Kind::DnsName, self.certificate_dns_name),
@@ -156,21 +159,10 @@ impl Table {
         };
         Ok(Written {
             name,
-            scopes,
+            rights,
             credential,
         })
     }
-}
-
-fn scopes(names: &[Spanned<String>]) -> Result<Scopes, Mistake> {
-    let parse = |name: &Spanned<String>| match Scope::parse(name.get_ref()) {
-        Some(scope) => Ok(scope),
-        None => mistake(
-            name.span(),
-            "the scopes are calls:read, calls:write and calls:purge",
-        ),
-    };
-    names.iter().map(parse).collect()
 }
 
 fn token(
@@ -219,6 +211,7 @@ fn position(text: &str, at: usize) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Scope;
 
     const DIGEST: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
@@ -238,8 +231,30 @@ mod tests {
         let written = parse(text.as_bytes()).expect("it is good");
         assert_eq!(written.len(), 2);
         assert_eq!(written[1].name, "b");
-        assert!(written[0].scopes.has(Scope::Read) && !written[0].scopes.has(Scope::Write));
+        let scopes = written[0].rights.scopes;
+        assert!(scopes.has(Scope::Read) && !scopes.has(Scope::Write));
         assert!(parse(b"").expect("it is good").is_empty());
+    }
+
+    #[test]
+    fn an_entry_may_have_limits_of_its_own() {
+        let limits = |lines: &str| {
+            let text = table(&format!("{lines}\ncertificate_uri = \"spiffe://a\"\n"));
+            parse(text.as_bytes()).expect("it is good")[0].rights.limits
+        };
+        assert!(limits("").is_empty());
+        assert!(limits("limits = {}").is_empty());
+        let all = "requests = 64, watches = 10, transfers = 2, rate = 100, burst = 200";
+        assert_eq!(
+            limits(&format!("limits = {{ {all} }}")).to_string(),
+            "64 requests in progress, 10 watches, 2 transfers, 100 requests a second (200 at once \
+             after a pause)"
+        );
+        let rate = limits("limits = { rate = 100 }");
+        assert_eq!(
+            rate.to_string(),
+            "100 requests a second (100 at once after a pause)"
+        );
     }
 
     #[test]
@@ -303,6 +318,66 @@ mod tests {
                 format!("{0}{0}", table(&format!("{token}{expiry}"))),
                 "line 7, column 8",
                 "same name",
+            ),
+            (
+                table("staff_uid = \"\"\ncertificate_uri = \"a\"\n"),
+                "line 4, column 13",
+                "staff_uid must not be empty",
+            ),
+            (
+                table("client_uid = \"a\\nb\"\ncertificate_uri = \"a\"\n"),
+                "line 4, column 14",
+                "client_uid must not contain control",
+            ),
+            (
+                table("client_uid = 7\n"),
+                "line 4, column 14",
+                "expected a string",
+            ),
+            (
+                table("staff_uid = \"a\"\nunassigned = \"yes\"\n"),
+                "line 5, column 14",
+                "expected a boolean",
+            ),
+            (
+                table("client_uid = \"a\"\nunassigned = false\n"),
+                "line 5, column 14",
+                "needs staff_uid",
+            ),
+            (
+                table("limits = { watches = 0 }\n"),
+                "line 4, column 22",
+                "watches must be from 1 to 4294967295",
+            ),
+            (
+                table("limits = { rate = -1 }\n"),
+                "line 4, column 19",
+                "rate must be from 1",
+            ),
+            (
+                table("limits = { requests = 4294967296 }\n"),
+                "line 4, column 23",
+                "requests must be from 1",
+            ),
+            (
+                table("limits = { transfers = 1.5 }\n"),
+                "line 4, column 24",
+                "expected i64",
+            ),
+            (
+                table("limits = { watches = 1, burst = 10 }\n"),
+                "line 4, column 33",
+                "burst needs rate",
+            ),
+            (
+                table("limits = { connections = 1 }\n"),
+                "line 4, column 12",
+                "unknown field",
+            ),
+            (
+                table("limits = 1\n"),
+                "line 4, column 10",
+                "expected a table of limits",
             ),
             ("= 1".to_owned(), "line 1, column 1", ""),
         ] {

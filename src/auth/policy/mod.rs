@@ -1,14 +1,18 @@
 //! The principals that a file names, for installations without an identity provider.
 //!
 //! - [`Policy`]: finds the principal of a token or of a certificate
-//! - `file`: what the file looks like, and what is wrong with it
+//! - `file`: what the file looks like, and what is wrong with it; `rights`: the part of an entry
+//!   that says what its principal may do
+//! - `entry`: writes one
 //! - `pattern`: which certificates an entry means
 //!
 //! `auth/settings` loads it, and has the task that reads it again when the file has changed
 //! (`reload`).
 
+mod entry;
 mod file;
 mod pattern;
+mod rights;
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -18,8 +22,8 @@ use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 
 use self::pattern::Pattern;
-use super::{Certificate, Principal, Refusal, Scopes, certificate, remembered};
-use crate::reload;
+use super::{Certificate, Principal, Refusal, Scopes, certificate, principal::Rights, remembered};
+use crate::{domain::Narrowing, reload};
 
 /// A new token begins with this, so that a search for leaked secrets finds it.
 const TOKEN_PREFIX: &str = "vct_";
@@ -50,7 +54,7 @@ struct Entry {
 #[derive(Debug, PartialEq, Eq)]
 struct Written {
     name: String,
-    scopes: Scopes,
+    rights: Rights,
     credential: Credential,
 }
 
@@ -64,13 +68,14 @@ enum Credential {
     Certificate(Pattern),
 }
 
-/// A new token, and its entry for a policy file.
+/// A new token, and its entry for a policy file; with a narrowing, for some calls only.
 ///
 /// # Errors
 /// The name is not one that a principal may have, or the machine has no random numbers.
 pub fn new_token(
     name: &str,
     scopes: Scopes,
+    narrowing: Option<&Narrowing>,
     expires_at: SystemTime,
 ) -> Result<(String, String), String> {
     let mut random = [0; RANDOM_BYTES];
@@ -78,7 +83,7 @@ pub fn new_token(
     filled.map_err(|_| "the operating system returned no random numbers")?;
     let token = format!("{TOKEN_PREFIX}{}", BASE64URL_NOPAD.encode(&random));
     let digest = remembered::digest(token.as_bytes());
-    let entry = file::entry(name, scopes, &digest, expires_at);
+    let entry = entry::of_token(name, scopes, narrowing, &digest, expires_at);
     file::parse(entry.as_bytes())?;
     Ok((token, entry))
 }
@@ -151,7 +156,7 @@ impl Policy {
         let (entry, name) = found.ok_or(Refusal::Invalid("no principal has this certificate"))?;
         let principal = Principal::new(
             certificate::principal_name(name)?,
-            entry.written.scopes,
+            entry.written.rights.clone(),
             Some(certificate.expires_at()),
             entry.revoked.clone(),
         );
@@ -166,7 +171,7 @@ impl Entry {
         let by_token = match written.credential {
             Credential::Token { expires_at, .. } => Some(Arc::new(Principal::new(
                 format!("policy:{}", written.name),
-                written.scopes,
+                written.rights.clone(),
                 Some(expires_at),
                 revoked.clone(),
             ))),

@@ -16,10 +16,11 @@ use futures_util::future;
 use tokio::time::Instant;
 
 use crate::{
-    domain::{Change, Revision, Timestamp, Uuid},
+    domain::{Change, Narrowing, Revision, Timestamp, Uuid},
     store::{
         database::{Pool, Session},
         error::ReadError,
+        read::narrowing_sql::may_concern,
         row::ChangeRow,
         schema::{voice_call_batches, voice_call_changes},
         values::from_sql_time,
@@ -173,26 +174,32 @@ impl Log {
     }
 
     /// The changes of these calls after one revision and up to a position of the same log,
-    /// at most `limit` of them.
+    /// at most `limit` of them. Those that cannot concern a caller with this narrowing are left
+    /// out.
     ///
     /// # Errors
     /// [`LogError`], but never [`LogError::Ahead`].
     pub async fn of_calls(
         &self,
         uids: &[Uuid],
+        narrowing: Option<&Narrowing>,
         after: Revision,
         up_to: Position,
-        limit: i64,
+        limit: usize,
         deadline: Instant,
     ) -> Result<Vec<Change>, LogError> {
         let changes = async |session: &Session| {
-            let query = voice_call_changes::table
+            let mut query = voice_call_changes::table
                 .filter(voice_call_changes::uid.eq_any(uids))
                 .filter(voice_call_changes::revision.gt(after))
                 .filter(voice_call_changes::revision.le(up_to.revision))
                 .order(voice_call_changes::revision)
-                .limit(limit)
-                .select(ChangeRow::as_select());
+                .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+                .select(ChangeRow::as_select())
+                .into_boxed();
+            if let Some(narrowing) = narrowing {
+                query = query.filter(may_concern(narrowing));
+            }
             session.rows(query).await
         };
         self.changes_in(after, up_to, changes, deadline).await

@@ -19,7 +19,7 @@ use super::{
 use crate::store::{
     change_log::log::Position,
     database::{Failure, Lock, Session},
-    read::lookups,
+    read::{lookups, lookups::NarrowedUids},
 };
 
 /// How often a group has been tried, and failed in which way.
@@ -271,17 +271,26 @@ async fn read_states(
     repeated: bool,
 ) -> QueryResult<States> {
     session.refresh().await?;
-    let mut uids: Vec<_> = group
-        .iter()
-        .flat_map(|pending| pending.write.named_uids())
-        .collect();
-    if uids.is_empty() {
-        return Ok(States::new());
+    let mut uids = Vec::new();
+    let mut narrowed = NarrowedUids::default();
+    for Pending { write, .. } in group {
+        match &write.narrowing {
+            None => uids.extend(write.named_uids()),
+            Some(narrowing) => narrowed.extend(write.named_uids(), narrowing),
+        }
     }
     uids.sort_unstable();
     uids.dedup();
     let session: &Session = &session.session;
-    let calls = lookups::load(session, &uids).await?;
+    let mut calls = Vec::new();
+    // Who is narrowed is told nothing by the time that this takes, nor by the look for what was
+    // purged, which follows whatever is found.
+    if !narrowed.is_empty() {
+        calls = lookups::load_narrowed(session, &narrowed).await?;
+    }
+    if !uids.is_empty() {
+        calls.extend(lookups::load(session, &uids).await?);
+    }
     let mut states: States = calls
         .into_iter()
         .map(|call| (call.uid, Known::Call(Arc::new(call))))

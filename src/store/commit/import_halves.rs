@@ -32,6 +32,7 @@ impl Halves {
                 action: Action::Import(records.into(), policy),
                 request: None,
                 principal: pending.write.principal.clone(),
+                narrowing: pending.write.narrowing.clone(),
             };
             let half = Pending {
                 write,

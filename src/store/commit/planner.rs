@@ -75,6 +75,10 @@ pub(crate) enum PlannedRecord {
 }
 
 impl PlannedOutcome {
+    fn rejected(place: usize, rejection: Rejection) -> Self {
+        Self::Rejected(WriteError::Rejected { place, rejection })
+    }
+
     /// Which of the batch's changes are the write's.
     pub(crate) fn changes(&self) -> Range<usize> {
         match self {
@@ -186,29 +190,25 @@ fn apply(write: &Write, states: &States, batch: &mut Batch) -> PlannedOutcome {
     match &write.action {
         Action::CreateFresh(draft) => {
             let start = batch.changes.len();
-            batch.changes.push(created(write, draft, true));
+            match created(write, draft, true) {
+                Ok(change) => batch.changes.push(change),
+                Err(rejection) => return PlannedOutcome::rejected(0, rejection),
+            }
             PlannedOutcome::Changes(start..start + 1)
         }
         Action::One(command) => apply_one(write, command, states, batch),
         Action::ConfirmTime => PlannedOutcome::Confirmed,
-        Action::CreateAll(drafts) => {
-            for (place, draft) in drafts.iter().enumerate() {
-                let uid = draft.uid;
-                let rejection = match states.get(&uid) {
-                    None => continue,
-                    Some(Known::Call(_)) => Rejection::AlreadyExists { uid },
-                    Some(Known::Purged) => Rejection::UidPurged { uid },
-                };
-                return PlannedOutcome::Rejected(WriteError::Rejected { place, rejection });
+        Action::CreateAll(drafts) => match create_all(write, drafts, states) {
+            Ok(created) => {
+                let start = batch.changes.len();
+                batch
+                    .reads
+                    .extend(drafts.iter().map(|draft| (draft.uid, 0)));
+                batch.changes.extend(created);
+                PlannedOutcome::Changes(start..batch.changes.len())
             }
-            let start = batch.changes.len();
-            let last = drafts.len().saturating_sub(1);
-            for (place, draft) in drafts.iter().enumerate() {
-                batch.reads.push((draft.uid, 0));
-                batch.changes.push(created(write, draft, place == last));
-            }
-            PlannedOutcome::Changes(start..batch.changes.len())
-        }
+            Err((place, rejection)) => PlannedOutcome::rejected(place, rejection),
+        },
         Action::Import(records, policy) => {
             let start = batch.changes.len();
             let imported = records
@@ -218,6 +218,26 @@ fn apply(write: &Write, states: &States, batch: &mut Batch) -> PlannedOutcome {
             PlannedOutcome::Imported(start..batch.changes.len(), imported)
         }
     }
+}
+
+/// The changes that create these calls; which of them is refused first, if any is.
+fn create_all(
+    write: &Write,
+    drafts: &[Draft],
+    states: &States,
+) -> Result<Vec<PendingChange>, (usize, Rejection)> {
+    let last = drafts.len().saturating_sub(1);
+    let drafts = drafts.iter().enumerate();
+    let created = drafts.map(|(place, draft)| {
+        let uid = draft.uid;
+        let change = match states.get(&uid) {
+            None => created(write, draft, place == last),
+            Some(Known::Call(_)) => Err(Rejection::AlreadyExists { uid }),
+            Some(Known::Purged) => Err(Rejection::UidPurged { uid }),
+        };
+        change.map_err(|rejection| (place, rejection))
+    });
+    created.collect()
 }
 
 /// Plans one record. The revision of a record that is written is known once it is committed.
@@ -260,7 +280,7 @@ fn apply_one(
 ) -> PlannedOutcome {
     let uid = command.uid();
     let (state, call) = state_of(uid, states);
-    let change = match machine::apply(state, command) {
+    let change = match machine::apply(state, command, write.narrowing.as_deref()) {
         Ok(Step::Change(kind, after)) => change(write, kind, call.cloned(), after, true),
         Ok(Step::Purge) => purged(write, uid),
         Ok(Step::Unchanged) => {
@@ -268,10 +288,7 @@ fn apply_one(
             return call.map_or(PlannedOutcome::Absent, PlannedOutcome::Unchanged);
         }
         Ok(Step::Absent) => return PlannedOutcome::Absent,
-        Err(rejection) => {
-            let place = 0;
-            return PlannedOutcome::Rejected(WriteError::Rejected { place, rejection });
-        }
+        Err(rejection) => return PlannedOutcome::rejected(0, rejection),
     };
     batch
         .reads
@@ -280,9 +297,14 @@ fn apply_one(
     PlannedOutcome::Changes(batch.changes.len() - 1..batch.changes.len())
 }
 
-fn created(write: &Write, draft: &Draft, transaction_end: bool) -> PendingChange {
-    let after = machine::create(draft);
-    change(write, ChangeKind::Created, None, after, transaction_end)
+fn created(
+    write: &Write,
+    draft: &Draft,
+    transaction_end: bool,
+) -> Result<PendingChange, Rejection> {
+    let after = machine::create(draft, write.narrowing.as_deref())?;
+    let kind = ChangeKind::Created;
+    Ok(change(write, kind, None, after, transaction_end))
 }
 
 fn change(

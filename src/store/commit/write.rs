@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    Call, Command, ConflictPolicy, Draft, PendingCall, Record, Revision, Uuid, machine::Rejection,
+    Call, Command, ConflictPolicy, Draft, Narrowing, PendingCall, Record, Revision, Uuid,
+    machine::Rejection,
 };
 
 /// One request to write: applied as a whole or not at all.
@@ -15,6 +16,9 @@ pub struct Write {
     pub request: Option<RequestKey>,
     /// The client's identity; `None` where clients do not authenticate.
     pub principal: Option<Arc<str>>,
+    /// The calls that the client may see and change; `None`: all. Narrowed clients import nothing,
+    /// and choose no uid for a new call.
+    pub narrowing: Option<Arc<Narrowing>>,
 }
 
 /// What a request does.
@@ -122,6 +126,7 @@ impl Write {
             action: Action::ConfirmTime,
             request: None,
             principal: None,
+            narrowing: None,
         }
     }
 

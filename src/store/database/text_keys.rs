@@ -10,8 +10,9 @@ use crate::store::error::OpenError;
 
 /// The same as in the migration that made the sample.
 const SAMPLE: &str = "The quick brown fox jumps over the lazy dog";
-const INDEXES: [&str; 4] = [
+const INDEXES: [&str; 5] = [
     "voice_calls_by_staff",
+    "voice_calls_by_handler",
     "voice_calls_by_client",
     "voice_calls_by_from_number",
     "voice_calls_by_to_number",

@@ -1,11 +1,14 @@
-//! The filter, compiled to SQL: the same predicate as
-//! [`Filter::matches`](crate::domain::Filter::matches).
+//! A view, compiled to SQL: the same predicate as
+//! [`View::matches`](crate::domain::View::matches).
 
 use diesel::{pg::Pg, prelude::*};
 
-use super::predicate::Predicate;
+use super::{
+    narrowing_sql::of_staff,
+    predicate::{Predicate, is_not, text_is},
+};
 use crate::{
-    domain::{Direction, Filter, Identifier, PhoneNumber, Status},
+    domain::{Direction, Filter, Identifier, Narrowing, PhoneNumber, Status, View},
     store::{schema::voice_calls as t, values::to_sql_time},
 };
 
@@ -27,67 +30,71 @@ macro_rules! any_of {
     };
 }
 
-/// Whether an indexed text is one of these. The index is on hashes. The text itself is
-/// compared in a form whose selectivity the planner does not multiply with that of the
-/// hash: otherwise it would expect hardly any rows, and choose to sort all of them.
-fn text_is<'a>(column: &str, texts: Vec<&'a str>) -> Predicate<'a> {
-    let keyed = Predicate::default();
-    match texts.as_slice() {
-        [one] => keyed
-            .sql(format!(
-                "(hashtextextended({column}, 0) = hashtextextended("
-            ))
-            .text(one)
-            .sql(format!(", 0) AND coalesce({column} = "))
-            .text(one)
-            .sql(", FALSE))"),
-        _ => keyed
-            .sql(format!("(hashtextextended({column}, 0) = ANY (text_keys("))
-            .texts(texts.clone())
-            .sql(format!(")) AND coalesce({column} = ANY ("))
-            .texts(texts)
-            .sql("), FALSE))"),
+/// The calls in the view.
+pub(crate) fn in_view(view: &View) -> CallQuery<'_> {
+    let mut query = in_view_but_for_ors(view);
+    for parts in ors(view) {
+        let parts = parts.into_iter().reduce(Predicate::or);
+        if let Some(any) = parts {
+            query = query.filter(any);
+        }
     }
-}
-
-/// The calls that the filter matches.
-pub(crate) fn filtered(filter: &Filter) -> CallQuery<'_> {
-    let query = filtered_but_for_numbers(filter);
-    if filter.numbers.is_empty() {
-        return query;
-    }
-    let numbers = numbers(&filter.numbers);
-    let from = text_is("from_number", numbers.clone());
-    query.filter(from.or(text_is("to_number", numbers)))
+    query
 }
 
 /// The same calls in disjoint parts, each of which an index returns in the order of a page.
-/// No index does that for an OR of two columns.
-pub(crate) fn filtered_in_parts(filter: &Filter) -> Vec<CallQuery<'_>> {
-    let [one] = filter.numbers.as_slice() else {
-        return vec![filtered(filter)];
-    };
-    let one = one.as_str();
-    let to = filtered_but_for_numbers(filter)
-        .filter(text_is("to_number", vec![one]))
-        .filter(t::from_number.is_distinct_from(Some(one)));
-    vec![
-        filtered_but_for_numbers(filter).filter(text_is("from_number", vec![one])),
-        to,
-    ]
+/// No index does that for an OR of several columns.
+pub(crate) fn in_view_in_parts(view: &View) -> Vec<CallQuery<'_>> {
+    if view.filter.numbers.len() > 1 {
+        return vec![in_view(view)];
+    }
+    let query = || in_view_but_for_ors(view);
+    match ors(view).reduce(|parts, others| each_with_each(&parts, &others)) {
+        None => vec![query()],
+        Some(parts) => parts.into_iter().map(|part| query().filter(part)).collect(),
+    }
 }
 
-fn filtered_but_for_numbers(filter: &Filter) -> CallQuery<'_> {
+/// The conditions of the view that are ORs of several columns, each in its parts.
+fn ors(view: &View) -> impl Iterator<Item = Vec<Predicate<'_>>> {
+    let numbers = numbers(&view.filter.numbers);
+    let staff = view.narrowing.as_deref().and_then(Narrowing::staff);
+    let of_numbers = (!numbers.is_empty()).then(|| of_numbers(numbers));
+    [of_numbers, staff.map(of_staff)].into_iter().flatten()
+}
+
+fn each_with_each<'a>(parts: &[Predicate<'a>], others: &[Predicate<'a>]) -> Vec<Predicate<'a>> {
+    let with_others = |part: &Predicate<'a>| {
+        let part = part.clone();
+        others
+            .iter()
+            .map(move |other| part.clone().and(other.clone()))
+    };
+    parts.iter().flat_map(with_others).collect()
+}
+
+/// The calls with one of these numbers on either side. The parts of several numbers have calls in
+/// common.
+fn of_numbers(numbers: Vec<&str>) -> Vec<Predicate<'_>> {
+    let from = text_is("from_number", numbers.clone());
+    let to = match numbers.as_slice() {
+        [one] => text_is("to_number", vec![one]).and(is_not("from_number", one)),
+        _ => text_is("to_number", numbers),
+    };
+    vec![from, to]
+}
+
+fn in_view_but_for_ors(view: &View) -> CallQuery<'_> {
     let mut query = t::table.into_boxed();
+    if let Some(client_uid) = view.narrowing.as_deref().and_then(Narrowing::client_uid) {
+        query = query.filter(text_is("client_uid", vec![client_uid.as_str()]));
+    }
+    let filter = &view.filter;
     any_of!(query, t::uid, filter.uids.clone());
-    any_of!(
-        query,
-        t::handled_by_staff_uid,
-        names(&filter.handled_by_staff_uids)
-    );
     for (column, texts) in [
         ("staff_uid", names(&filter.staff_uids)),
         ("client_uid", names(&filter.client_uids)),
+        ("handled_by_staff_uid", names(&filter.handled_by_staff_uids)),
         ("from_number", numbers(&filter.from_numbers)),
         ("to_number", numbers(&filter.to_numbers)),
     ] {
@@ -168,23 +175,26 @@ fn bounds(filter: &Filter) -> [bool; 6] {
     ]
 }
 
-/// Whether the filter has so few conditions that there are few different statements of its
+/// Whether the view has so few conditions that there are few different statements of its
 /// kind, which connections can keep prepared.
-pub(crate) fn is_common(filter: &Filter) -> bool {
+pub(crate) fn is_common(view: &View) -> bool {
+    let View { filter, narrowing } = view;
     let flags = [
         filter.handled.is_some(),
         filter.has_recording.is_some(),
         filter.show_deleted,
+        narrowing.is_some(),
     ];
     let set = bounds(filter).into_iter().chain(flags);
     let said = values(filter).iter().sum::<usize>() + set.filter(|set| *set).count();
     said <= MAX_COMMON
 }
 
-/// Whether the filter is common, has no ranges and no uids, and at most one value in each
-/// list: then one index returns the page in its order, whatever the values are.
-pub(crate) fn is_plain(filter: &Filter) -> bool {
-    is_common(filter)
+/// Whether the view is common, and its filter has no ranges and no uids, and at most one value
+/// in each list: then indexes return the page in its order, whatever the values are.
+pub(crate) fn is_plain(view: &View) -> bool {
+    let filter = &view.filter;
+    is_common(view)
         && filter.uids.is_empty()
         && values(filter).iter().all(|count| *count <= 1)
         && !bounds(filter).contains(&true)

@@ -10,12 +10,12 @@ use diesel::{
 use tokio::time::Instant;
 
 use super::{
-    filter_sql::{CallQuery, filtered_in_parts, is_common, is_plain},
+    filter_sql::{CallQuery, in_view_in_parts, is_common, is_plain},
     predicate::Predicate,
 };
 use crate::{
     domain::{
-        Call, Filter, Revision,
+        Call, Revision, View,
         list::{Order, OrderField, PageKey},
     },
     store::{
@@ -32,7 +32,7 @@ use crate::{
 #[derive(Debug)]
 pub struct PageQuery {
     /// Which calls.
-    pub filter: Filter,
+    pub view: View,
     /// In which order.
     pub order: Order,
     /// After which call; `None`: the first page.
@@ -78,8 +78,8 @@ impl Lists {
         head: Revision,
         deadline: Instant,
     ) -> Result<CallPage, ReadError> {
-        let is_plain = is_plain(&query.filter) && query.order.field == OrderField::CreatedAt
-            || query.filter == Filter::default();
+        let is_plain = is_plain(&query.view) && query.order.field == OrderField::CreatedAt
+            || query.view == View::default();
         let pool = if is_plain && head >= self.planned_once_from {
             &self.plain
         } else {
@@ -116,12 +116,12 @@ impl Lists {
 
 fn page_query(page: &PageQuery) -> PageStatement<'_> {
     let order = OrderSql::of(page.order);
-    let parts = filtered_in_parts(&page.filter).into_iter();
+    let parts = in_view_in_parts(&page.view).into_iter();
     PageStatement {
         parts: parts.map(|part| after(part, page, &order)).collect(),
         order,
         limit: limit(page),
-        is_common: is_common(&page.filter),
+        is_common: is_common(&page.view),
     }
 }
 

@@ -11,7 +11,7 @@ use diesel::{
     pg::Pg,
     prelude::*,
     query_builder::{AstPass, Query, QueryFragment, QueryId},
-    sql_types::{Array, BigInt, Nullable, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Bool, Nullable, Text, Uuid as SqlUuid},
 };
 use futures_util::future;
 use tokio::{
@@ -25,8 +25,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::narrowing_sql::UNASSIGNED;
 use crate::{
-    domain::{Call, Revision, Uuid},
+    domain::{Call, Identifier, Narrowing, Revision, Uuid},
     store::{
         change_log::log::HEAD,
         database::{Attempts, Availability, Connector, Role, Session},
@@ -46,9 +47,11 @@ type Reply<T> = oneshot::Sender<Result<T, ReadError>>;
 /// What one caller asks for.
 #[derive(Debug)]
 enum Lookup {
-    /// The calls with these uids.
+    /// The calls with these uids, as far as the caller may see them.
     Calls {
         uids: Vec<Uuid>,
+        /// What the caller may see; `None`: all calls.
+        narrowing: Option<Arc<Narrowing>>,
         /// What the log must have reached, as the look-up itself sees it; 0: nothing.
         min_revision: Revision,
         reply: Reply<Vec<Arc<Call>>>,
@@ -63,13 +66,6 @@ impl Lookup {
         match self {
             Self::Calls { uids, .. } => uids.len(),
             Self::Purged { .. } => 1,
-        }
-    }
-
-    fn min_revision(&self) -> Revision {
-        match self {
-            Self::Calls { min_revision, .. } => *min_revision,
-            Self::Purged { .. } => 0,
         }
     }
 
@@ -123,16 +119,18 @@ impl Lookups {
         }
     }
 
-    /// Looks up calls, no uid twice; those that exist come back in the order of
-    /// `uids`, deleted ones included. Of a database that has not reached `min_revision`
+    /// Looks up calls, no uid twice; those that exist and that a caller with this narrowing may
+    /// see come back in the order of `uids`, deleted ones included. Of a database that has not reached `min_revision`
     /// nothing is said but [`ReadError::RevisionNotReached`].
     pub(crate) async fn get(
         &self,
         uids: Vec<Uuid>,
+        narrowing: Option<Arc<Narrowing>>,
         min_revision: Revision,
     ) -> Result<Vec<Arc<Call>>, ReadError> {
         self.ask(|reply| Lookup::Calls {
             uids,
+            narrowing,
             min_revision,
             reply,
         })
@@ -246,33 +244,92 @@ async fn take(queue: &mut mpsc::Receiver<Lookup>) -> Vec<Lookup> {
     taken
 }
 
-/// What was found, and how far the log reached then, if anybody asked.
-struct Found {
-    calls: HashMap<Uuid, Arc<Call>>,
+/// Calls, and how far the log reached in the snapshot that they were read in, if anybody asked.
+#[derive(Default)]
+struct FoundCalls {
+    by_uid: HashMap<Uuid, Arc<Call>>,
     head: Option<Revision>,
+}
+
+impl FoundCalls {
+    fn new(calls: Vec<Call>, head: Option<Revision>) -> Self {
+        let calls = calls.into_iter().map(|call| (call.uid, Arc::new(call)));
+        Self {
+            by_uid: calls.collect(),
+            head,
+        }
+    }
+
+    /// Those that were asked for, as far as a caller with this narrowing may see them.
+    fn answer(
+        &self,
+        uids: &[Uuid],
+        narrowing: Option<&Narrowing>,
+        min_revision: Revision,
+    ) -> Result<Vec<Arc<Call>>, ReadError> {
+        if let Some(head) = self.head.filter(|head| *head < min_revision) {
+            return Err(ReadError::RevisionNotReached {
+                current_revision: head,
+            });
+        }
+        let calls = uids.iter().filter_map(|uid| self.by_uid.get(uid));
+        let may_see = |call: &&Arc<Call>| {
+            narrowing.is_none_or(|narrowing| narrowing.covers(&call.attributes))
+        };
+        Ok(calls.filter(may_see).cloned().collect())
+    }
+}
+
+/// What was found.
+struct Found {
+    calls: FoundCalls,
+    /// For callers who are narrowed.
+    narrowed: FoundCalls,
     /// Of the uids that somebody asked this for.
     purged: HashSet<Uuid>,
 }
 
 async fn found(session: &Session, lookups: &[Lookup]) -> QueryResult<Found> {
     let (mut uids, mut purged_uids) = (Vec::new(), Vec::new());
+    let mut narrowed_uids = NarrowedUids::default();
+    let mut needs_head = false;
     for lookup in lookups {
         match lookup {
-            Lookup::Calls { uids: wanted, .. } => uids.extend_from_slice(wanted),
+            Lookup::Calls {
+                uids: wanted,
+                narrowing: None,
+                min_revision,
+                ..
+            } => {
+                uids.extend_from_slice(wanted);
+                needs_head |= *min_revision > 0;
+            }
+            Lookup::Calls {
+                uids: wanted,
+                narrowing: Some(narrowing),
+                ..
+            } => narrowed_uids.extend(wanted.iter().copied(), narrowing),
             Lookup::Purged { uid, .. } => purged_uids.push(*uid),
         }
     }
     uids.sort_unstable();
     uids.dedup();
     let calls = async {
-        if lookups.iter().any(|lookup| lookup.min_revision() > 0) {
+        if needs_head {
             let (calls, head) = load_with_head(session, &uids).await?;
-            Ok((calls, Some(head)))
+            Ok(FoundCalls::new(calls, Some(head)))
         } else if uids.is_empty() {
-            Ok((Vec::new(), None))
+            Ok(FoundCalls::default())
         } else {
-            Ok((load(session, &uids).await?, None))
+            Ok(FoundCalls::new(load(session, &uids).await?, None))
         }
+    };
+    let narrowed = async {
+        if narrowed_uids.is_empty() {
+            return Ok(FoundCalls::default());
+        }
+        let (calls, head) = load_narrowed_with_head(session, &narrowed_uids).await?;
+        Ok(FoundCalls::new(calls, Some(head)))
     };
     let purged = async {
         if purged_uids.is_empty() {
@@ -280,46 +337,37 @@ async fn found(session: &Session, lookups: &[Lookup]) -> QueryResult<Found> {
         }
         purged(session, &purged_uids).await
     };
-    let ((calls, head), purged) = future::try_join(calls, purged).await?;
-    let calls = calls.into_iter().map(|call| (call.uid, Arc::new(call)));
+    let (calls, narrowed, purged) = future::try_join3(calls, narrowed, purged).await?;
     Ok(Found {
-        calls: calls.collect(),
-        head,
+        calls,
+        narrowed,
         purged: purged.into_iter().collect(),
     })
 }
 
 fn reply(lookups: Vec<Lookup>, found: Found) {
-    let Found {
-        calls,
-        head,
-        purged,
-    } = found;
     let mut answers = Vec::with_capacity(lookups.len());
     for lookup in lookups {
         match lookup {
             Lookup::Calls {
                 uids,
+                narrowing,
                 min_revision,
                 reply,
             } => {
-                let answer = match head {
-                    Some(head) if head < min_revision => Err(ReadError::RevisionNotReached {
-                        current_revision: head,
-                    }),
-                    _ => {
-                        let uids = uids.iter();
-                        Ok(uids.filter_map(|uid| calls.get(uid).cloned()).collect())
-                    }
+                let calls = match narrowing {
+                    None => &found.calls,
+                    Some(_) => &found.narrowed,
                 };
+                let answer = calls.answer(&uids, narrowing.as_deref(), min_revision);
                 answers.push((reply, answer));
             }
             // The caller may have stopped waiting.
-            Lookup::Purged { uid, reply } => drop(reply.send(Ok(purged.contains(&uid)))),
+            Lookup::Purged { uid, reply } => drop(reply.send(Ok(found.purged.contains(&uid)))),
         }
     }
     // Ours are gone first, so that a caller alone with a call owns it.
-    drop(calls);
+    drop(found);
     for (reply, answer) in answers {
         let _ = reply.send(answer);
     }
@@ -338,15 +386,35 @@ pub(crate) async fn load(session: &Session, uids: &[Uuid]) -> QueryResult<Vec<Ca
     Ok(rows.into_iter().map(Call::from).collect())
 }
 
-/// The same, with the newest revision in the same snapshot.
-async fn load_with_head(session: &Session, uids: &[Uuid]) -> QueryResult<(Vec<Call>, Revision)> {
-    let query = ByUidWithHead {
-        found: ByUid { uids },
-    };
-    let rows: Vec<(Revision, Option<CallRow>)> = session.rows(query).await?;
+/// The same for callers who are narrowed. A call that they may not see takes as long as one that
+/// is not there: it is not read.
+pub(crate) async fn load_narrowed(
+    session: &Session,
+    uids: &NarrowedUids<'_>,
+) -> QueryResult<Vec<Call>> {
+    let rows: Vec<CallRow> = session.rows(uids).await?;
+    Ok(rows.into_iter().map(Call::from).collect())
+}
+
+/// Calls, and the newest revision in the snapshot that they were read in.
+type CallsWithHead = (Vec<Call>, Revision);
+
+async fn load_with_head(session: &Session, uids: &[Uuid]) -> QueryResult<CallsWithHead> {
+    let found = ByUid { uids };
+    Ok(with_head(session.rows(WithHead { found }).await?))
+}
+
+async fn load_narrowed_with_head(
+    session: &Session,
+    found: &NarrowedUids<'_>,
+) -> QueryResult<CallsWithHead> {
+    Ok(with_head(session.rows(WithHead { found }).await?))
+}
+
+fn with_head(rows: Vec<(Revision, Option<CallRow>)>) -> CallsWithHead {
     let head = rows.as_slice().first().map_or(0, |(head, _)| *head);
     let calls = rows.into_iter().filter_map(|(_, row)| row.map(Call::from));
-    Ok((calls.collect(), head))
+    (calls.collect(), head)
 }
 
 /// Those of these uids whose calls were purged.
@@ -381,20 +449,88 @@ impl QueryFragment<Pg> for ByUid<'_> {
     }
 }
 
-struct ByUidWithHead<'a> {
-    found: ByUid<'a>,
+/// Uids, and what the caller who asks for each may see.
+#[derive(Debug, Default)]
+pub(crate) struct NarrowedUids<'a> {
+    uids: Vec<Uuid>,
+    staff_uids: Vec<Option<&'a str>>,
+    unassigned: Vec<bool>,
+    client_uids: Vec<Option<&'a str>>,
 }
 
-impl Query for ByUidWithHead<'_> {
-    type SqlType = (BigInt, Nullable<voice_calls::SqlType>);
+impl<'a> NarrowedUids<'a> {
+    /// Adds uids that a caller with this narrowing asks for.
+    pub(crate) fn extend(
+        &mut self,
+        uids: impl IntoIterator<Item = Uuid>,
+        narrowing: &'a Narrowing,
+    ) {
+        let staff = narrowing.staff();
+        for uid in uids {
+            self.uids.push(uid);
+            self.staff_uids
+                .push(staff.map(|staff| staff.staff_uid.as_str()));
+            self.unassigned
+                .push(staff.is_some_and(|staff| staff.unassigned));
+            self.client_uids
+                .push(narrowing.client_uid().map(Identifier::as_str));
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.uids.is_empty()
+    }
 }
 
-impl QueryId for ByUidWithHead<'_> {
-    type QueryId = ByUidWithHead<'static>;
+impl Query for NarrowedUids<'_> {
+    type SqlType = voice_calls::SqlType;
+}
+
+impl QueryId for NarrowedUids<'_> {
+    type QueryId = NarrowedUids<'static>;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl QueryFragment<Pg> for ByUidWithHead<'_> {
+impl QueryFragment<Pg> for NarrowedUids<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT voice_calls.* FROM unnest(");
+        out.push_bind_param::<Array<SqlUuid>, _>(&self.uids)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Nullable<Text>>, _>(&self.staff_uids)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Bool>, _>(&self.unassigned)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Nullable<Text>>, _>(&self.client_uids)?;
+        // One look into the index for each, whatever the table was when this was planned.
+        out.push_sql(") AS asked (uid, staff, unassigned, client) CROSS JOIN LATERAL (SELECT ");
+        voice_calls::all_columns.walk_ast(out.reborrow())?;
+        out.push_sql(
+            " FROM voice_calls WHERE uid = asked.uid \
+             AND (asked.client IS NULL OR client_uid = asked.client) \
+             AND (asked.staff IS NULL OR staff_uid = asked.staff \
+                OR handled_by_staff_uid = asked.staff OR asked.unassigned AND ",
+        );
+        out.push_sql(UNASSIGNED);
+        out.push_sql(") LIMIT 1) voice_calls");
+        Ok(())
+    }
+}
+
+/// What is found beside the newest revision: one row with that alone when there is nothing.
+struct WithHead<F> {
+    found: F,
+}
+
+impl<F: Query<SqlType = voice_calls::SqlType>> Query for WithHead<F> {
+    type SqlType = (BigInt, Nullable<voice_calls::SqlType>);
+}
+
+impl<F: QueryId> QueryId for WithHead<F> {
+    type QueryId = WithHead<F::QueryId>;
+    const HAS_STATIC_QUERY_ID: bool = F::HAS_STATIC_QUERY_ID;
+}
+
+impl<F: QueryFragment<Pg>> QueryFragment<Pg> for WithHead<F> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("SELECT head.revision, found.* FROM ");
         out.push_sql(HEAD);

@@ -14,11 +14,40 @@ use diesel::{
 
 use crate::domain::Uuid;
 
+/// Whether an indexed text is one of these. The index is on hashes. The text itself is
+/// compared in a form whose selectivity the planner does not multiply with that of the
+/// hash: otherwise it would expect hardly any rows, and choose to sort all of them.
+pub(crate) fn text_is<'a>(column: &str, texts: Vec<&'a str>) -> Predicate<'a> {
+    let keyed = Predicate::default();
+    match texts.as_slice() {
+        [one] => keyed
+            .sql(format!(
+                "(hashtextextended({column}, 0) = hashtextextended("
+            ))
+            .text(one)
+            .sql(format!(", 0) AND coalesce({column} = "))
+            .text(one)
+            .sql(", FALSE))"),
+        _ => keyed
+            .sql(format!("(hashtextextended({column}, 0) = ANY (text_keys("))
+            .texts(texts.clone())
+            .sql(format!(")) AND coalesce({column} = ANY ("))
+            .texts(texts)
+            .sql("), FALSE))"),
+    }
+}
+
+/// Whether a text is absent or another one.
+pub(crate) fn is_not<'a>(column: &'static str, text: &'a str) -> Predicate<'a> {
+    let sql = format!("{column} IS DISTINCT FROM ");
+    Predicate::default().sql(sql).text(text)
+}
+
 /// SQL with values in it, which is true or false of a call.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Predicate<'a>(Vec<Part<'a>>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Part<'a> {
     Sql(Cow<'static, str>),
     Text(&'a str),
@@ -60,11 +89,20 @@ impl<'a> Predicate<'a> {
 
     /// This or the other.
     pub(crate) fn or(self, other: Self) -> Self {
-        let mut either = Self::default().sql("(");
-        either.0.extend(self.0);
-        either.0.push(Part::Sql(" OR ".into()));
-        either.0.extend(other.0);
-        either.sql(")")
+        self.joined(" OR ", other)
+    }
+
+    /// This and the other.
+    pub(crate) fn and(self, other: Self) -> Self {
+        self.joined(" AND ", other)
+    }
+
+    fn joined(self, operator: &'static str, other: Self) -> Self {
+        let mut both = Self::default().sql("(");
+        both.0.extend(self.0);
+        both.0.push(Part::Sql(operator.into()));
+        both.0.extend(other.0);
+        both.sql(")")
     }
 }
 

@@ -13,10 +13,10 @@ use diesel::{
 };
 use tokio::{sync::OnceCell, time::Instant};
 
-use super::filter_sql::filtered;
+use super::filter_sql::in_view;
 use crate::{
     domain::{
-        Direction, Filter, Identifier, Revision, Status,
+        Direction, Identifier, Revision, Status, View,
         stats::{Bucket, Group, GroupKey, Groups},
     },
     store::{
@@ -32,7 +32,7 @@ use crate::{
 #[derive(Debug)]
 pub struct StatsQuery {
     /// Of which calls.
-    pub filter: Filter,
+    pub view: View,
     /// In which groups.
     pub groups: Groups,
     /// The name of the time zone of the buckets; one that is known.
@@ -81,7 +81,7 @@ impl Statistics {
             .pool
             .run(deadline, async |session: &Session| {
                 let statement = Statement {
-                    calls: filtered(&query.filter).select((
+                    calls: in_view(&query.view).select((
                         t::created_at,
                         t::status,
                         t::direction,
