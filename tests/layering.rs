@@ -19,10 +19,11 @@ const BESIDE: &str = "postgres";
 const CONTRACT: &str = "proto";
 
 /// Outside the layers: who is calling, and the library and the command line by which others
-/// reach the service. What each of them names; of the API its messages alone.
+/// reach the service. What each of them names; of the API its messages alone, and of the layers the
+/// domain.
 const OUTSIDE: [(&str, &[&str]); 4] = [
     ("reload", &["reload"]),
-    ("auth", &["auth", "reload"]),
+    ("auth", &["auth", "domain", "reload"]),
     ("client", &["client", CONTRACT]),
     ("cli", &["cli", "client", CONTRACT, "domain"]),
 ];

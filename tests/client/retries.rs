@@ -1,7 +1,8 @@
 //! What the client sends again, when, and what it never does.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
+use futures_util::StreamExt;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -9,14 +10,15 @@ use voicecall::{
     client::{Client, Error, Settings},
     proto::{
         CreateVoiceCallRequest, DeleteVoiceCallRequest, ErrorReason, GetVoiceCallRequest,
-        HandleVoiceCallRequest, ListVoiceCallsRequest, UndeleteVoiceCallRequest,
-        UpdateVoiceCallRequest, VoiceCall,
+        HandleVoiceCallRequest, ListVoiceCallsRequest, Live, UndeleteVoiceCallRequest,
+        UpdateVoiceCallRequest, VoiceCall, WatchVoiceCallsRequest,
+        watch_voice_calls_request::Start,
     },
 };
 
 use crate::{
     gate::{Act, Gate},
-    support::{Server, inbound, postgres, reference, request_id, secured::free_port},
+    support::{Server, eventually, inbound, postgres, reference, request_id, secured::free_port},
 };
 
 fn client(endpoint: &str) -> Client {
@@ -78,6 +80,33 @@ async fn a_write_is_sent_again_with_the_same_request_id_after_the_time_that_was_
         .map(|one| one.header("grpc-previous-rpc-attempts"))
         .collect();
     assert_eq!(attempts, [None, Some("1"), Some("2")]);
+}
+
+#[tokio::test]
+async fn a_limit_of_the_caller_is_waited_for_by_requests_and_watches() {
+    let server = Server::start().await;
+    let delay = Duration::from_millis(300);
+    let limited = || refusal(Code::ResourceExhausted, "RATE_LIMITED", Some(delay));
+    let gate = Gate::start(&server.endpoint, [limited(), limited()]).await;
+    let call = client(&gate.endpoint).create(creation("")).await;
+    assert_eq!(call.expect("it is created in the end").revision, 1);
+    let watched = Gate::alone((0..3).map(|_| limited())).await;
+    let request = WatchVoiceCallsRequest {
+        start: Some(Start::Live(Live {})),
+        ..Default::default()
+    };
+    let mut watch = pin!(client(&watched.endpoint).watch(request));
+    let third = eventually("it is tried again", async || watched.seen().len() == 3);
+    tokio::select! {
+        () = third => {}
+        next = watch.next() => panic!("{next:?}"),
+    }
+    for seen in [gate.seen(), watched.seen()] {
+        assert_eq!(seen.len(), 3);
+        for pair in seen.windows(2) {
+            assert!(pair[1].at - pair[0].at >= delay);
+        }
+    }
 }
 
 #[tokio::test]

@@ -107,7 +107,7 @@ proptest! {
 
     #[test]
     fn a_change_keeps_the_rules_of_life(call in any_call(), command in any_command()) {
-        match machine::apply(Some(&call), &command) {
+        match machine::apply(Some(&call), &command, None) {
             Ok(Step::Change(kind, after)) => check_change(&call, kind, &after)?,
             Ok(Step::Absent) => prop_assert!(false, "there is a call"),
             Ok(Step::Purge) => prop_assert!(matches!(command, Command::Purge { .. }), "{command:?}"),
@@ -120,13 +120,13 @@ proptest! {
         call in any_call(),
         command in any_command(),
     ) {
-        let result = machine::apply(Some(&call), &command);
+        let result = machine::apply(Some(&call), &command, None);
         match command.expected_revision() {
             Some(expected) if expected != call.revision => {
                 let refused = Rejection::RevisionMismatch { uid: UID, current_revision: call.revision };
                 prop_assert_eq!(result, Err(refused));
             }
-            _ => prop_assert_eq!(result, machine::apply(Some(&call), &unconditional(&command))),
+            _ => prop_assert_eq!(result, machine::apply(Some(&call), &unconditional(&command), None)),
         }
     }
 
@@ -170,7 +170,7 @@ proptest! {
             expected_revision: None,
             when_missing: WhenMissing::Refuse,
         };
-        let result = machine::apply(Some(&call), &command);
+        let result = machine::apply(Some(&call), &command, None);
         if call.deleted_at.is_some() {
             prop_assert_eq!(result, Err(Rejection::Deleted { uid: UID }));
         } else if attributes == call.attributes {
@@ -193,11 +193,11 @@ proptest! {
     #[test]
     fn a_command_repeated_at_once_changes_nothing_more(call in any_call(), command in any_command()) {
         let command = unconditional(&command);
-        let Ok(Step::Change(kind, after)) = machine::apply(Some(&call), &command) else {
+        let Ok(Step::Change(kind, after)) = machine::apply(Some(&call), &command, None) else {
             return Ok(());
         };
         let after = after.commit(7, Timestamp::clamped(0));
-        match machine::apply(Some(&after), &command) {
+        match machine::apply(Some(&after), &command, None) {
             Ok(Step::Change(..)) => prop_assert!(false, "{kind:?} twice"),
             Ok(Step::Absent | Step::Purge) => prop_assert!(false, "there is a call"),
             Ok(Step::Unchanged) => {}
@@ -210,7 +210,7 @@ proptest! {
 
     #[test]
     fn of_no_call_comes_a_call_nothing_or_a_refusal(command in any_command()) {
-        match machine::apply(None, &command) {
+        match machine::apply(None, &command, None) {
             Ok(Step::Change(kind, after)) => {
                 prop_assert_eq!(kind, ChangeKind::Created);
                 prop_assert_eq!((after.uid, after.deleted_at), (UID, None));
@@ -287,11 +287,11 @@ proptest! {
         draft in any_draft(),
         commands in vec(any_command(), 1..40),
     ) {
-        let mut call = machine::create(&draft).commit(1, Timestamp::clamped(1));
+        let mut call = machine::create(&draft, None).expect("nobody is narrowed").commit(1, Timestamp::clamped(1));
         let (created_at, mut was_closed) = (call.created_at, false);
         for (revision, command) in (2..).zip(&commands) {
             let before = call.clone();
-            if let Ok(Step::Change(_, after)) = machine::apply(Some(&call), command) {
+            if let Ok(Step::Change(_, after)) = machine::apply(Some(&call), command, None) {
                 call = after.commit(revision, Timestamp::clamped(revision));
                 prop_assert_eq!(call.updated_at, Timestamp::clamped(revision));
                 prop_assert!(call.revision > before.revision);
@@ -304,7 +304,7 @@ proptest! {
 
     #[test]
     fn of_a_purged_call_comes_nothing_but_refusals(command in any_command()) {
-        match machine::apply(CallState::Purged, &command) {
+        match machine::apply(CallState::Purged, &command, None) {
             Ok(Step::Absent) => {
                 let content = matches!(command, Command::Delete { allow_missing: true, .. });
                 prop_assert!(content, "{command:?}");

@@ -1,6 +1,7 @@
 //! Properties of the pure parts, for values at random.
 
 mod machine;
+mod narrowing;
 mod strategies;
 mod values;
 

@@ -27,7 +27,7 @@ fn any_status() -> impl Strategy<Value = Status> {
     ]
 }
 
-fn any_identifier() -> impl Strategy<Value = Identifier> {
+pub(crate) fn any_identifier() -> impl Strategy<Value = Identifier> {
     select(&["ann", "bob", "5ya4gbwm2c3qic8"][..])
         .prop_map(|text| Identifier::new(text.into()).expect("valid"))
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     postgres::Cluster,
-    server::{Process, Server},
+    server::{Process, Server, program},
 };
 
 const INTEROP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop");
@@ -46,14 +46,25 @@ async fn the_official_python_client_gets_along_through_reflection() {
     run(command).await;
 }
 
-#[tokio::test]
-async fn every_credential_is_taken_or_refused_as_documented_by_every_rpc() {
+/// Runs a program of the official Python client that starts servers of its own.
+async fn python_with_servers(script: &str) {
     let url = Cluster::shared().await.database().await;
     let mut command = Command::new(format!("{INTEROP}/python/.venv/bin/python"));
     command
-        .arg(format!("{INTEROP}/python/test_credentials.py"))
-        .args([env!("CARGO_BIN_EXE_voicecall"), &url]);
+        .arg(format!("{INTEROP}/python/{script}"))
+        .arg(program())
+        .arg(url);
     run(command).await;
+}
+
+#[tokio::test]
+async fn every_credential_is_taken_or_refused_as_documented_by_every_rpc() {
+    python_with_servers("test_credentials.py").await;
+}
+
+#[tokio::test]
+async fn every_rpc_shows_every_caller_what_is_theirs_and_nothing_else() {
+    python_with_servers("test_authorisation.py").await;
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ mod history;
 mod import;
 mod interop;
 mod migrations;
+mod narrowing;
 mod outcome;
 mod page_tokens;
 mod plans;

@@ -71,7 +71,7 @@ async fn a_watch_ends_with_a_checkpoint_when_its_principal_leaves_the_policy() {
     let entry = |name| {
         let scopes = Scope::ALL.into_iter().collect();
         let expires_at = std::time::SystemTime::now() + Duration::from_secs(3600);
-        policy::new_token(name, scopes, expires_at).expect("a good name")
+        policy::new_token(name, scopes, None, expires_at).expect("a good name")
     };
     let ((leaving, leaving_entry), (staying, staying_entry)) = (entry("leaving"), entry("staying"));
     dir.write("policy.toml", &format!("{leaving_entry}{staying_entry}"));

@@ -1,13 +1,13 @@
 //! An import, from its first message to its end.
 
 use futures_util::stream;
-use tonic::Status;
+use tonic::{Request, Status};
 use voicecall::proto::{
     ImportConflictPolicy, ImportRecord, ImportSettings, ImportVoiceCallsRequest,
     ImportVoiceCallsResponse, VoiceCall, import_voice_calls_request::Message,
 };
 
-use super::Client;
+use super::{Client, with_token};
 
 /// The first message.
 pub(crate) fn settings(policy: ImportConflictPolicy) -> ImportVoiceCallsRequest {
@@ -32,8 +32,22 @@ pub(crate) async fn send(
     client: &mut Client,
     messages: Vec<ImportVoiceCallsRequest>,
 ) -> (Vec<ImportVoiceCallsResponse>, Result<(), Status>) {
+    send_as(client, None, messages).await
+}
+
+/// The same with a bearer token, if any.
+async fn send_as(
+    client: &mut Client,
+    token: Option<&str>,
+    messages: Vec<ImportVoiceCallsRequest>,
+) -> (Vec<ImportVoiceCallsResponse>, Result<(), Status>) {
     let mut answers = Vec::new();
-    let mut stream = match client.import_voice_calls(stream::iter(messages)).await {
+    let messages = stream::iter(messages);
+    let request = match token {
+        Some(token) => with_token(messages, token),
+        None => Request::new(messages),
+    };
+    let mut stream = match client.import_voice_calls(request).await {
         Ok(stream) => stream.into_inner(),
         Err(status) => return (answers, Err(status)),
     };
@@ -53,9 +67,19 @@ pub(crate) async fn import(
     policy: ImportConflictPolicy,
     calls: impl IntoIterator<Item = VoiceCall>,
 ) -> (Vec<ImportVoiceCallsResponse>, Result<(), Status>) {
+    import_as(client, None, policy, calls).await
+}
+
+/// The same with a bearer token, if any.
+pub(crate) async fn import_as(
+    client: &mut Client,
+    token: Option<&str>,
+    policy: ImportConflictPolicy,
+    calls: impl IntoIterator<Item = VoiceCall>,
+) -> (Vec<ImportVoiceCallsResponse>, Result<(), Status>) {
     let records = (0..)
         .zip(calls)
         .map(|(sequence, call)| record(sequence, call));
     let messages = std::iter::once(settings(policy)).chain(records).collect();
-    send(client, messages).await
+    send_as(client, token, messages).await
 }

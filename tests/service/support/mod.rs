@@ -30,7 +30,7 @@ use std::{collections::HashMap, time::Duration};
 
 use prost_types::{FieldMask, Timestamp};
 use tokio::time::{interval, timeout};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status, metadata::MetadataValue};
 use tonic_types::StatusExt;
 use voicecall::proto::{self, VoiceCall, VoiceCallDirection, VoiceCallStatus};
 
@@ -75,6 +75,15 @@ pub(crate) fn reference() -> VoiceCall {
 /// A fresh request id.
 pub(crate) fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()
+}
+
+/// A request with a bearer token.
+pub(crate) fn with_token<T>(message: T, token: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    let value = MetadataValue::try_from(format!("Bearer {token}"));
+    let value = value.expect("a token is text");
+    request.metadata_mut().insert("authorization", value);
+    request
 }
 
 /// Creates a call and answers it as recorded.

@@ -1,6 +1,7 @@
 //! The service under test: in this process on a port of its own, or as a separate process.
 
 use std::{
+    ffi::OsString,
     fs,
     fs::File,
     io::{BufRead, BufReader, Write},
@@ -19,6 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use voicecall::{
+    auth,
     proto::voice_call_service_client::VoiceCallServiceClient,
     server::{
         self, ApiLimits, Connector, FeedLimits, ReadLimits, Retention, Settings, StoreLimits,
@@ -42,6 +44,7 @@ pub(crate) fn settings() -> Settings {
             max_concurrent_requests: 4096,
             max_watches: 4096,
             max_transfers: 16,
+            principal: auth::Limits::default(),
         },
         store: StoreLimits {
             write_queue: 4096,
@@ -215,6 +218,12 @@ impl Log {
     }
 }
 
+/// The program that tests start: another build if VOICECALL_TEST_PROGRAM names one.
+pub(crate) fn program() -> OsString {
+    let program = std::env::var_os("VOICECALL_TEST_PROGRAM");
+    program.unwrap_or_else(|| env!("CARGO_BIN_EXE_voicecall").into())
+}
+
 /// A server as a process of its own; killed (SIGKILL) when dropped.
 pub(crate) struct Process {
     pub(crate) child: Child,
@@ -225,8 +234,8 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts `voicecall serve` with these environment variables on a free port,
-    /// and waits until it serves. The program is another build if VOICECALL_TEST_PROGRAM names
-    /// one. Its log also goes to a file in the directory VOICECALL_TEST_LOGS, if that is set.
+    /// and waits until it serves. Its log also goes to a file in the directory
+    /// VOICECALL_TEST_LOGS, if that is set.
     pub(crate) fn start(environment: &[(&str, &str)]) -> Self {
         let (mut process, serving) = Self::launch(environment);
         match serving.recv() {
@@ -242,9 +251,7 @@ impl Process {
     /// Starts one that may have to wait for its database; its endpoint is
     /// received when it serves.
     pub(crate) fn launch(environment: &[(&str, &str)]) -> (Self, Receiver<String>) {
-        let program = std::env::var_os("VOICECALL_TEST_PROGRAM");
-        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_voicecall").into());
-        let mut command = Command::new(program);
+        let mut command = Command::new(program());
         command
             .arg("serve")
             .env("VOICECALL_LISTEN", "127.0.0.1:0")

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tonic::{Status, Streaming};
+use tonic::{IntoRequest, Status, Streaming};
 use voicecall::proto::{
     self, Checkpoint, EventBatch, Live, Snapshot, VoiceCall, VoiceCallEvent, VoiceCallEventType,
     VoiceCallFilter, WatchVoiceCallsRequest, WatchVoiceCallsResponse,
@@ -45,7 +45,7 @@ pub(crate) struct Watcher {
 impl Watcher {
     pub(crate) async fn start(
         client: &mut Client,
-        request: WatchVoiceCallsRequest,
+        request: impl IntoRequest<WatchVoiceCallsRequest>,
     ) -> Result<Self, Status> {
         let stream = client.watch_voice_calls(request).await?.into_inner();
         Ok(Self {

@@ -9,7 +9,7 @@ use voicecall::proto::{
     UpdateVoiceCallRequest, VoiceCall,
 };
 
-use super::{Client, request_id};
+use super::{Client, request_id, with_token};
 
 /// A write of any kind, to be sent more than once.
 #[derive(Debug, Clone)]
@@ -35,34 +35,59 @@ impl Write {
         client: &mut Client,
         deadline: Option<Duration>,
     ) -> Result<Vec<VoiceCall>, Status> {
+        let terms = Terms {
+            deadline,
+            token: None,
+        };
+        self.send_on(client, &terms).await
+    }
+
+    /// The same with a bearer token.
+    pub(crate) async fn send_as(
+        self,
+        client: &mut Client,
+        token: &str,
+    ) -> Result<Vec<VoiceCall>, Status> {
+        let terms = Terms {
+            deadline: None,
+            token: Some(token),
+        };
+        self.send_on(client, &terms).await
+    }
+
+    async fn send_on(
+        self,
+        client: &mut Client,
+        terms: &Terms<'_>,
+    ) -> Result<Vec<VoiceCall>, Status> {
         let one = |call: Option<VoiceCall>| call.into_iter().collect();
         Ok(match self {
             Self::Create(r) => {
-                let response = client.create_voice_call(within(r, deadline)).await?;
+                let response = client.create_voice_call(terms.request(r)).await?;
                 one(response.into_inner().voice_call)
             }
             Self::BatchCreate(r) => {
-                let response = client.batch_create_voice_calls(within(r, deadline)).await?;
+                let response = client.batch_create_voice_calls(terms.request(r)).await?;
                 response.into_inner().voice_calls
             }
             Self::Update(r) => {
-                let response = client.update_voice_call(within(r, deadline)).await?;
+                let response = client.update_voice_call(terms.request(r)).await?;
                 one(response.into_inner().voice_call)
             }
             Self::Handle(r) => {
-                let response = client.handle_voice_call(within(r, deadline)).await?;
+                let response = client.handle_voice_call(terms.request(r)).await?;
                 one(response.into_inner().voice_call)
             }
             Self::Delete(r) => {
-                let response = client.delete_voice_call(within(r, deadline)).await?;
+                let response = client.delete_voice_call(terms.request(r)).await?;
                 one(response.into_inner().voice_call)
             }
             Self::Undelete(r) => {
-                let response = client.undelete_voice_call(within(r, deadline)).await?;
+                let response = client.undelete_voice_call(terms.request(r)).await?;
                 one(response.into_inner().voice_call)
             }
             Self::Purge(r) => {
-                client.purge_voice_call(within(r, deadline)).await?;
+                client.purge_voice_call(terms.request(r)).await?;
                 Vec::new()
             }
         })
@@ -94,13 +119,32 @@ impl Write {
     }
 }
 
+/// What a request carries beside its message.
+struct Terms<'a> {
+    deadline: Option<Duration>,
+    token: Option<&'a str>,
+}
+
+impl Terms<'_> {
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = match self.token {
+            Some(token) => with_token(message, token),
+            None => Request::new(message),
+        };
+        if let Some(deadline) = self.deadline {
+            request.set_timeout(deadline);
+        }
+        request
+    }
+}
+
 /// A request with a deadline, if any.
 pub(crate) fn within<T>(message: T, deadline: Option<Duration>) -> Request<T> {
-    let mut request = Request::new(message);
-    if let Some(deadline) = deadline {
-        request.set_timeout(deadline);
-    }
-    request
+    let terms = Terms {
+        deadline,
+        token: None,
+    };
+    terms.request(message)
 }
 
 pub(crate) fn create_of(voice_call: VoiceCall) -> Write {
