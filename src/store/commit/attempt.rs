@@ -335,7 +335,7 @@ async fn settle(
         };
         let principal = pending.write.principal_name();
         let expiry = session.clock.expiry_now();
-        match idempotency::recorded_answer(&session.session, principal, request, expiry).await {
+        match idempotency::recorded_answer(&session.session, &principal, request, expiry).await {
             Ok(Some(answer)) => pending.answer(answer),
             // The record has expired since, so the request counts as new.
             Ok(None) => again.push(pending),

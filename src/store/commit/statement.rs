@@ -2,6 +2,8 @@
 //! prepared once on each connection. Its reply says that the batch is committed, that requests
 //! are repeated or reads are stale, that a partition is missing, or why the database refused it.
 
+use std::borrow::Cow;
+
 use diesel::{
     data_types::PgTimestamp,
     pg::{Pg, sql_types::Timestamptz},
@@ -103,7 +105,7 @@ struct CommitBatch<'a> {
     read_revisions: Vec<i64>,
     /// The entries that the requests belong to; not sent.
     request_places: Vec<usize>,
-    principals: Vec<&'a str>,
+    principals: Vec<Cow<'a, str>>,
     record_ids: Vec<Uuid>,
     fingerprints: Vec<Uuid>,
     record_uids: Vec<Uuid>,

@@ -1,10 +1,10 @@
 //! The requests that callers submit to the writer, and their results.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use crate::domain::{
-    Call, Command, ConflictPolicy, Draft, Narrowing, PendingCall, Record, Revision, Uuid,
-    machine::Rejection,
+    Call, Command, ConflictPolicy, Draft, Identifier, Narrowing, PendingCall, Record, Revision,
+    Uuid, machine::Rejection,
 };
 
 /// One request to write: applied as a whole or not at all.
@@ -177,8 +177,52 @@ impl Write {
         }
     }
 
-    /// The principal as idempotency records have it.
-    pub(crate) fn principal_name(&self) -> &str {
-        self.principal.as_deref().unwrap_or_default()
+    /// The principal as idempotency records have it. Callers with one name may be narrowed to
+    /// different calls, and then know nothing of each other's requests. No name has a control
+    /// character.
+    pub(crate) fn principal_name(&self) -> Cow<'_, str> {
+        let name = self.principal.as_deref().unwrap_or_default();
+        let Some(narrowing) = &self.narrowing else {
+            return name.into();
+        };
+        let staff = narrowing.staff();
+        let staff_uid = staff.map_or("", |staff| staff.staff_uid.as_str());
+        let unassigned = staff.is_some_and(|staff| staff.unassigned);
+        let client_uid = narrowing.client_uid().map_or("", Identifier::as_str);
+        format!("{name}\u{1f}{staff_uid}\u{1f}{unassigned}\u{1f}{client_uid}").into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::StaffNarrowing;
+
+    #[test]
+    fn request_ids_of_one_name_are_those_of_one_narrowing() {
+        let uid = |text: &str| Identifier::new(text.to_owned()).expect("it is one");
+        let staff = |text, unassigned| StaffNarrowing {
+            staff_uid: uid(text),
+            unassigned,
+        };
+        let names = [
+            None,
+            Narrowing::new(Some(staff("a", false)), None),
+            Narrowing::new(Some(staff("a", true)), None),
+            Narrowing::new(Some(staff("b", false)), None),
+            Narrowing::new(None, Some(uid("a"))),
+            Narrowing::new(Some(staff("a", false)), Some(uid("a"))),
+        ]
+        .map(|narrowing| {
+            let write = Write {
+                principal: Some("jwt:app".into()),
+                narrowing: narrowing.map(Arc::new),
+                ..Write::confirm_time()
+            };
+            write.principal_name().into_owned()
+        });
+        assert_eq!(names[0], "jwt:app");
+        let different: std::collections::HashSet<_> = names.iter().collect();
+        assert_eq!(different.len(), names.len());
     }
 }
