@@ -135,8 +135,19 @@ fn cancel_on_signal() -> io::Result<CancellationToken> {
     Ok(shutdown)
 }
 
+/// Modules of the database driver that log the values of statements: numbers, summaries, URLs.
+const LOGS_VALUES: [&str; 4] = [
+    "tokio_postgres",
+    "tokio_postgres::query",
+    "tokio_postgres::copy_in",
+    "tokio_postgres::copy_out",
+];
+
 fn start_log(format: LogFormat, filter: &str) -> Result<(), Box<dyn Error>> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log: {error}"))?;
+    let mut filter = EnvFilter::try_new(filter).map_err(|error| format!("--log: {error}"))?;
+    for module in LOGS_VALUES {
+        filter = filter.add_directive(format!("{module}=info").parse()?);
+    }
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -2,7 +2,16 @@
 
 use std::process::Command;
 
-use crate::support::{dir::Dir, postgres::Cluster, secured::make_certificates, server::Process};
+use voicecall::proto::VoiceCall;
+
+use crate::support::{
+    create,
+    dir::Dir,
+    inbound,
+    postgres::{Cluster, Durability},
+    secured::make_certificates,
+    server::Process,
+};
 
 /// What the program says when it is to serve on an address that others can reach.
 fn refusal(environment: &[(&str, &str)]) -> String {
@@ -39,6 +48,34 @@ fn an_address_that_others_reach_needs_tls_and_credentials() {
     let missing = dir.path("missing.pem");
     let missing = [("VOICECALL_TLS_CERT", missing.as_str()), tls[1], policy];
     assert!(refusal(&missing).contains("cannot read"));
+}
+
+/// The driver of the database would log the values of each statement.
+#[tokio::test]
+async fn no_level_of_the_log_has_the_content_of_calls() {
+    let cluster = Cluster::start(Durability::Fast);
+    let server = Process::start(&[
+        ("DATABASE_URL", &cluster.url("postgres")),
+        ("VOICECALL_LOG", "trace"),
+    ]);
+    let secrets = [
+        "+4915199887766",
+        "asked for a refund",
+        "https://example.com/secret.mp3",
+    ];
+    let call = VoiceCall {
+        from_number: Some(secrets[0].to_owned()),
+        call_summary: Some(secrets[1].to_owned()),
+        recording_url: Some(secrets[2].to_owned()),
+        ..inbound()
+    };
+    create(&mut server.client(), call).await;
+    assert!(server.log.has(&["TRACE"]));
+    for secret in secrets {
+        assert!(!server.log.has(&[secret]), "{secret}");
+        let bytes = format!("{:?}", secret.as_bytes());
+        assert!(!server.log.has(&[&bytes]), "{secret}");
+    }
 }
 
 #[tokio::test]
