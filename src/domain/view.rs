@@ -93,7 +93,7 @@ impl View {
     }
 
     /// What a change without content means: the purge is told to all whose filter does not exclude
-    /// the call, because nothing says any more whom it concerned.
+    /// the call, because the content that said whose call it was is erased.
     fn purge(&self, change: &Change) -> Option<Event> {
         let uids = &self.filter.uids;
         let is_told = change.kind == Some(ChangeKind::Purged)

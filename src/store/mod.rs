@@ -60,8 +60,7 @@ use self::{
     change_log::head::HeadHint,
     commit::{committed_batch::CommittedBatches, writer::Writer},
     database::{Availability, Clock, Pool, Role},
-    maintenance::analyze,
-    maintenance::upkeep::Upkeep,
+    maintenance::{analyze, upkeep::Upkeep},
     read::{lists::Lists, statistics::Statistics, worker::ReadWorkers},
     tasks::Tasks,
 };
@@ -223,14 +222,8 @@ impl Store {
     /// # Errors
     /// [`WriteError`], as its variants say.
     pub async fn preview(&self, write: Write, deadline: Instant) -> Result<Preview, WriteError> {
+        let uid = write.first_uid();
         let narrowing = write.narrowing;
-        let uid = match &write.action {
-            Action::One(command) => command.uid(),
-            Action::CreateFresh(draft) => draft.uid,
-            Action::CreateAll(_) | Action::Import(..) | Action::ConfirmTime => {
-                return Err(WriteError::Internal);
-            }
-        };
         let calls = self.get(vec![uid], narrowing.clone(), 0, deadline);
         let call = calls.await?.pop();
         let state = match call.as_deref() {

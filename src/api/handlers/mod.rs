@@ -4,6 +4,7 @@
 mod changes;
 mod export;
 mod import;
+mod list;
 mod narrowed;
 mod resume;
 pub(super) mod service;

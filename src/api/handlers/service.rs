@@ -11,23 +11,23 @@ use tokio::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{changes, export, import, narrowed, statistics, watch};
+use super::{changes, export, import, list, narrowed, statistics, watch};
 use crate::{
     api::{
         Limits,
         admission::{Budget, HasOwnPlace},
         context::{Connection, Context, StopSignals, TransferToken},
         error::{Error, TooLarge},
-        request::{commands, commands::Parsed, filter, uids},
+        request::{commands, commands::Parsed, uids},
         response::{budget::ResponseBudget, calls},
-        tokens::{page_token, page_token::ListKey},
+        tokens::page_token,
         violations::Violations,
     },
-    domain::{Narrowing, Revision, Uuid, View},
+    domain::{Narrowing, Revision, Uuid},
     feed::Feed,
     proto,
     proto::voice_call_service_server::VoiceCallService,
-    store::{Action, PageQuery, Preview, Store, Written},
+    store::{Action, Preview, Store, Written},
 };
 
 /// Bytes that the filters of all watches may hold, and how many there are for a byte of a request:
@@ -242,7 +242,7 @@ impl VoiceCallService for Service {
     ) -> Result<Response<proto::ListVoiceCallsResponse>, Status> {
         let context = Context::of(&request);
         let request = request.into_inner();
-        let (list, query, min_revision) = page_query(request, context.narrowing())?;
+        let (key, query, min_revision) = list::parse(request, context.narrowing())?;
         let deadline = context.read_deadline();
         let page = self.store.page(&query, min_revision, deadline).await;
         let page = page.map_err(Error::from)?;
@@ -262,7 +262,7 @@ impl VoiceCallService for Service {
             voice_calls.push(call);
         }
         let next_page_token = match last {
-            Some(key) if has_more => page_token::encode(list, key),
+            Some(last) if has_more => page_token::encode(key, last),
             _ => String::new(),
         };
         Ok(Response::new(proto::ListVoiceCallsResponse {
@@ -433,30 +433,4 @@ fn stream_response<T>(
     let mut response = Response::new(stream);
     response.extensions_mut().insert(HasOwnPlace);
     response
-}
-
-/// Validates the request of a caller with this narrowing: the key of its list, the query, and its
-/// min_revision.
-fn page_query(
-    request: proto::ListVoiceCallsRequest,
-    narrowing: Option<Arc<Narrowing>>,
-) -> Result<(ListKey, PageQuery, Revision), Error> {
-    let mut violations = Violations::default();
-    let order = filter::order(&request.order_by, &mut violations);
-    let list = ListKey::new(request.filter.as_ref(), order);
-    let filter = filter::filter(request.filter, &mut violations);
-    let limit = commands::page_size(request.page_size, &mut violations);
-    let min_revision = commands::min_revision(request.min_revision, &mut violations);
-    let filter = violations.or(Some(filter))?;
-    let after = match request.page_token.as_str() {
-        "" => None,
-        token => Some(page_token::decode(list, token)?),
-    };
-    let query = PageQuery {
-        view: View { filter, narrowing },
-        order,
-        after,
-        limit,
-    };
-    Ok((list, query, min_revision))
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::store::{
     change_log::log::Position,
     database::{Failure, Lock, Session},
-    read::{lookups, lookups::NarrowedUids},
+    read::{by_uid, by_uid::NarrowedUids},
 };
 
 /// How often a group has been tried, and failed in which way.
@@ -286,10 +286,10 @@ async fn read_states(
     // Who is narrowed is told nothing by the time that this takes, nor by the look for what was
     // purged, which follows whatever is found.
     if !narrowed.is_empty() {
-        calls = lookups::load_narrowed(session, &narrowed).await?;
+        calls = by_uid::load_narrowed(session, &narrowed).await?;
     }
     if !uids.is_empty() {
-        calls.extend(lookups::load(session, &uids).await?);
+        calls.extend(by_uid::load(session, &uids).await?);
     }
     let mut states: States = calls
         .into_iter()
@@ -306,7 +306,7 @@ async fn read_states(
     if !missing.is_empty() {
         missing.sort_unstable();
         missing.dedup();
-        let purged = lookups::purged(session, &missing).await?;
+        let purged = by_uid::purged(session, &missing).await?;
         states.extend(purged.into_iter().map(|uid| (uid, Known::Purged)));
     }
     Ok(states)
